@@ -1,0 +1,46 @@
+# Everything below needs only git, make and Python 3.11 to 3.13.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test lint bench lock docs clean
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(READY)  ## make the virtual environment from the lock
+
+# uv installs the lock in seconds; where its own set-up cannot reach a registry, pip (whose
+# settings a machine is more likely to have) installs the same pinned, hashed files.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements.lock \
+	  || $(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+demo: $(READY)   ## a year of flights: train, replay, retrain, refuse (FLAGS=--quick for a short one)
+	$(BIN)/perennial demo $(FLAGS)
+
+test: $(READY)   ## the whole test suite
+	$(BIN)/python -m pytest $(FLAGS)
+
+lint: $(READY)   ## style, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## the benchmarks, as ratios (benchmarks/README.md)
+	$(BIN)/python -m benchmarks $(FLAGS)
+
+docs: $(READY)   ## write the generated reference pages and prefect.yaml anew
+	$(BIN)/python -m docs.generate
+
+lock: $(READY)   ## resolve the pins anew
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --upgrade --extra dev --quiet pyproject.toml --output-file requirements.lock
+
+clean:           ## remove the environment and all local state
+	rm -rf $(VENV) .perennial .pytest_cache .mypy_cache .ruff_cache

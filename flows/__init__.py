@@ -1,0 +1,1 @@
+"""One deployable Prefect flow a file: order, condition, concurrency."""

@@ -1,0 +1,3 @@
+"""Perennial: continuous training for tabular XGBoost models."""
+
+__version__ = "0.1.0"

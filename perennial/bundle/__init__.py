@@ -1,0 +1,1 @@
+"""The contract between training and serving: one immutable folder, addressed by its digest."""

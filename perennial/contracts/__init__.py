@@ -1,0 +1,1 @@
+"""Frozen, typed values that every layer shares. Nothing here does work."""

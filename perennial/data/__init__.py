@@ -1,0 +1,1 @@
+"""What is done to tables of rows: checks, splits, features, encoding. Frames in, frames out."""

@@ -1,0 +1,1 @@
+"""Search, boosting, metrics: what turns a matrix into a model and measures it."""

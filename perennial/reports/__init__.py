@@ -1,0 +1,1 @@
+"""Pages and tables a person reads, rendered from contract values."""

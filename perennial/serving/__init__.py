@@ -1,0 +1,1 @@
+"""The inference service. Runs without Prefect, Optuna, Evidently and W&B."""

@@ -1,0 +1,1 @@
+"""I/O behind small interfaces: sources, tables, the registry, files of a project."""

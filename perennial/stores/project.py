@@ -1,0 +1,94 @@
+"""A project on disk: ``models/`` that a user edits and ``.perennial/`` that Perennial keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.refs import ModelRef
+from perennial.spec import ModelSpec, load_spec, spec_text
+from perennial.spec.schema import nearest
+
+PROJECT_VARIABLE = "PERENNIAL_PROJECT"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project's folder. All places of things derive from it."""
+
+    root: Path
+
+    @classmethod
+    def current(cls) -> Project:
+        """The project named by the environment, else the working directory."""
+        return cls(Path(os.environ.get(PROJECT_VARIABLE) or Path.cwd()).resolve())
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def home(self) -> Path:
+        return self.root / ".perennial"
+
+    @property
+    def registry_url(self) -> str:
+        """SQLAlchemy URL; may hold a password: never log it."""
+        return os.environ.get("PERENNIAL_REGISTRY_URL") or f"sqlite:///{self.home}/registry.db"
+
+    @property
+    def studies_url(self) -> str:
+        """SQLAlchemy URL of Optuna's database; may hold a password: never log it."""
+        return os.environ.get("PERENNIAL_STUDIES_URL") or f"sqlite:///{self.home}/studies.db"
+
+    def folder(self, kind: str, model: str) -> Path:
+        """``.perennial/<kind>/<model>``: tables, quarantine, staging, splits, features, bundles,
+        reports, runs."""
+        return self.home / kind / model
+
+    def model_names(self) -> list[str]:
+        """The names of all models with a readable model.yaml, sorted."""
+        return sorted(load_spec(path).name for path in self.models.glob("*/model.yaml"))
+
+    def model_folder(self, name: str) -> Path:
+        """The folder under ``models/`` whose model.yaml has this name. Raises InputError."""
+        guess = self.models / name.replace("-", "_")
+        for path in (guess / "model.yaml", *sorted(self.models.glob("*/model.yaml"))):
+            if path.is_file() and load_spec(path).name == name:
+                return path.parent
+        known = sorted(path.parent.name for path in self.models.glob("*/model.yaml"))
+        fix = (
+            f"models here: {', '.join(known)}"
+            if known
+            else "perennial init makes one; --project names another place"
+        )
+        raise InputError(Problem(str(self.models), f"no model {name!r}{nearest(name, known)}", fix))
+
+    def load_model(self, name: str) -> tuple[ModelRef, ModelSpec]:
+        """A model by its name. Raises InputError when it is unknown or its model.yaml is wrong."""
+        return load_model(self.model_folder(name))
+
+
+def load_model(folder: Path) -> tuple[ModelRef, ModelSpec]:
+    """The model in a folder: its reference and its spec."""
+    spec = load_spec(folder / "model.yaml")
+    ref = ModelRef(
+        name=spec.name,
+        directory=str(folder),
+        spec_digest=_digest(spec_text(spec)),
+        code_digest=_digest(feature_source(folder)),
+    )
+    return ref, spec
+
+
+def feature_source(folder: Path) -> str:
+    """The text of a model's features.py; "" when it has none."""
+    path = folder / "features.py"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
