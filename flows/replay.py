@@ -1,0 +1,31 @@
+"""Walk through history as if it were happening: train at each moment, score what came after."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import pairwise
+
+from prefect import flow
+
+from flows.continuous_training import continuous_training
+from perennial.contracts.runs import ReplaySummary
+from tasks.definition import read_model
+from tasks.replaying import conclude, score_period
+
+
+@flow(name="replay", flow_run_name="{model} replayed", persist_result=False)
+def replay(model: str, moments: list[datetime], metric: str) -> ReplaySummary:
+    """Run continuous training at each moment and compare with never retraining.
+
+    Args:
+        model: Name of a model below ``models/``.
+        moments: Ascending, UTC; a training at each, and each stretch between two is scored.
+        metric: What periods are scored by.
+    """
+    runs = [continuous_training(model, as_of=moment, reason="replay") for moment in moments]
+    definition = read_model(model)
+    periods = [
+        score_period(definition, runs[0], run, start, end, metric)
+        for run, (start, end) in zip(runs, pairwise(moments), strict=False)
+    ]
+    return conclude(definition, periods)

@@ -1,0 +1,57 @@
+"""What every command knows: the project, and how to run one of its flows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from perennial.stores.project import PROJECT_VARIABLE, Project
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    project: Project
+    verbose: bool
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a flow's process. What the user has set stays as it is."""
+        return {
+            "PREFECT_LOCAL_STORAGE_PATH": str(self.project.home / "results"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "INFO" if self.verbose else "CRITICAL",
+            "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+            "PERENNIAL_PROGRESS": "1" if sys.stderr.isatty() and not self.verbose else "",
+            **os.environ,
+            PROJECT_VARIABLE: str(self.project.root),
+        }
+
+    def run_flow(self, name: str, **parameters: Any) -> dict[str, Any]:
+        """Run a flow in a process of its own and return its result.
+
+        A process, because this package must not import Prefect (docs/adr). The flow talks to the
+        server of PREFECT_API_URL, or to one that Prefect starts for the run. Ends this command with
+        the flow's exit code, after the flow has said why, when it did not complete.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "flows", name, json.dumps(parameters)],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise typer.Exit(done.returncode if done.returncode in (1, 2) else 1)
+        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return result
+
+
+def context_of(context: typer.Context) -> Context:
+    found = context.obj
+    assert isinstance(found, Context)
+    return found

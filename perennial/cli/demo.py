@@ -1,0 +1,164 @@
+"""The demo: a year of real flights, month by month, on a Prefect server of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import perennial
+from perennial.cli.context import Context
+from perennial.contracts.errors import InputError, PerennialError
+from perennial.contracts.runs import ReplaySummary, RunSummary
+from perennial.spec import load_spec
+from perennial.stores.artefacts import write_file
+from perennial.stores.project import Project
+
+MODEL = "flight-delay"
+_EXAMPLE = Path(perennial.__file__).parents[1] / "models" / "flight_delay"
+_METRIC = "roc_auc"
+
+
+def run_demo(context: Context, quick: bool) -> None:
+    """Replay 2013, then show a hasty retraining that the gates refuse. Prints what came of it."""
+    started = time.monotonic()
+    project = _prepare(context.project.home / "demo")
+    months = [datetime(2013, month, 1, tzinfo=UTC) for month in range(3, 13)]
+    moments = [months[0], months[4], months[7], months[8]] if quick else months
+    demo = Context(project=project, verbose=context.verbose)
+    console = Console()
+    with _prefect_server(project.home / "prefect", demo) as url:
+        os.environ.update({"PREFECT_API_URL": url, "PREFECT_HOME": str(project.home / "prefect")})
+        console.print(
+            f"[bold]1.[/] Replaying 2013 on a Prefect server at {url.removesuffix('/api')}"
+        )
+        result = demo.run_flow(
+            "replay", model=MODEL, moments=[m.isoformat() for m in moments], metric=_METRIC
+        )
+        summary = ReplaySummary.model_validate(result)
+        console.print(_periods_table(summary))
+        console.print("[bold]2.[/] Somebody trains on the last three months only")
+        hasty = _hasty(demo, project, moments[-1])
+        console.print(f"   {hasty.decision.action}: {hasty.decision.reason}")
+    _pointers(console, project, summary, hasty, time.monotonic() - started)
+
+
+def _prepare(root: Path) -> Project:
+    """A project of its own, with the example model and its data; made anew each time."""
+    if not _EXAMPLE.is_dir():
+        raise InputError("the demo's model is part of the source tree: run it from a clone")
+    shutil.rmtree(root, ignore_errors=True)
+    folder = root / "models" / _EXAMPLE.name
+    shutil.copytree(_EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    subprocess.run([sys.executable, folder / "data.py", folder / "data"], check=True)
+    return Project(root)
+
+
+def _hasty(demo: Context, project: Project, as_of: datetime) -> RunSummary:
+    path = project.model_folder(MODEL) / "model.yaml"
+    text = path.read_text(encoding="utf-8")
+    hasty = text.replace("split: {kind: time,", "split: {kind: time, window: 13w,")
+    write_file(path, hasty)
+    if load_spec(path).split.window is None:
+        raise PerennialError(f"{path}: the demo expects its own split section")
+    try:
+        result = demo.run_flow(
+            "continuous_training", model=MODEL, as_of=as_of.isoformat(), reason="hasty"
+        )
+    finally:
+        write_file(path, text)
+    return RunSummary.model_validate(result)
+
+
+def _periods_table(summary: ReplaySummary) -> Table:
+    table = Table(title=f"{summary.model}, {summary.periods[0].metric} on each period's flights")
+    for heading, justify in (
+        ("period", "left"), ("flights", "right"), ("stale", "right"), ("retrained", "right"),
+        ("gain", "right"), ("serving", "right"), ("decision at its start", "left"),
+    ):  # fmt: skip
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for period in summary.periods:
+        table.add_row(
+            f"{period.start:%d %b} – {period.end:%d %b}",
+            f"{period.rows:,}",
+            f"{period.stale:.3f}",
+            f"{period.current:.3f}",
+            f"{period.current - period.stale:+.3f}",
+            f"v{period.current_version}",
+            f"{period.decision.action}: {period.decision.reason}",
+        )
+    return table
+
+
+def _pointers(
+    console: Console, project: Project, summary: ReplaySummary, hasty: RunSummary, seconds: float
+) -> None:
+    where = os.path.relpath(project.root)
+    console.print(f"\n[bold]Done in {seconds:.0f} s.[/] Look further:")
+    reports = [p.report_uri for p in summary.periods if p.report_uri] + [hasty.report_uri or ""]
+    for report in reports:
+        console.print(f"  report  {os.path.relpath(report)}", soft_wrap=True)
+    for command in (
+        f"status {MODEL}",
+        f"versions {MODEL}",
+        f"show {MODEL}@1",
+        f"reproduce {MODEL}@1",
+    ):
+        console.print(f"  perennial --project {where} {command}", soft_wrap=True)
+
+
+@contextmanager
+def _prefect_server(home: Path, demo: Context) -> Iterator[str]:
+    """A Prefect server on a free loopback port, stopped at the end. Yields its API address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home.mkdir(parents=True, exist_ok=True)
+    log = (home / "server.log").open("wb")
+    environment = {**demo.environment(), "PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C reaches the demo, which then stops it
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        _wait_until_healthy(server, url, home / "server.log")
+        yield url
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        log.close()
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise PerennialError(f"the Prefect server ended with {server.returncode}; see {log}")
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+                if json.load(answer) is True:
+                    return
+        except OSError:
+            time.sleep(0.3)
+    raise PerennialError(f"the Prefect server did not answer within two minutes; see {log}")

@@ -1,0 +1,87 @@
+"""What a run of continuous training did: a record a stage, and the summary."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from perennial.contracts.refs import ReportRef, Value, VersionRef
+from perennial.contracts.verdicts import Outcome
+
+
+class StageRecord(Value):
+    """What one stage took. ``rows_in``/``rows_out`` None: the stage doesn't handle rows.
+
+    ``cached`` stages did no work in this run; their figures are None.
+    """
+
+    stage: str
+    cached: bool
+    seconds: float | None = None
+    peak_memory_mib: float | None = None
+    rows_in: int | None = None
+    rows_out: int | None = None
+
+
+class RouteRef(Value):
+    """Who serves a model now, and the generation of the route it was read at."""
+
+    champion: VersionRef | None
+    generation: int
+
+
+class EvaluationRef(Value):
+    """A written evaluation and what it came to."""
+
+    report: ReportRef
+    outcome: Outcome
+    reason: str
+
+
+class Decision(Value):
+    """What became of a candidate. ``version`` is None when it was not registered."""
+
+    action: Literal["promoted", "kept", "unchanged"]
+    version: VersionRef | None
+    reason: str
+
+
+class RunSummary(Value):
+    """The end of a run of continuous training. ``report_uri`` is the HTML page, if one was made."""
+
+    model: str
+    as_of: datetime | None
+    trigger: str
+    decision: Decision
+    champion: VersionRef | None
+    bundle_digest: str
+    bundle_uri: str
+    report_uri: str | None
+    study: str
+    tracking_group: str
+    rows: int
+    stages: tuple[StageRecord, ...]
+
+
+class ReplayPeriod(Value):
+    """A stretch of time between two trainings of a replay, half open, UTC.
+
+    ``stale`` and ``current`` are the metric that the first version and the version serving at the
+    time reach on the period's labelled rows; ``decision`` is the training's at its start.
+    """
+
+    start: datetime
+    end: datetime
+    rows: int
+    metric: str
+    stale: float
+    current: float
+    current_version: int
+    decision: Decision
+    report_uri: str | None
+
+
+class ReplaySummary(Value):
+    model: str
+    periods: tuple[ReplayPeriod, ...]
+    seconds: float

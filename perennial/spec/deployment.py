@@ -1,0 +1,54 @@
+"""prefect.yaml from the models' specs: one deployment a model, its schedule as the spec says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from perennial.spec.schema import ModelSpec
+
+WORK_POOL = "perennial"
+
+_HEADER = """\
+# Written from models/*/model.yaml; `perennial check NAME --write` writes it anew.
+#   prefect work-pool create perennial --type process
+#   prefect --no-prompt deploy --all
+#   prefect worker start --pool perennial
+#   prefect deployment run 'continuous-training/NAME'
+"""
+
+
+def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
+    """The text of prefect.yaml for these models, sorted by name.
+
+    Flows are named by module, so that they are found wherever Perennial is installed; the working
+    directory of a run is the folder that ``prefect deploy`` was called in, the project.
+    """
+    document = {
+        "name": "perennial",
+        "deployments": [_deployment(spec) for spec in sorted(specs, key=lambda s: s.name)],
+    }
+    return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _deployment(spec: ModelSpec) -> dict[str, Any]:
+    schedule = spec.retrain.schedule
+    return {
+        "name": spec.name,
+        "description": spec.description or f"Continuous training of {spec.name}",
+        "tags": [f"model:{spec.name}"],
+        "entrypoint": "flows.continuous_training.continuous_training",
+        "parameters": {"model": spec.name},
+        "schedules": [
+            {"cron": schedule, "timezone": "UTC", "parameters": {"reason": "schedule"}}
+        ]
+        if schedule
+        else [],
+        "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
+        "work_pool": {
+            "name": WORK_POOL,
+            "job_variables": {"env": {"PREFECT_LOCAL_STORAGE_PATH": ".perennial/results"}},
+        },
+    }

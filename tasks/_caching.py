@@ -1,0 +1,104 @@
+"""Cache keys, explicit: what a stage reads decides whether it runs.
+
+A key is made of the stage's name, its input references, the sections of model.yaml it uses, the
+text of features.py where it runs it, a fingerprint of Perennial's own code, and the versions of the
+libraries that decide its result. Prefect's TASK_SOURCE would see only a task's own few lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.results import ResultStore, get_result_store
+from pydantic_core import to_jsonable_python
+
+import perennial
+from perennial.contracts.refs import DatasetRef, ModelRef
+from perennial.stores.artefacts import intact
+from tasks._definition import read_definition
+
+
+@dataclass
+class Stage(CachePolicy):
+    """The cache policy of one stage.
+
+    ``sections`` name the keys of model.yaml the stage uses; ``feature_code`` says that it runs or
+    keeps features.py; ``libraries`` are distributions whose versions decide the result.
+
+    A cached reference whose target is gone or damaged is a miss, and so is every stage of a run
+    with ``force``: the new result is stored as the key's next generation.
+    """
+
+    name: str = ""
+    sections: tuple[str, ...] = ()
+    feature_code: bool = False
+    libraries: tuple[str, ...] = ()
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,  # noqa: ARG002 (Prefect's signature)
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,  # noqa: ARG002
+    ) -> str:
+        forced = bool(flow_parameters.get("force"))
+        return _generation(self.base_key(inputs), get_result_store(), forced)
+
+    def base_key(self, inputs: dict[str, Any]) -> str:
+        """The key without its generation: the stage's name and 32 hexadecimal digits."""
+        parts = {
+            "inputs": {name: self._identity(value) for name, value in inputs.items()},
+            "code": code_fingerprint(),
+            "libraries": {name: version(name) for name in self.libraries},
+        }
+        text = json.dumps(parts, sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def _identity(self, value: object) -> object:
+        """What of an input decides the result: of a model the used sections, of data the content."""
+        if isinstance(value, ModelRef):
+            spec = read_definition(value).model_dump(mode="json")
+            used = {section: spec[section] for section in ("name", *self.sections)}
+            return [used, value.code_digest if self.feature_code else ""]
+        if isinstance(value, DatasetRef):  # a later version that changed nothing in the window
+            return value.model_dump(mode="json", exclude={"version"})
+        return to_jsonable_python(value)
+
+
+def _generation(base: str, store: ResultStore, forced: bool) -> str:
+    generation = 0
+    while store.exists(f"{base}-{generation}"):
+        generation += 1
+    if generation and not forced:
+        newest = f"{base}-{generation - 1}"
+        if intact(store.read(newest).result):
+            return newest
+    return f"{base}-{generation}"
+
+
+@cache
+def code_fingerprint() -> str:
+    """Digest of the code that decides results: the package without its command line and service,
+    and the tasks. Constant within a process."""
+    return fingerprint(Path(perennial.__file__).parent, Path(__file__).parent)
+
+
+def fingerprint(package: Path, tasks: Path) -> str:
+    """Digest of the Python files below two folders, by relative path and content."""
+    digest = hashlib.sha256()
+    for folder in (package, tasks):
+        for path in sorted(folder.rglob("*.py")):
+            relative = path.relative_to(folder)
+            if folder == package and relative.parts[0] in ("cli.py", "cli", "serving"):
+                continue
+            digest.update(f"{folder.name}/{relative.as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
