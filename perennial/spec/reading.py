@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import TypeAdapter, ValidationError
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.spec.schema import Beats, Floor, Latency, ModelSpec, Section, Slices, nearest
-
-_GATES: dict[str, type[Section]] = {
-    "floor": Floor,
-    "beats": Beats,
-    "slices": Slices,
-    "latency": Latency,
-}
+from perennial.spec.documents import document_text, read_document
+from perennial.spec.gates import GATES, gate_kind
+from perennial.spec.messages import problems_of, sections_in
+from perennial.spec.schema import FORMAT, ModelSpec, Section
+from perennial.spec.values import nearest_key
 
 
 def load_spec(path: Path) -> ModelSpec:
@@ -33,94 +28,96 @@ def load_spec(path: Path) -> ModelSpec:
         raise InputError(Problem(str(path), "no such file", fix)) from None
     except UnicodeDecodeError as error:
         raise InputError(Problem(str(path), f"not UTF-8 text at byte {error.start}")) from None
+    except OSError as error:
+        raise InputError(Problem(str(path), f"can't be read: {error.strerror}")) from None
     return parse_spec(text, str(path))
 
 
 def parse_spec(text: str, where: str = "model.yaml") -> ModelSpec:
     """The spec that a model.yaml's text says. Raises InputError (see ``load_spec``)."""
+    document = _upgraded(read_document(text, where), where)
     try:
-        document = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}" if mark else where
-        message = f"not valid YAML: {getattr(error, 'problem', error)}"
-        raise InputError(Problem(place, message)) from None
-    if not isinstance(document, dict):
-        raise InputError(Problem(where, "expected keys and values at the top level"))
-    try:
-        return ModelSpec.model_validate(_upgrade(document))
+        return ModelSpec.model_validate(document)
     except ValidationError as error:
-        problems = [p for item in error.errors(include_url=False) for p in _problems(item, where)]
-        raise InputError(problems) from None
+        found = problems_of(error.errors(include_url=False), where)
+        # Pydantic stops at a section whose keys are wrong; its rules may have more to say.
+        problems = dict.fromkeys([*found, *_rules_broken(document, where)])
+        raise InputError(list(problems)) from None
 
 
 def spec_text(spec: ModelSpec) -> str:
     """The spec as YAML text that ``parse_spec`` reads back to an equal one; stable to the byte."""
-    return yaml.safe_dump(
-        spec.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True
-    )
+    return document_text(spec.model_dump(mode="json", exclude_unset=True))
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice; YAML would keep the last without a word."""
+def _upgraded(document: dict[Any, Any], where: str) -> dict[Any, Any]:
+    """The document in the present format. Format 1 is the first, so nothing is to be done yet.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+    A newer file is refused before anything else is said: its keys can't be judged here.
+    """
+    number = document.get("format", FORMAT)
+    if isinstance(number, int) and number > FORMAT:
+        raise InputError(
+            Problem(
+                f"{where}, format",
+                f"this file has format {number}, this Perennial reads formats up to {FORMAT}",
+                "upgrade Perennial: pip install --upgrade perennial",
+            )
+        )
+    return document
+
+
+def _rules_broken(document: Mapping[Any, Any], where: str) -> Iterator[Problem]:
+    """What the rules find in those sections, and between them, that are right by themselves."""
+    drafts: list[tuple[str, Section]] = []
+    _draft(ModelSpec, document, "", drafts)
+    for path, section in drafts:
+        for rule in section.rules:
+            try:
+                mistakes = list(rule(section))
+            except AttributeError:  # the rule reads a key that is wrong or missing
+                continue
+            for key, what in mistakes:
+                yield Problem(f"{where}, {'.'.join(filter(None, (path, key)))}", what)
+
+
+def _draft(
+    section: type[Section],
+    document: Mapping[Any, Any],
+    path: str,
+    drafts: list[tuple[str, Section]],
+) -> Section:
+    """The section with those of its keys that are right; the others are no attributes of it.
+
+    Appends the section and every draft below it to ``drafts``, with their paths.
+    """
+
+    def part(kind: type[Section], value: object, key: str) -> Section:
+        if not isinstance(value, Mapping):
+            return Section.model_construct()
+        return _draft(kind, value, f"{path}.{key}" if path else key, drafts)
+
+    values: dict[str, Any] = {}
+    fields = section.model_fields
+    for name in filter(document.__contains__, fields):
+        value, field = document[name], fields[name]
+        try:
+            values[name] = TypeAdapter(field.rebuild_annotation()).validate_python(value)
+        except ValidationError:
+            kind = next(sections_in(field.annotation), None)
+            if kind is None:
+                continue
+            if kind == field.annotation:  # else a mapping or a list of sections
+                values[name] = part(kind, value, name)
+            elif isinstance(value, Mapping):
+                values[name] = {str(k): part(kind, v, f"{name}.{k}") for k, v in value.items()}
+            elif isinstance(value, list):
+                values[name] = tuple(
+                    part(GATES[gate_kind(v)], v, f"{name}.{i}") for i, v in enumerate(value)
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _upgrade(document: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Bring a document to the present format (YAML 1.1 reads a bare ``on`` as true)."""
-    upgraded = dict(document)
-    retrain = upgraded.get("retrain")
-    if isinstance(retrain, dict) and True in retrain:
-        upgraded["retrain"] = {("on" if key is True else key): v for key, v in retrain.items()}
-    return upgraded
-
-
-def _problems(item: ErrorDetails, where: str) -> Iterator[Problem]:
-    location = [str(part) for part in item["loc"]]
-    keys = _valid_keys(location[:-1])
-    if location[:1] == ["gates"] and len(location) > 2:
-        del location[2]  # the tag that tells which gate it is: not in the file
-    message = item["msg"].removeprefix("Value error, ")
-    if not location:  # rules across sections carry their own paths, a line each
-        for line in message.split("\n"):
-            place, _, text = line.partition(": ")
-            yield Problem(f"{where}, {place}", text)
-        return
-    path = ".".join(location)
-    if item["type"] == "extra_forbidden":
-        hint = nearest(location[-1], keys)
-        fix = "" if hint else f"valid keys: {', '.join(keys)}"
-        yield Problem(f"{where}, {path}", f"unknown key {location[-1]!r}{hint}", fix)
-    elif item["type"] == "missing":
-        yield Problem(f"{where}, {path}", "this key is required")
-    else:
-        got = item["input"]
-        shown = "" if isinstance(got, dict) or repr(got) in message else f" (got {got!r})"
-        yield Problem(f"{where}, {path}", message + shown)
-
-
-def _valid_keys(path: list[str]) -> list[str]:
-    """The keys of the section at a path, gate tags included; none where there is no section."""
-    sections: list[type[Section]] = [ModelSpec]
-    for part in path:
-        if part in _GATES:
-            sections = [_GATES[part]]
-        elif len(sections) == 1 and part in sections[0].model_fields:
-            sections = _sections_in(sections[0].model_fields[part].annotation)
-    return list(sections[0].model_fields) if len(sections) == 1 else []
-
-
-def _sections_in(annotation: object) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [section for part in get_args(annotation) for section in _sections_in(part)]
+    draft = section.model_construct(set(document), **values)
+    misspelt = {nearest_key(str(key), fields) for key in document if key not in fields}
+    for name in (fields.keys() & (document.keys() | misspelt)) - values.keys():
+        draft.__dict__.pop(name, None)  # a default that model_construct filled in
+    drafts.append((path, draft))
+    return draft

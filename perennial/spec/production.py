@@ -1,0 +1,79 @@
+"""The sections of model.yaml about a model's life: drift, retraining, rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from perennial.spec.cron import check_cron
+from perennial.spec.values import (
+    Duration,
+    Mistake,
+    Number,
+    PositiveDuration,
+    Section,
+    Share,
+    Whole,
+    repeated,
+)
+
+
+class Drift(Section):
+    """When the world counts as changed."""
+
+    window: PositiveDuration = timedelta(days=7)
+    """How much of the newest data is compared."""
+    max_drifted_share: Share = 0.3
+    """The share of columns that may drift."""
+    false_alarm_rate: Annotated[Number, Field(gt=0, lt=1)] = 0.01
+    """How often a comparison may find drift where there is none."""
+
+
+def _causes_once(retrain: Retrain) -> Iterator[Mistake]:
+    yield from repeated(retrain.on, "on")
+
+
+class Retrain(Section):
+    """What starts a retraining."""
+
+    schedule: Annotated[str, AfterValidator(check_cron)] | None = None
+    """Cron of five fields, UTC."""
+    on: tuple[Literal["drift", "performance", "data"], ...] = ()
+    """The events that start one."""
+    cooldown: Duration = timedelta(hours=6)
+    """The least time between two that events start."""
+
+    rules = (_causes_once,)
+
+
+class Guards(Section):
+    """What sends a rollout back; a guard that is not given is not watched."""
+
+    error_rate: Share | None = None
+    """The most requests that may fail, as a share."""
+    p99_ms: Annotated[Number, Field(gt=0)] | None = None
+    """The 99th percentile of latency, in milliseconds."""
+
+
+def _steps_rise(rollout: Rollout) -> Iterator[Mistake]:
+    if list(rollout.steps) != sorted(set(rollout.steps)) or rollout.steps[-1] != 100:
+        yield "steps", f"steps rise and end at 100, not {list(rollout.steps)}"
+
+
+class Rollout(Section):
+    """How a registered version takes over traffic."""
+
+    strategy: Literal["shadow", "canary", "blue_green", "ab_test"] = "canary"
+    """How the old and the new version share requests."""
+    steps: Annotated[tuple[Annotated[Whole, Field(ge=1, le=100)], ...], Field(min_length=1)] = (
+        5, 25, 50, 100,
+    )  # fmt: skip
+    """Percent of the requests, step by step."""
+    bake: Duration = timedelta(minutes=10)
+    """The least time at a step."""
+    guards: Guards = Guards()
+
+    rules = (_steps_rise,)

@@ -1,0 +1,189 @@
+"""Rules across the sections of a model.yaml: what one section names must exist in another.
+
+Each rule reads as few sections as it can: a file with other mistakes is checked by those rules
+whose sections are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from perennial.contracts.metrics import metrics_for
+from perennial.spec.gates import Latency, Slices
+from perennial.spec.values import Mistake, nearest, repeated
+
+if TYPE_CHECKING:
+    from perennial.spec.schema import ModelSpec
+
+
+def _unknown(spec: ModelSpec, key: str, column: str) -> Iterator[Mistake]:
+    known = {*spec.columns, spec.label.column, spec.source.event_time or spec.label.column}
+    if column not in known:
+        yield key, f"no column {column!r}{nearest(column, sorted(known))}"
+
+
+def _entity(spec: ModelSpec) -> Iterator[Mistake]:
+    for i, column in enumerate(spec.source.entity):
+        if column == spec.label.column:
+            yield f"source.entity.{i}", "the label can't identify a row: it is not known at first"
+        else:
+            yield from _unknown(spec, f"source.entity.{i}", column)
+
+
+def _event_time(spec: ModelSpec) -> Iterator[Mistake]:
+    time = spec.source.event_time
+    column = spec.columns.get(time or "")
+    if time is None or column is None:
+        return
+    if column.type != "datetime":
+        yield f"columns.{time}.type", f"the event time is a datetime, not {column.type}"
+    if column.nullable and "nullable" in column.model_fields_set:
+        yield f"columns.{time}.nullable", "the event time is never missing"
+
+
+def _label_is_no_input(spec: ModelSpec) -> Iterator[Mistake]:
+    label = spec.label.column
+    if label == spec.source.event_time:
+        yield "label.column", "the label can't be the event time"
+    column = spec.columns.get(label)
+    if column is not None and column.feature and "feature" in column.model_fields_set:
+        yield f"columns.{label}.feature", "the label can't be a feature"
+
+
+def _label_type(spec: ModelSpec) -> Iterator[Mistake]:
+    column = spec.columns.get(spec.label.column)
+    if column is None:
+        return
+    key = f"columns.{spec.label.column}.type"
+    if spec.objective == "regression" and column.type not in ("float", "integer"):
+        yield key, f"a regression predicts a float or an integer, not a {column.type}"
+    if spec.objective != "regression" and column.type == "datetime":
+        yield key, "the label of a classifier can't be a datetime"
+
+
+def _label_delay(spec: ModelSpec) -> Iterator[Mistake]:
+    if spec.label.delay and spec.source.event_time is None:
+        yield "label.delay", "a label is late only after an event; name source.event_time"
+
+
+def _positive(spec: ModelSpec) -> Iterator[Mistake]:
+    positive = spec.label.positive
+    if positive is None:
+        return
+    if spec.objective != "binary":
+        yield "label.positive", f"only a binary model has a positive class, not a {spec.objective}"
+        return
+    column = spec.columns.get(spec.label.column)
+    allowed = column.allowed if column is not None else None
+    if allowed and str(positive) not in allowed:
+        yield (
+            "label.positive",
+            f"{positive!r} is none of the label's allowed values {', '.join(allowed)}",
+        )
+
+
+def _features(spec: ModelSpec) -> Iterator[Mistake]:
+    features = spec.features or ()
+    yield from repeated(features, "features")
+    for i, name in enumerate(features):
+        column = spec.columns.get(name)
+        if name == spec.label.column:
+            yield f"features.{i}", "the label can't be a feature"
+        elif name == spec.source.event_time:
+            yield f"features.{i}", "the event time can't be a feature; use features.py"
+        elif column is not None and column.type in ("string", "datetime"):
+            yield (
+                f"features.{i}",
+                f"a {column.type} column can't be a feature; make it a category, "
+                "or use features.py",
+            )
+        elif column is not None and not column.feature:
+            yield f"features.{i}", f"columns.{name} says feature: false"
+
+
+def _split(spec: ModelSpec) -> Iterator[Mistake]:
+    if spec.split.kind == "time" and spec.source.event_time is None:
+        yield (
+            "split.kind",
+            "a time split needs source.event_time; use stratified, group or random",
+        )
+    if spec.split.kind == "stratified" and spec.objective == "regression":
+        yield "split.kind", "a regression has no classes to stratify by; use random or group"
+
+
+def _group(spec: ModelSpec) -> Iterator[Mistake]:
+    group = spec.split.group
+    if group is not None and group == spec.label.column:
+        yield "split.group", "groups of equal labels would leave classes out of a part"
+    elif group is not None:
+        yield from _unknown(spec, "split.group", group)
+
+
+def _tuning_metric(spec: ModelSpec) -> Iterator[Mistake]:
+    ranking = [name for name, m in metrics_for(spec.objective).items() if m.xgboost]
+    metric = spec.tuning.metric
+    if metric and metric not in ranking:
+        yield (
+            "tuning.metric",
+            f"{metric!r} can't rank trials of a {spec.objective} model; "
+            f"use one of {', '.join(ranking)}",
+        )
+
+
+def _class_weight(spec: ModelSpec) -> Iterator[Mistake]:
+    if spec.objective == "binary":
+        return
+    for key, names in (
+        ("tuning.space", spec.tuning.space),
+        ("training.params", spec.training.params),
+    ):
+        if "scale_pos_weight" in names:
+            yield (
+                f"{key}.scale_pos_weight",
+                f"only a binary model has a positive class, not a {spec.objective}",
+            )
+
+
+def _gate_metrics(spec: ModelSpec) -> Iterator[Mistake]:
+    valid = metrics_for(spec.objective)
+    for i, gate in enumerate(spec.gates):
+        metric = None if isinstance(gate, Latency) else getattr(gate, "metric", None)
+        if metric is not None and metric not in valid:
+            yield (
+                f"gates.{i}.metric",
+                f"{metric!r} is no metric of a {spec.objective} model; "
+                f"use one of {', '.join(valid)}",
+            )
+
+
+def _slice_columns(spec: ModelSpec) -> Iterator[Mistake]:
+    for i, gate in enumerate(spec.gates):
+        for k, name in enumerate(getattr(gate, "slices", ()) if isinstance(gate, Slices) else ()):
+            key = f"gates.{i}.slices.{k}"
+            column = spec.columns.get(name)
+            if name == spec.label.column:
+                yield key, "a slice of one label has nothing to tell apart"
+            elif name == spec.source.event_time:
+                yield key, "nearly every event time is a slice of its own"
+            elif column is not None and getattr(column, "type", "") in ("float", "datetime"):
+                yield key, f"a {column.type} column has no levels to slice by"
+            else:
+                yield from _unknown(spec, key, name)
+
+
+MODEL_RULES = (
+    _entity,
+    _event_time,
+    _label_is_no_input,
+    _label_type,
+    _label_delay,
+    _positive,
+    _features,
+    _split,
+    _group,
+    _tuning_metric,
+    _class_weight,
+    _gate_metrics,
+    _slice_columns,
+)
