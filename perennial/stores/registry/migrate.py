@@ -1,0 +1,51 @@
+"""Bring a registry's database to the schema this code works with: on first use, and safely when
+several processes start at once."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from perennial.contracts.errors import IntegrityError, Problem
+from perennial.stores.registry.engine import writing
+from perennial.stores.registry.schema import REVISION_TABLE, REVISIONS
+
+_LOCK = 0x706572656E6E  # one number for every Perennial: PostgreSQL's advisory lock on migrating
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Create or upgrade the tables. An up-to-date database costs one query and no Alembic.
+
+    Raises IntegrityError when a newer Perennial has written the database.
+    """
+    with engine.begin() as connection:
+        current = _revision(connection)
+    if current == REVISIONS[-1]:
+        return
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        current = _revision(connection)  # another process may have been first
+        if current == REVISIONS[-1]:
+            return
+        if current is not None and current not in REVISIONS:
+            where = f"registry {engine.url.render_as_string(hide_password=True)}"
+            what = f"its schema {current} is newer than this Perennial knows ({REVISIONS[-1]})"
+            raise IntegrityError(Problem(where, what, "upgrade perennial"))
+        _upgrade(connection)
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table(REVISION_TABLE):
+        return None
+    revision: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {REVISION_TABLE}"))
+    return revision
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "perennial.stores.registry:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

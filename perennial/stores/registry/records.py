@@ -1,0 +1,72 @@
+"""What the registry tells: versions, routes and the audit. Times are UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from perennial.contracts.errors import PerennialError
+from perennial.contracts.refs import Value, VersionRef
+
+Action = Literal[
+    "registered", "promoted", "kept champion", "refused", "rolled back", "route changed"
+]
+
+
+class Version(Value):
+    """A registered version: what was made, why it was let in, and where its traces are.
+
+    ``params`` are the booster's tuned parameters, ``judgement`` the verdicts that let it in,
+    ``links`` names and addresses elsewhere (Prefect run, W&B group, study, report).
+    """
+
+    ref: VersionRef
+    created_at: datetime
+    params: dict[str, float | int | str]
+    metrics: dict[str, float | None]
+    judgement: dict[str, Any]
+    links: dict[str, str]
+
+
+class Arm(Value):
+    """A version and its share of requests in percent."""
+
+    version: int
+    weight: int
+
+
+class Route(Value):
+    """Who answers a model's requests. The arms' weights sum to 100; shadow versions see requests
+    and answer nobody. ``generation`` counts changes; 0 means nothing was ever promoted, and then
+    there is no champion and no arm."""
+
+    model: str
+    champion: int | None
+    arms: tuple[Arm, ...]
+    shadow: tuple[int, ...]
+    generation: int
+    updated_at: datetime | None
+
+
+class AuditEntry(Value):
+    """One decision, with who, why and on what evidence.
+
+    ``generation`` is the route's after the decision where it changed the route. ``cause`` tells
+    decisions of a model apart: the same cause is recorded once.
+    """
+
+    id: int
+    at: datetime
+    model: str
+    actor: str
+    action: str
+    version: int | None
+    digest: str | None
+    generation: int | None
+    reason: str
+    evidence: dict[str, Any]
+    cause: str
+
+
+class StaleRouteError(PerennialError):
+    """The route has changed since it was read: read it again and decide anew."""

@@ -1,0 +1,326 @@
+"""Versions, routes and the audit of every decision, in one SQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.refs import BundleRef, VersionRef
+from perennial.stores.registry.engine import connect, writing
+from perennial.stores.registry.migrate import migrate
+from perennial.stores.registry.records import (
+    Action,
+    Arm,
+    AuditEntry,
+    Route,
+    StaleRouteError,
+    Version,
+)
+from perennial.stores.registry.schema import decisions, routes, versions
+
+
+class Registry:
+    """The registry behind an SQLAlchemy URL (``sqlite:///file`` or ``postgresql://…``).
+
+    Opening it creates or upgrades the tables. Every change is one transaction together with its row
+    in the audit, and is safe to repeat: the same digest is one version, the same cause one
+    decision. May be shared by threads, not by forked processes.
+
+    Methods raise UnavailableError (worth a retry) when the database doesn't answer, IntegrityError
+    when it is damaged or newer than this code, InputError for an unknown model or version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = connect(url)
+        migrate(self._engine)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def register(
+        self,
+        model: str,
+        bundle: BundleRef,
+        *,
+        params: Mapping[str, float | int | str],
+        metrics: Mapping[str, float | None],
+        judgement: Mapping[str, Any],
+        links: Mapping[str, str],
+        actor: str,
+        reason: str,
+        now: datetime,
+    ) -> VersionRef:
+        """Give a bundle the model's next version number. A digest that has one keeps it, and then
+        nothing is written."""
+        with writing(self._engine) as connection:
+            _lock(connection, model, now)
+            known = connection.execute(
+                sa.select(versions).where(
+                    versions.c.model == model, versions.c.digest == bundle.digest
+                )
+            ).one_or_none()
+            if known is not None:
+                return _ref(known)
+            number = (
+                1
+                + connection.execute(
+                    sa.select(sa.func.coalesce(sa.func.max(versions.c.version), 0)).where(
+                        versions.c.model == model
+                    )
+                ).scalar_one()
+            )
+            connection.execute(
+                versions.insert().values(
+                    model=model,
+                    version=number,
+                    digest=bundle.digest,
+                    uri=bundle.uri,
+                    created_at=now,
+                    params=dict(params),
+                    metrics=dict(metrics),
+                    judgement=dict(judgement),
+                    links=dict(links),
+                )
+            )
+            ref = VersionRef(model=model, version=number, digest=bundle.digest, uri=bundle.uri)
+            _append(
+                connection,
+                model=model,
+                action="registered",
+                ref=ref,
+                actor=actor,
+                reason=reason,
+                evidence=judgement,
+                cause=f"registered {bundle.digest}",
+                now=now,
+            )
+            return ref
+
+    def promote(
+        self,
+        model: str,
+        version: int,
+        *,
+        expected_generation: int,
+        actor: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+        cause: str,
+        now: datetime,
+    ) -> Route:
+        """Give all of the model's requests to a version, its champion from now on.
+
+        Done once for a cause; repeating it returns the route as it is. Raises StaleRouteError when
+        the route's generation is not the expected one any more, and then nothing is written.
+        """
+        with writing(self._engine) as connection:
+            route = _lock(connection, model, now)
+            if _decided(connection, model, cause) is not None:
+                return route
+            ref = _version(connection, model, version).ref
+            if route.generation != expected_generation:
+                raise StaleRouteError(
+                    f"the route of {model!r} was at generation {expected_generation} when this was "
+                    f"decided and is at {route.generation} now (champion: {route.champion}); "
+                    "decide anew on the present route"
+                )
+            changed = Route(
+                model=model,
+                champion=version,
+                arms=(Arm(version=version, weight=100),),
+                shadow=(),
+                generation=expected_generation + 1,
+                updated_at=now,
+            )
+            values = changed.model_dump(mode="python", exclude={"model"})
+            connection.execute(routes.update().where(routes.c.model == model).values(**values))
+            _append(
+                connection,
+                model=model,
+                action="promoted",
+                ref=ref,
+                actor=actor,
+                reason=reason,
+                evidence=evidence,
+                cause=cause,
+                now=now,
+                generation=changed.generation,
+            )
+            return changed
+
+    def record(
+        self,
+        model: str,
+        action: Action,
+        *,
+        version: VersionRef | None,
+        actor: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+        cause: str,
+        now: datetime,
+        digest: str | None = None,
+    ) -> AuditEntry:
+        """Append a decision to the audit, once for a cause: a repeat returns the first one.
+
+        ``digest`` names the candidate when it has no version.
+        """
+        with writing(self._engine) as connection:
+            _lock(connection, model, now)
+            known = _decided(connection, model, cause)
+            return known or _append(
+                connection,
+                model=model,
+                action=action,
+                ref=version,
+                digest=digest,
+                actor=actor,
+                reason=reason,
+                evidence=evidence,
+                cause=cause,
+                now=now,
+            )
+
+    def models(self) -> list[str]:
+        """Every model that anything was decided about, sorted."""
+        with self._engine.begin() as connection:
+            return list(connection.scalars(sa.select(routes.c.model).order_by(routes.c.model)))
+
+    def route(self, model: str) -> Route:
+        """Who serves the model; generation 0 when nothing was ever promoted."""
+        with self._engine.begin() as connection:
+            row = connection.execute(sa.select(routes).where(routes.c.model == model)).one_or_none()
+        return _route(model, row)
+
+    def champion(self, model: str) -> VersionRef | None:
+        """The version that challengers are compared with; None when nothing was ever promoted."""
+        query = sa.select(versions).join(
+            routes,
+            sa.and_(routes.c.model == versions.c.model, routes.c.champion == versions.c.version),
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(query.where(routes.c.model == model)).one_or_none()
+        return None if row is None else _ref(row)
+
+    def version(self, model: str, version: int) -> Version:
+        """One version. Raises InputError when there is none."""
+        with self._engine.begin() as connection:
+            return _version(connection, model, version)
+
+    def versions(self, model: str) -> list[Version]:
+        """All versions, the newest first."""
+        query = (
+            sa.select(versions).where(versions.c.model == model).order_by(versions.c.version.desc())
+        )
+        with self._engine.begin() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def decisions(self, model: str, limit: int = 100) -> list[AuditEntry]:
+        """The last decisions, the newest first."""
+        query = (
+            sa.select(decisions)
+            .where(decisions.c.model == model)
+            .order_by(decisions.c.id.desc())
+            .limit(limit)
+        )
+        with self._engine.begin() as connection:
+            return [_entry(row) for row in connection.execute(query)]
+
+    def best_params(self, model: str, limit: int) -> list[dict[str, float | int | str]]:
+        """The parameters of the newest versions, for a warm start: the newest first, each once."""
+        found: list[dict[str, float | int | str]] = []
+        for version in self.versions(model):
+            if version.params not in found:
+                found.append(version.params)
+        return found[:limit]
+
+
+def _lock(connection: sa.Connection, model: str, now: datetime) -> Route:
+    """The model's route, made if it is new, and held until the transaction ends."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    empty = {"arms": [], "shadow": [], "generation": 0, "updated_at": now}
+    connection.execute(dialect.insert(routes).values(model=model, **empty).on_conflict_do_nothing())
+    query = sa.select(routes).where(routes.c.model == model).with_for_update()
+    return _route(model, connection.execute(query).one())
+
+
+def _decided(connection: sa.Connection, model: str, cause: str) -> AuditEntry | None:
+    query = sa.select(decisions).where(decisions.c.model == model, decisions.c.cause == cause)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _entry(row)
+
+
+def _append(
+    connection: sa.Connection,
+    *,
+    model: str,
+    action: Action,
+    ref: VersionRef | None,
+    actor: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+    cause: str,
+    now: datetime,
+    generation: int | None = None,
+    digest: str | None = None,
+) -> AuditEntry:
+    row = connection.execute(
+        decisions.insert()
+        .values(
+            at=now,
+            model=model,
+            actor=actor,
+            action=action,
+            version=ref.version if ref else None,
+            digest=ref.digest if ref else digest,
+            generation=generation,
+            reason=reason,
+            evidence=dict(evidence),
+            cause=cause,
+        )
+        .returning(decisions)
+    ).one()
+    return _entry(row)
+
+
+def _version(connection: sa.Connection, model: str, version: int) -> Version:
+    query = sa.select(versions).where(versions.c.model == model, versions.c.version == version)
+    row = connection.execute(query).one_or_none()
+    if row is not None:
+        return _record(row)
+    last = connection.execute(
+        sa.select(sa.func.max(versions.c.version)).where(versions.c.model == model)
+    ).scalar_one()
+    known = f"its versions are 1 to {last}" if last else "it has no version yet"
+    raise InputError(Problem("registry", f"{model!r} has no version {version}", known))
+
+
+def _ref(row: sa.Row[Any]) -> VersionRef:
+    return VersionRef(model=row.model, version=row.version, digest=row.digest, uri=row.uri)
+
+
+def _record(row: sa.Row[Any]) -> Version:
+    return Version(
+        ref=_ref(row),
+        created_at=row.created_at,
+        params=row.params,
+        metrics=row.metrics,
+        judgement=row.judgement,
+        links=row.links,
+    )
+
+
+def _route(model: str, row: sa.Row[Any] | None) -> Route:
+    if row is None or row.generation == 0:
+        return Route(model=model, champion=None, arms=(), shadow=(), generation=0, updated_at=None)
+    return Route.model_validate(row._asdict())
+
+
+def _entry(row: sa.Row[Any]) -> AuditEntry:
+    return AuditEntry.model_validate(row._asdict())

@@ -1,0 +1,86 @@
+"""The registry's tables. Migrations create them; this is what the code reads and writes.
+
+A model's row in ``routes`` comes first and is locked by whoever writes about the model, so that
+version numbers, routes and the audit of one model change one after another. ``versions`` and
+``decisions`` are append-only: triggers refuse to change or delete a row.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+REVISIONS = ("0001",)
+"""All revisions of the schema, oldest first; the last is the one this code works with."""
+REVISION_TABLE = "registry_revision"
+"""Not Alembic's usual name: Optuna keeps its own revision under that in the same database."""
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """An aware datetime, stored as UTC without a zone so that every database agrees."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, _dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = sa.MetaData()
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("model", sa.String(63), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("params", sa.JSON, nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("judgement", sa.JSON, nullable=False),
+    sa.Column("links", sa.JSON, nullable=False),
+    sa.UniqueConstraint("model", "digest", name="one_version_a_digest"),
+)
+
+routes = sa.Table(
+    "routes",
+    metadata,
+    sa.Column("model", sa.String(63), primary_key=True),
+    sa.Column("champion", sa.Integer),
+    sa.Column("arms", sa.JSON, nullable=False),
+    sa.Column("shadow", sa.JSON, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["model", "champion"], ["versions.model", "versions.version"], name="champion_exists"
+    ),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("model", sa.String(63), nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.String(40), nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("digest", sa.String(64)),
+    sa.Column("generation", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("cause", sa.String(200), nullable=False),
+    sa.UniqueConstraint("model", "cause", name="one_decision_a_cause"),
+    sa.ForeignKeyConstraint(
+        ["model", "version"], ["versions.model", "versions.version"], name="version_exists"
+    ),
+)

@@ -1,0 +1,136 @@
+"""Processes that register and promote at once: nothing lost, nothing overwritten, all audited."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+
+from perennial.contracts.refs import BundleRef
+from perennial.stores.registry import Registry
+
+pytest_plugins = ["tests.contract.databases"]
+
+WRITERS = 8
+BUNDLES = 5
+
+# Registers bundles of its own and one that all writers share, and promotes each: reads the route,
+# tries, and reads again while others are quicker. Starts on a line from its standard input.
+_WRITER = """
+import json, sys
+from datetime import UTC, datetime
+from perennial.contracts.refs import BundleRef
+from perennial.stores.registry import Registry, StaleRouteError
+
+url, writer, bundles = sys.argv[1], sys.argv[2], int(sys.argv[3])
+now = datetime(2026, 3, 1, tzinfo=UTC)
+print("ready", flush=True)
+sys.stdin.readline()
+registry = Registry(url)
+versions, stale = {}, 0
+for digest in ["shared", *(f"{writer}-{i}" for i in range(bundles))]:
+    ref = registry.register(
+        "delay", BundleRef(uri=f"/bundles/{digest}", digest=digest), params={"writer": writer},
+        metrics={}, judgement={}, links={}, actor=writer, reason="passed", now=now,
+    )
+    versions[digest] = ref.version
+    while True:
+        route = registry.route("delay")
+        try:
+            registry.promote(
+                "delay", ref.version, expected_generation=route.generation, actor=writer,
+                reason="better", evidence={"over": route.champion},
+                cause=f"{writer} {digest}", now=now,
+            )
+            break
+        except StaleRouteError:
+            stale += 1
+print(json.dumps({"versions": versions, "stale": stale}))
+"""
+
+
+def test_eight_processes_that_register_and_promote_at_once_lose_nothing(registry_url: str) -> None:
+    command = [sys.executable, "-c", _WRITER, registry_url]
+    writers = [
+        subprocess.Popen(
+            [*command, f"w{i}", str(BUNDLES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(WRITERS)
+    ]
+    for writer in writers:  # imported and waiting: the database is created by all of them at once
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    ends = [writer.communicate(timeout=120) for writer in writers]
+    assert [error for _, error in ends] == [""] * WRITERS
+    results = [json.loads(out) for out, _ in ends]
+
+    registry = Registry(registry_url)
+    versions = registry.versions("delay")
+    decisions = registry.decisions("delay", limit=1000)
+    route = registry.route("delay")
+    registry.close()
+
+    told = {digest: n for result in results for digest, n in result["versions"].items()}
+    assert {version.ref.digest: version.ref.version for version in versions} == told
+    assert sorted(told.values()) == list(range(1, WRITERS * BUNDLES + 2))
+    assert {result["versions"]["shared"] for result in results} == {told["shared"]}
+
+    promotions = WRITERS * (BUNDLES + 1)
+    assert Counter(entry.action for entry in decisions) == {
+        "registered": WRITERS * BUNDLES + 1,
+        "promoted": promotions,
+    }
+    promoted = [entry for entry in reversed(decisions) if entry.action == "promoted"]
+    assert [entry.generation for entry in promoted] == list(range(1, promotions + 1))
+    assert (route.generation, route.champion) == (promotions, promoted[-1].version)
+    # Each promotion replaced the champion that it was decided against: no change was overwritten.
+    champions = [None, *(entry.version for entry in promoted)]
+    assert [entry.evidence["over"] for entry in promoted] == champions[:-1]
+
+
+_KILLED = """
+import os, signal, sys
+from datetime import UTC, datetime
+from perennial.contracts.refs import BundleRef
+from perennial.stores.registry import Registry, registry
+
+registry._append = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+Registry(sys.argv[1]).register(
+    "delay", BundleRef(uri="/bundles/a", digest="a"), params={}, metrics={}, judgement={},
+    links={}, actor="killed", reason="passed", now=datetime(2026, 3, 1, tzinfo=UTC),
+)
+"""
+
+
+def test_a_process_killed_between_the_version_and_its_audit_leaves_neither(
+    registry_url: str,
+) -> None:
+    done = subprocess.run([sys.executable, "-c", _KILLED, registry_url], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    registry = Registry(registry_url)
+    assert (registry.models(), registry.versions("delay")) == ([], [])
+    ref = registry.register(
+        "delay",
+        BundleRef(uri="/bundles/a", digest="a"),
+        params={},
+        metrics={},
+        judgement={},
+        links={},
+        actor="next run",
+        reason="passed",
+        now=datetime(2026, 3, 1, tzinfo=UTC),
+    )
+    assert ref.version == 1
+    assert [entry.actor for entry in registry.decisions("delay")] == ["next run"]
+    registry.close()

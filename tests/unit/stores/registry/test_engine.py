@@ -1,0 +1,106 @@
+"""What is said when the registry's database can't be used."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
+from perennial.stores.registry import Registry, engine
+
+
+def test_a_file_that_is_no_database_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(IntegrityError) as damaged:
+        Registry(f"sqlite:///{path}")
+    assert str(damaged.value) == (
+        f"registry sqlite:///{path}: the file is damaged: file is not a database "
+        "(put back a copy of the file, or move it away together with its -wal and -shm; "
+        "the bundles themselves are not affected)"
+    )
+    assert path.read_bytes() == b"not a database at all" * 100
+
+
+def test_damage_inside_the_file_is_told_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    Registry(f"sqlite:///{path}").close()
+    pages = bytearray(path.read_bytes())
+    pages[200:] = b"\xa5" * (len(pages) - 200)  # the header survives, the tables do not
+    path.write_bytes(pages)
+    with pytest.raises(IntegrityError, match="the file is damaged"):
+        Registry(f"sqlite:///{path}").models()
+
+
+def test_an_empty_file_becomes_a_registry(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").touch()
+    assert Registry(f"sqlite:///{tmp_path}/registry.db").models() == []
+
+
+def test_a_writer_that_holds_the_file_too_long_is_worth_a_retry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_BUSY_SECONDS", 0)
+    path = tmp_path / "registry.db"
+    registry = Registry(f"sqlite:///{path}")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert registry.models() == []  # readers don't wait for writers
+    with (
+        pytest.raises(UnavailableError, match="still locked after 0 s"),
+        engine.writing(registry._engine),
+    ):
+        pass
+    other.close()
+
+
+def test_a_folder_in_place_of_the_file_can_not_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").mkdir()
+    with pytest.raises(InputError) as refused:
+        Registry(f"sqlite:///{tmp_path}/registry.db")
+    assert str(refused.value) == (
+        f"registry sqlite:///{tmp_path}/registry.db: can't be used: unable to open database file "
+        "(check the path, its permissions and the free space)"
+    )
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(InputError, match="can't make its folder: "):
+        Registry(f"sqlite:///{tmp_path}/home/registry.db")
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:secret@host/db", "sqlite://", "registry.db", "postgres://u:secret@h/d", ""]
+)
+def test_an_address_of_no_supported_database_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(InputError) as refused:
+        Registry(url)
+    assert str(refused.value) == (
+        "registry: its address is not one of a supported database "
+        "(use sqlite:///FILE or postgresql://USER@HOST/DATABASE)"
+    )
+
+
+def test_a_server_that_does_not_answer_is_worth_a_retry_and_the_password_stays_hidden(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UnavailableError) as silent:
+        Registry(f"postgresql://anna:secret@/db?host={tmp_path}")
+    message = str(silent.value)
+    assert message.startswith("registry postgresql+psycopg://anna:***@/db")
+    assert "the database did not do it: connection" in message
+    assert "secret" not in message
+
+
+def test_values_that_are_not_json_are_refused() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        engine._json({"metric": float("nan")})
+
+
+def test_the_file_is_in_write_ahead_mode(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    Registry(f"sqlite:///{path}").close()
+    assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
