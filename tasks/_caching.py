@@ -63,7 +63,7 @@ class Stage(CachePolicy):
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     def _identity(self, value: object) -> object:
-        """What of an input decides the result: of a model the used sections, of data the content."""
+        """What of an input decides the result: a model's used sections, a dataset's content."""
         if isinstance(value, ModelRef):
             spec = read_definition(value).model_dump(mode="json")
             used = {section: spec[section] for section in ("name", *self.sections)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from perennial.contracts.refs import ReportRef, Value, VersionRef
+from perennial.contracts.refs import DatasetRef, ModelRef, ReportRef, StudyRef, Value, VersionRef
 from perennial.contracts.verdicts import Outcome
 
 
@@ -85,3 +85,22 @@ class ReplaySummary(Value):
     model: str
     periods: tuple[ReplayPeriod, ...]
     seconds: float
+
+
+class Recalled(Value):
+    """A registered version's beginnings, as its bundle recorded them, ready to be run again."""
+
+    version: VersionRef
+    definition: ModelRef
+    dataset: DatasetRef
+    study: StudyRef
+
+
+class ReproductionSummary(Value):
+    """Whether training again gave the same bundle, and if not, which files differ and why."""
+
+    version: VersionRef
+    digest: str
+    identical: bool
+    reason: str
+    differences: tuple[str, ...]

@@ -1,0 +1,160 @@
+"""Commands that do something: demo, init, check, train, reproduce, quarantine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perennial.cli.context import context_of
+from perennial.cli.reading import parse_version
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.runs import ReproductionSummary, RunSummary
+from perennial.stores.project import Project
+
+_QUICK = "Four trainings instead of ten."
+
+
+def demo(context: typer.Context, quick: Annotated[bool, typer.Option(help=_QUICK)] = False) -> None:
+    """Replay a year of real flights: train, retrain, and refuse what is no better."""
+    from perennial.cli.demo import run_demo
+
+    run_demo(context_of(context), quick)
+
+
+def init(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the new model.")],
+    data: Annotated[Path, typer.Option(help="A CSV or Parquet file.")],
+    label: Annotated[str, typer.Option(help="Column to predict.")],
+    time: Annotated[str | None, typer.Option(help="Column with the time of each row.")] = None,
+) -> None:
+    """Write a model.yaml for a data file, ready to train."""
+    from perennial.data.infer import infer
+    from perennial.spec.publish import write_model
+
+    project = context_of(context).project
+    inferred = infer(data, name, label, time)
+    for path in write_model(project.models, inferred):
+        typer.echo(f"wrote {path}")
+    _write_prefect_yaml(project)
+    typer.echo(f"next: perennial check {name}, perennial train {name}")
+
+
+def check(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    write: Annotated[bool, typer.Option(help="Write prefect.yaml anew if it differs.")] = False,
+) -> None:
+    """Check model.yaml, features.py, the source's columns and prefect.yaml, without training."""
+    from perennial.cli.checking import check_model
+
+    project = context_of(context).project
+    names = [name] if name else project.model_names()
+    if not names:
+        raise InputError(Problem(str(project.models), "no models here", "perennial init makes one"))
+    for model in names:
+        for line in check_model(project, model):
+            typer.echo(f"{model}: {line}")
+    if write:
+        _write_prefect_yaml(project)
+    _insist_on_prefect_yaml(project)
+
+
+def train(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The model.")],
+    as_of: Annotated[
+        str | None, typer.Option(help="Train with what was known then: 2013-07-01, UTC.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "by hand",
+    force: Annotated[bool, typer.Option(help="Run every stage again, cached or not.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train a candidate and let it take over if the gates say so. Exit code 1: they said no."""
+    from perennial.cli.outcome import print_run
+
+    moment = _moment(as_of).isoformat() if as_of else None
+    found = context_of(context)
+    found.project.load_model(name)  # a wrong model.yaml is told before Prefect is started
+    result = found.run_flow(
+        "continuous_training", model=name, as_of=moment, reason=reason, force=force
+    )
+    summary = RunSummary.model_validate(result)
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=2))
+    else:
+        print_run(summary)
+    if summary.decision.action == "kept":
+        raise typer.Exit(1)
+
+
+def reproduce(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(metavar="NAME@V", help="For example flight-delay@3.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train a registered version again from its recorded lineage and compare, file by file."""
+    name, number = parse_version(version)
+    result = context_of(context).run_flow("reproduction", model=name, version=number)
+    summary = ReproductionSummary.model_validate(result)
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=2))
+    else:
+        typer.echo(summary.reason)
+        for line in summary.differences:
+            typer.echo(f"  {line}")
+    if not summary.identical:
+        raise typer.Exit(1)
+
+
+def quarantine(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The model.")],
+    put_back: Annotated[
+        bool, typer.Option(help="Check the rows by today's rules; those that pass go back.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a model's quarantined rows and why they are there, or put back those now in order."""
+    from perennial.cli.quarantined import put_rows_back, show_rows
+
+    project = context_of(context).project
+    if put_back:
+        put_rows_back(project, name, as_json)
+    else:
+        show_rows(project, name, limit, as_json)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fix = "write for example 2013-07-01 or 2013-07-01T06:00:00Z"
+        raise InputError(Problem("--as-of", f"{text!r} is not a time", fix)) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _expected_prefect_yaml(project: Project) -> str:
+    from perennial.spec.deployment import prefect_yaml
+
+    return prefect_yaml([project.load_model(name)[1] for name in project.model_names()])
+
+
+def _write_prefect_yaml(project: Project) -> None:
+    from perennial.stores.artefacts import write_file
+
+    write_file(project.root / "prefect.yaml", _expected_prefect_yaml(project))
+    typer.echo(f"wrote {project.root / 'prefect.yaml'}")
+
+
+def _insist_on_prefect_yaml(project: Project) -> None:
+    path = project.root / "prefect.yaml"
+    there = path.read_text(encoding="utf-8") if path.is_file() else None
+    if there != _expected_prefect_yaml(project):
+        what = "differs from the models' specs" if there else "no such file"
+        raise InputError(Problem(str(path), what, "perennial check --write writes it"))
+    typer.echo(f"{path.name}: in step with the models")

@@ -1,0 +1,40 @@
+"""What a run came to, on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from perennial.contracts.runs import RunSummary, StageRecord
+
+
+def print_run(summary: RunSummary) -> None:
+    """The stages, then the decision and where to look."""
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("stage", "time", "memory", "rows in", "rows out"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for record in summary.stages:
+        table.add_row(record.stage, *_figures(record))
+    console.print(table)
+    version = summary.decision.version
+    head = summary.decision.action + (f": version {version.version}" if version else "")
+    console.print(f"\n[bold]{head}[/]", highlight=False)
+    for line in (
+        summary.decision.reason,
+        f"bundle  {summary.bundle_uri}",
+        f"report  {summary.report_uri}" if summary.report_uri else "",
+    ):
+        if line:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _figures(record: StageRecord) -> tuple[str, str, str, str]:
+    if record.cached:
+        return ("cached", "", "", "")
+    return (
+        f"{record.seconds:.1f} s",
+        f"{record.peak_memory_mib:,.0f} MiB",
+        "" if record.rows_in is None else f"{record.rows_in:,}",
+        "" if record.rows_out is None else f"{record.rows_out:,}",
+    )

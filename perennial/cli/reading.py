@@ -1,0 +1,201 @@
+"""Commands that only look: status, versions, show. Each takes ``--json``."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perennial.cli.context import context_of
+from perennial.contracts.errors import InputError, Problem
+from perennial.spec.schema import nearest
+from perennial.stores.project import Project
+from perennial.stores.registry import AuditEntry, Registry, Version
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def status(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    as_json: AsJson = False,
+    decisions: Annotated[int, typer.Option(help="How many decisions to show of each.")] = 5,
+) -> None:
+    """Who serves each model, and what was decided last."""
+    project = context_of(context).project
+    registry = _registry(project)
+    names = [_known(project, registry, name)] if name else _all_models(project, registry)
+    found = [_status_of(registry, model, decisions) for model in names]
+    if as_json:
+        _print_json(found)
+        return
+    console = Console()
+    if not found:
+        console.print(f"no models in {project.models}; perennial init makes one")
+    for model in found:
+        _print_status(console, model)
+
+
+def versions(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The model.")],
+    as_json: AsJson = False,
+) -> None:
+    """All versions of a model, the newest first."""
+    project = context_of(context).project
+    registry = _registry(project)
+    found = registry.versions(_known(project, registry, name))
+    champion = registry.route(name).champion
+    if as_json:
+        _print_json([_version_values(v, champion) for v in found])
+        return
+    if not found:
+        typer.echo(f"{name} has no version yet; perennial train {name} makes the first")
+        return
+    table = Table()
+    metrics = list(found[0].metrics)
+    for heading in ("version", "registered (UTC)", *metrics, "digest", "route"):
+        table.add_column(heading)
+    for version in found:
+        table.add_row(
+            str(version.ref.version),
+            f"{version.created_at:%Y-%m-%d %H:%M}",
+            *(_figure(version.metrics.get(metric)) for metric in metrics),
+            version.ref.digest[:12],
+            "champion" if version.ref.version == champion else "",
+        )
+    Console().print(table)
+
+
+def show(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(metavar="NAME@V", help="For example flight-delay@3.")],
+    as_json: AsJson = False,
+) -> None:
+    """One version: its metrics, what it was judged by, and what it was made from."""
+    project = context_of(context).project
+    registry = _registry(project)
+    name, number = parse_version(version)
+    found = registry.version(_known(project, registry, name), number)
+    values = _version_values(found, registry.route(name).champion)
+    lineage = Path(found.ref.uri) / "lineage.json"
+    values["lineage"] = json.loads(lineage.read_text()) if lineage.is_file() else None
+    if as_json:
+        _print_json(values)
+        return
+    _print_version(Console(), found, values)
+
+
+def parse_version(text: str) -> tuple[str, int]:
+    """``flight-delay@3`` as name and number. Raises InputError."""
+    name, at, number = text.partition("@")
+    number = number.removeprefix("v")
+    if not (name and at and number.isdecimal() and int(number) > 0):
+        raise InputError(f"{text!r} is not NAME@V; write for example flight-delay@3")
+    return name, int(number)
+
+
+def _registry(project: Project) -> Registry:
+    project.home.mkdir(parents=True, exist_ok=True)
+    return Registry(project.registry_url)
+
+
+def _all_models(project: Project, registry: Registry) -> list[str]:
+    return sorted({*project.model_names(), *registry.models()})
+
+
+def _known(project: Project, registry: Registry, name: str) -> str:
+    names = _all_models(project, registry)
+    if name not in names:
+        fix = f"models here: {', '.join(names)}" if names else "perennial init makes one"
+        raise InputError(
+            Problem(str(project.root), f"no model {name!r}{nearest(name, names)}", fix)
+        )
+    return name
+
+
+def _status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
+    route = registry.route(model)
+    champion = registry.version(model, route.champion) if route.champion else None
+    return {
+        "model": model,
+        "champion": _version_values(champion, route.champion) if champion else None,
+        "generation": route.generation,
+        "versions": len(registry.versions(model)),
+        "decisions": [_decision_values(entry) for entry in registry.decisions(model, limit)],
+    }
+
+
+def _version_values(version: Version, champion: int | None) -> dict[str, Any]:
+    values = version.model_dump(mode="json")
+    return {**values.pop("ref"), "champion": version.ref.version == champion, **values}
+
+
+def _decision_values(entry: AuditEntry) -> dict[str, Any]:
+    return entry.model_dump(mode="json", exclude={"evidence"})
+
+
+def _print_status(console: Console, model: dict[str, Any]) -> None:
+    champion = model["champion"]
+    console.print(f"[bold]{model['model']}[/]", highlight=False)
+    if champion is None:
+        console.print("  serving   nobody: no version was accepted yet")
+    else:
+        figures = "  ".join(f"{k} {_figure(v)}" for k, v in champion["metrics"].items())
+        age = _ago(datetime.fromisoformat(champion["created_at"]))
+        console.print(
+            f"  serving   version {champion['version']} of {model['versions']}, {age}; {figures}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    for decision in model["decisions"]:
+        at = datetime.fromisoformat(decision["at"])
+        what = decision["action"] + (f" v{decision['version']}" if decision["version"] else "")
+        line = f"  {at:%Y-%m-%d %H:%M}  {what}: {decision['reason']}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_version(console: Console, version: Version, values: dict[str, Any]) -> None:
+    ref = version.ref
+    mark = " (champion)" if values["champion"] else ""
+    console.print(f"[bold]{ref.model}@{ref.version}[/]{mark}", highlight=False)
+    console.print(f"  registered  {version.created_at:%Y-%m-%d %H:%M} UTC", highlight=False)
+    console.print(f"  bundle      {ref.uri}", soft_wrap=True, highlight=False)
+    for section, content in (
+        ("metrics", {k: _figure(v) for k, v in version.metrics.items()}),
+        ("parameters", {k: _figure(v) for k, v in version.params.items()}),
+        ("links", version.links),
+    ):
+        console.print(f"  {section}")
+        for key, value in content.items():
+            console.print(f"    {key:<18}{value}", soft_wrap=True, highlight=False, markup=False)
+    console.print("  gates")
+    for verdict in version.judgement.get("verdicts", []):
+        line = f"    {verdict['outcome']:<13}{verdict['reason']}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if values["lineage"]:
+        console.print("  lineage")
+        text = json.dumps(values["lineage"], indent=2, sort_keys=True)
+        console.print("\n".join(f"    {line}" for line in text.splitlines()), markup=False)
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "–")
+
+
+def _ago(moment: datetime) -> str:
+    age = datetime.now(UTC) - moment
+    if age < timedelta(hours=1):
+        return f"{age.seconds // 60} minutes old"
+    if age < timedelta(days=2):
+        return f"{age.days * 24 + age.seconds // 3600} hours old"
+    return f"{age.days} days old"
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,94 @@
+"""From a registered version back to its inputs, and what training again says about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from perennial.bundle.read import open_bundle
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
+from perennial.contracts.runs import Recalled, ReproductionSummary
+from perennial.stores.artefacts import intact, write_file
+from perennial.stores.project import Project, load_model
+from perennial.stores.registry import Registry
+from tasks._running import RETRIES
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=120, **RETRIES)
+def recall(model: str, version: int) -> Recalled:
+    """The version's definition, data, and parameters, from its bundle.
+
+    Raises InputError when the rows it was trained on can't be read any more.
+    """
+    project = Project.current()
+    ref = Registry(project.registry_url).version(model, version).ref
+    place = Path(ref.uri)
+    lineage = open_bundle(place, ref.digest).lineage
+    dataset = DatasetRef.model_validate(
+        {**lineage["dataset"], "uri": str(project.root / lineage["dataset"]["uri"])}
+    )
+    if not intact(dataset):
+        what = f"version {dataset.version} is gone"
+        raise InputError(Problem(dataset.uri, what, "restore the table, then run this again"))
+    folder = project.folder("reproductions", model) / ref.digest
+    write_file(folder / "model.yaml", (place / "spec.yaml").read_text(encoding="utf-8"))
+    write_file(folder / "features.py", (place / "features.py").read_text(encoding="utf-8"))
+    study = StudyRef.model_validate(lineage["study"])
+    return Recalled(version=ref, definition=load_model(folder)[0], dataset=dataset, study=study)
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=120)
+def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
+    """File by file, the version's bundle beside the one just trained."""
+    version = original.version
+    name = f"{version.model}@{version.version}"
+    differences = tuple(_differences(Path(version.uri), Path(again.uri)))
+    if again.digest == version.digest:
+        reason = f"{name} was reproduced: the digest is {again.digest} again"
+    elif any(line.startswith("booster.ubj") for line in differences):
+        reason = f"{name} was not reproduced: the booster differs"
+    else:
+        reason = f"{name}: the booster is the same to the byte, but the bundle's digest differs"
+    summary = ReproductionSummary(
+        version=version,
+        digest=again.digest,
+        identical=again.digest == version.digest,
+        reason=reason,
+        differences=differences,
+    )
+    text = "\n".join([f"# {reason}", "", *(f"- {line}" for line in differences)])
+    create_markdown_artifact(text, key=f"{version.model}-reproduction")
+    return summary
+
+
+def _differences(before: Path, after: Path) -> list[str]:
+    lines = []
+    for name in sorted({p.name for p in (*before.iterdir(), *after.iterdir())}):
+        one, two = before / name, after / name
+        if name == "manifest.json" or (
+            one.is_file() and two.is_file() and one.read_bytes() == two.read_bytes()
+        ):
+            continue
+        if name.endswith(".json") and one.is_file() and two.is_file():
+            lines += _json_differences(
+                name, json.loads(one.read_text()), json.loads(two.read_text())
+            )
+        else:
+            lines.append(f"{name} differs")
+    return lines
+
+
+def _json_differences(path: str, one: Any, two: Any) -> list[str]:
+    if isinstance(one, dict) and isinstance(two, dict):
+        lines = []
+        for key in sorted({*one, *two}):
+            if one.get(key) != two.get(key):
+                lines += _json_differences(f"{path}: {key}", one.get(key), two.get(key))
+        return lines
+    return [f"{path} was {one!r:.80}, is {two!r:.80}"]
