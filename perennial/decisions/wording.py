@@ -1,0 +1,35 @@
+"""Figures in the sentences that decisions give as their reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_LONGEST = 60
+
+
+def figure(value: float, digits: int = 4) -> str:
+    """A number in four significant digits, from 1,000 on without a fraction."""
+    if abs(value) >= 1000:
+        return f"{value:,.{digits - 4}f}"
+    return f"{value:.{digits}g}"
+
+
+def unlike(value: float, limit: float) -> str:
+    """A number in as many digits as show on which side of the limit it lies."""
+    for digits in range(4, 17):
+        if value == limit or figure(value, digits) != figure(limit, digits):
+            return figure(value, digits)
+    return repr(value)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.6g} %"
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(shortened(name) for name in names)
+
+
+def shortened(text: str) -> str:
+    """A value from the data, bounded."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

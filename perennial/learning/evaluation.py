@@ -1,0 +1,211 @@
+"""All that gates and report need to know of a candidate, from predictions on the holdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+import pandas as pd
+
+from perennial.contracts.metrics import Objective
+from perennial.contracts.verdicts import (
+    CalibrationBin,
+    Comparison,
+    Curve,
+    Estimate,
+    SliceEstimate,
+)
+from perennial.learning.bootstrap import Scores, score
+from perennial.learning.curves import calibration, curves
+from perennial.learning.metrics import checked
+from perennial.spec.gates import Beats, Floor, Slices
+from perennial.spec.schema import ModelSpec
+
+CONFIDENCE = 0.95
+"""Of the intervals shown where no gate asks for another."""
+_REPLICATES = 1000
+_SLICE_REPLICATES = 400  # they settle a standard error to about 4 %
+_MOST_DRAWS = 100_000_000  # above 100,000 rows fewer replicates, which then scatter less anyway
+_SMALL_SLICES_SHOWN = 20
+_MOST_NUMBERS = 12  # an integer column with more distinct values is cut into fifths
+MISSING = "(missing)"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured. The fields named as in EvaluationReport go there as they are.
+
+    ``floors`` holds, for each Floor gate with a confidence, the estimate whose low and high are
+    one-sided bounds at that confidence; ``levels`` the rows of every slice there is, measurable or
+    not: column → level → rows. Both are for ``perennial.decisions.gates.judge``.
+    """
+
+    estimates: tuple[Estimate, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    slices: tuple[SliceEstimate, ...] = ()
+    calibration: tuple[CalibrationBin, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    champion_curves: tuple[Curve, ...] = ()
+    floors: dict[Floor, Estimate] = field(default_factory=dict)
+    levels: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def measure(
+    spec: ModelSpec,
+    y: np.ndarray,
+    p: np.ndarray,
+    champion: np.ndarray | None,
+    rows: pd.DataFrame,
+    *,
+    seed: int,
+) -> Measurement:
+    """Measure a candidate, and the champion beside it, on one holdout of n rows.
+
+    ``y`` (n,), ``p`` and ``champion`` as in ``perennial.learning.metrics``; ``champion`` is None
+    where there is none or it could not predict these rows. ``rows`` holds at least the columns that
+    Slices gates name, canonical, n rows. Deterministic by ``seed``. What can't be measured (no
+    rows, one class) is absent. Raises ValueError when lengths differ or a prediction is NaN.
+    """
+    if not len(y) == len(p) == len(rows):
+        raise ValueError(f"{len(y)} labels, {len(p)} predictions and {len(rows)} rows differ")
+    if len(y) == 0:
+        return Measurement()
+    objective, gates = spec.objective, spec.gates
+    predictions = [p] if champion is None else [p, champion]
+    beaten = [(gate.metric, gate.confidence) for gate in gates if isinstance(gate, Beats)]
+    sure = max([c for _, c in beaten] + [g.confidence or 0 for g in gates if isinstance(g, Floor)])
+    scored = score(objective, y, predictions, seed=seed, replicates=_replicates(len(y), sure))
+
+    candidate = scored[0]
+    floors = {
+        gate: estimate
+        for gate in gates
+        if isinstance(gate, Floor) and gate.confidence is not None
+        if (estimate := candidate.estimate(gate.metric, 2 * gate.confidence - 1)) is not None
+    }
+    shown = [(metric, CONFIDENCE) for metric in candidate.values]
+    wanted = dict.fromkeys([*shown, *beaten])
+    slices = [gate for gate in gates if isinstance(gate, Slices)]
+    groups = {c: levels(rows[c], _least_rows(slices, c)) for g in slices for c in g.slices}
+    y, p = checked(objective, y, p)
+    other = None if champion is None else checked(objective, y, champion)[1]
+    return Measurement(
+        estimates=candidate.estimates(CONFIDENCE),
+        comparisons=tuple(_comparisons(scored, list(wanted))),
+        slices=tuple(_slices(objective, y, p, other, slices, groups, seed)),
+        calibration=calibration(objective, y, p),
+        curves=curves(objective, y, p, other),
+        champion_curves=() if other is None else curves(objective, y, other, p),
+        floors=floors,
+        levels={c: {level: len(at) for level, at in group.items()} for c, group in groups.items()},
+    )
+
+
+def _replicates(n: int, confidence: float) -> int:
+    """Enough that the bound rests on 20 resamples beyond it, within what is affordable."""
+    wanted = min(5 * _REPLICATES, max(_REPLICATES, ceil(20 / (1 - confidence))))
+    return max(200, min(wanted, _MOST_DRAWS // n))
+
+
+def _comparisons(
+    scored: tuple[Scores, ...], wanted: list[tuple[str, float]]
+) -> Iterator[Comparison]:
+    if len(scored) == 1:
+        return
+    for metric, confidence in wanted:
+        comparison = scored[0].against(scored[1], metric, confidence)
+        if comparison is not None:
+            yield comparison
+
+
+def _slices(
+    objective: Objective,
+    y: np.ndarray,
+    p: np.ndarray,
+    champion: np.ndarray | None,
+    gates: list[Slices],
+    groups: dict[str, dict[str, np.ndarray]],
+    seed: int,
+) -> Iterator[SliceEstimate]:
+    """Every slice and metric that a gate names, once, resampled within the slice."""
+    metrics = {c: list(dict.fromkeys(g.metric for g in gates if c in g.slices)) for c in groups}
+    for column, group in groups.items():
+        for level, at in group.items():
+            predictions = [p[at]] if champion is None else [p[at], champion[at]]
+            scored = score(
+                objective,
+                y[at],
+                predictions,
+                seed=seed,
+                replicates=min(_SLICE_REPLICATES, _replicates(len(at), 0)),
+                only=metrics[column],
+            )
+            for metric in metrics[column]:
+                estimate = scored[0].estimate(metric, CONFIDENCE)
+                if estimate is None:
+                    continue
+                comparison = (
+                    scored[0].against(scored[1], metric, CONFIDENCE, normal=True)
+                    if len(scored) == 2
+                    else None
+                )
+                yield SliceEstimate(
+                    column=column, level=level, estimate=estimate, comparison=comparison
+                )
+
+
+def _least_rows(gates: list[Slices], column: str) -> int:
+    return min(gate.min_rows for gate in gates if column in gate.slices)
+
+
+def levels(values: pd.Series, min_rows: int) -> dict[str, np.ndarray]:
+    """The row positions of each slice of a column, largest first; together they are all rows.
+
+    A slice is one value, or ``(missing)``; whole numbers with many values are cut into fifths. Of
+    the values with fewer than ``min_rows`` rows the 20 largest are slices of their own, the rest
+    is one.
+    """
+    names = _names(values)
+    codes, uniques = pd.factorize(names, sort=True)
+    sizes = np.bincount(codes, minlength=len(uniques))
+    order = np.lexsort((np.arange(len(uniques)), -sizes))
+    kept = [i for i in order if sizes[i] >= min_rows]
+    small = [i for i in order if sizes[i] < min_rows]
+    if len(small) > _SMALL_SLICES_SHOWN + 1:
+        small, rest = small[:_SMALL_SLICES_SHOWN], small[_SMALL_SLICES_SHOWN:]
+    else:
+        rest = []
+    found = {str(uniques[i]): np.flatnonzero(codes == i) for i in [*kept, *small]}
+    if rest:
+        found[f"(other: {len(rest)} values)"] = np.flatnonzero(np.isin(codes, rest))
+    return found
+
+
+def _names(values: pd.Series) -> np.ndarray:
+    """The slice each row is in, as text."""
+    missing = values.isna().to_numpy()
+    if pd.api.types.is_bool_dtype(values):
+        names = np.where(values.to_numpy(), "true", "false").astype(object)
+    elif pd.api.types.is_numeric_dtype(values):
+        numbers = values.to_numpy(np.float64)
+        if len(np.unique(numbers[~missing])) > _MOST_NUMBERS:
+            names = _fifths(numbers)
+        else:
+            names = np.array([f"{v:.10g}" for v in numbers], dtype=object)
+    else:
+        names = np.array(values.astype(str), dtype=object)
+    names[missing] = MISSING
+    return names
+
+
+def _fifths(numbers: np.ndarray) -> np.ndarray:
+    """The range of values each number's fifth holds, such as ``17 to 34``."""
+    edges = np.unique(np.nanquantile(numbers, [0.2, 0.4, 0.6, 0.8]))
+    fifth = np.digitize(numbers, edges, right=True)  # NaN falls into the last, named later
+    names = np.empty(len(numbers), dtype=object)
+    for i in np.unique(fifth):
+        held = numbers[fifth == i]
+        names[fifth == i] = f"{np.nanmin(held):.10g} to {np.nanmax(held):.10g}"
+    return names
