@@ -1,0 +1,134 @@
+"""Judge a candidate on the test part: measured, compared with the champion, probed as served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.probe import check_serving
+from perennial.bundle.read import open_bundle
+from perennial.contracts.errors import IntegrityError, PerennialError
+from perennial.contracts.refs import BundleRef, FeaturesRef, ModelRef, ReportRef, VersionRef
+from perennial.contracts.runs import EvaluationRef, RouteRef
+from perennial.contracts.verdicts import EvaluationReport
+from perennial.data.frames import canonical_frame, table_columns
+from perennial.decisions.gates import judge
+from perennial.learning.evaluation import measure
+from perennial.learning.training import importance, load_booster, predict
+from perennial.reports.evaluation import render_html, render_markdown
+from perennial.spec import ModelSpec
+from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.matrices import read_matrix, read_schema
+from perennial.stores.project import Project
+from tasks._caching import Stage
+from tasks._definition import read_definition
+from tasks._running import RETRIES, measured
+
+_CACHE = Stage(
+    name="evaluate",
+    sections=("objective", "gates", "label", "source", "columns", "split"),
+    libraries=("xgboost", "numpy", "pandas"),
+)
+
+
+@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=7200, **RETRIES)
+def evaluate(
+    model: ModelRef, bundle: BundleRef, features: FeaturesRef, route: RouteRef
+) -> EvaluationRef:
+    """Measure the candidate and the champion on the same rows, judge, and write the report."""
+    spec = read_definition(model)
+    place = Path(features.uri)
+    with measured("evaluate") as counts:
+        report = _evaluate(spec, bundle, place, route.champion)
+        counts.rows_in = counts.rows_out = report.holdout_rows
+        with new_folder(Project.current().folder("reports", model.name)) as folder:
+            (folder / "evaluation.json").write_text(report.model_dump_json(indent=1))
+            (folder / "evaluation.html").write_text(render_html(report), encoding="utf-8")
+            kept, digest = keep_folder(folder)
+    create_markdown_artifact(render_markdown(report), key=f"{model.name}-evaluation")
+    written = ReportRef(
+        uri=str(kept / "evaluation.json"), html_uri=str(kept / "evaluation.html"), digest=digest
+    )
+    return EvaluationRef(
+        report=written, outcome=report.judgement.outcome, reason=report.judgement.reason
+    )
+
+
+def _evaluate(
+    spec: ModelSpec, bundle: BundleRef, place: Path, champion: VersionRef | None
+) -> EvaluationReport:
+    x, y = read_matrix(place, "test")
+    rows_file = place / "test.rows.parquet"
+    rows = canonical_frame(pq.read_table(rows_file), table_columns(spec))
+    opened = open_bundle(Path(bundle.uri), bundle.digest)
+    schema = read_schema(place)
+    booster = load_booster(opened.booster)
+    expected = predict(booster, x, schema)
+    beaten = _champion_predictions(champion, rows, schema.classes)
+    serving = check_serving(Path(bundle.uri), rows_file, expected)
+    found = measure(spec, np.asarray(y), expected, beaten, rows, seed=spec.split.seed)
+    judgement = judge(
+        spec.gates,
+        estimates=found.estimates,
+        comparisons=found.comparisons,
+        slices=found.slices,
+        floors=found.floors,
+        levels=found.levels,
+        serving=serving,
+        has_champion=champion is not None,
+    )
+    times = rows[spec.source.event_time] if spec.source.event_time else None
+    return EvaluationReport(
+        model=spec.name,
+        objective=spec.objective,
+        bundle_digest=bundle.digest,
+        champion=champion.version if champion else None,
+        champion_digest=champion.digest if champion else None,
+        holdout_rows=len(rows),
+        holdout_start=times.min().isoformat() if times is not None else None,
+        holdout_end=times.max().isoformat() if times is not None else None,
+        estimates=found.estimates,
+        comparisons=found.comparisons,
+        slices=found.slices,
+        calibration=found.calibration,
+        curves=found.curves,
+        champion_curves=found.champion_curves,
+        importance=importance(booster, schema),
+        unseen_categories=Predictor(opened).predict(rows).unseen,
+        serving=serving,
+        judgement=judgement,
+    )
+
+
+def _champion_predictions(
+    champion: VersionRef | None, rows: pd.DataFrame, classes: tuple[str, ...] | None
+) -> np.ndarray | None:
+    """What the champion, with its own feature code, says of the same raw rows.
+
+    Raises IntegrityError for a damaged champion; None when it can't read these rows any more (a
+    column it needs is gone): the comparison is then missing, and its gate inconclusive.
+    """
+    if champion is None:
+        return None
+    bundle = open_bundle(Path(champion.uri), champion.digest)
+    predictor = Predictor(bundle)
+    try:
+        values = predictor.predict(rows).values
+    except IntegrityError:
+        raise
+    except PerennialError:
+        return None
+    known = bundle.schema.classes
+    if values.ndim == 1 or known is None or classes is None or known == classes:
+        return values
+    aligned = np.zeros((len(values), len(classes)), dtype=values.dtype)
+    for position, name in enumerate(classes):  # a class the champion never saw has probability 0
+        if name in known:
+            aligned[:, position] = values[:, known.index(name)]
+    return aligned

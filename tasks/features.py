@@ -1,0 +1,46 @@
+"""Compute the model matrix with the model's own feature code."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from perennial.contracts.refs import DatasetRef, FeaturesRef, ModelRef, SplitRef
+from perennial.data.features import FeatureProgram
+from perennial.reports.features import render_features
+from perennial.stores import tables
+from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.matrices import write_matrices
+from perennial.stores.project import Project, feature_source
+from tasks._caching import Stage
+from tasks._definition import read_definition
+from tasks._running import RETRIES, measured
+from tasks.splitting import read_parts
+
+_CACHE = Stage(
+    name="features",
+    sections=("objective", "source", "label", "columns", "features"),
+    feature_code=True,
+    libraries=("pandas", "numpy", "apache-hamilton"),
+)
+
+
+@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=7200, **RETRIES)
+def compute_features(model: ModelRef, dataset: DatasetRef, parts: SplitRef) -> FeaturesRef:
+    """Fit on the training part, compute all parts, and draw the graph of features."""
+    spec = read_definition(model)
+    program = FeatureProgram.load(feature_source(Path(model.directory)), spec)
+    with measured("features") as counts:
+        with new_folder(Project.current().folder("features", model.name)) as folder:
+            scan = partial(tables.scan, dataset, spec)
+            schema = write_matrices(spec, program, scan, read_parts(parts), folder)
+            place, digest = keep_folder(folder)
+        counts.rows_in, counts.rows_out = dataset.rows, sum(parts.rows.values())
+    text = render_features(schema, (place / "graph.dot").read_text(encoding="utf-8"))
+    create_markdown_artifact(text, key=f"{model.name}-features")
+    return FeaturesRef(
+        uri=str(place), digest=digest, rows=parts.rows, features=len(schema.features)
+    )

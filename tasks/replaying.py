@@ -1,0 +1,95 @@
+"""How versions did on the time after they were made."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.read import open_bundle
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.refs import ModelRef, VersionRef
+from perennial.contracts.runs import ReplayPeriod, ReplaySummary, RunSummary
+from perennial.data.labels import encode_label
+from perennial.learning.metrics import scores
+from perennial.spec import ModelSpec
+from perennial.stores import tables
+from perennial.stores.project import Project
+from tasks._definition import read_definition
+from tasks._running import RETRIES
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=600, **RETRIES)
+def score_period(
+    model: ModelRef,
+    first: RunSummary,
+    run: RunSummary,
+    start: datetime,
+    end: datetime,
+    metric: str,
+) -> ReplayPeriod:
+    """The metric of the first version and of the one serving after ``run``, on labelled rows with
+    ``start <= event time < end``. Raises InputError when nobody served or no row is there."""
+    spec = read_definition(model)
+    if first.champion is None or run.champion is None:
+        raise InputError(Problem(model.name, f"no version was accepted by {start:%Y-%m-%d}"))
+    rows = _rows_between(spec, start, end)
+    return ReplayPeriod(
+        start=start,
+        end=end,
+        rows=len(rows),
+        metric=metric,
+        stale=_score(spec, first.champion, rows, metric),
+        current=_score(spec, run.champion, rows, metric),
+        current_version=run.champion.version,
+        decision=run.decision,
+        report_uri=run.report_uri,
+    )
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=60)
+def conclude(model: ModelRef, periods: list[ReplayPeriod]) -> ReplaySummary:
+    """The replay in one value and one table artifact."""
+    table = [
+        {
+            "from": f"{p.start:%Y-%m-%d}",
+            "rows": p.rows,
+            f"{p.metric}, never retrained": round(p.stale, 4),
+            f"{p.metric}, retrained": round(p.current, 4),
+            "serving": f"version {p.current_version}",
+            "decision": f"{p.decision.action}: {p.decision.reason}",
+        }
+        for p in periods
+    ]
+    create_table_artifact(table, key=f"{model.name}-replay")
+    started = flow_run.get_scheduled_start_time()
+    return ReplaySummary(
+        model=model.name,
+        periods=tuple(periods),
+        seconds=round(time.time() - started.timestamp(), 1),
+    )
+
+
+def _rows_between(spec: ModelSpec, start: datetime, end: datetime) -> pd.DataFrame:
+    uri = str(Project.current().folder("tables", spec.name))
+    dataset = tables.dataset(spec, uri, end).model_copy(update={"start": start, "end": end})
+    frame = pd.concat(list(tables.scan(dataset, spec)), ignore_index=True)
+    labelled = frame[frame[spec.label.column].notna()].reset_index(drop=True)
+    if not len(labelled):
+        where = f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
+        raise InputError(Problem(spec.name, f"no labelled rows from {where}"))
+    return labelled
+
+
+def _score(spec: ModelSpec, version: VersionRef, rows: pd.DataFrame, metric: str) -> float:
+    bundle = open_bundle(Path(version.uri), version.digest)
+    predicted = Predictor(bundle).predict(rows).values
+    label = encode_label(rows[spec.label.column], spec, bundle.schema.classes)
+    return scores(spec.objective, label, predicted)[metric]

@@ -1,0 +1,135 @@
+"""The flow on a real Prefect server: what runs, what is cached, what is decided."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tests.workplace import Workplace, demand_rows
+
+pytestmark = pytest.mark.xdist_group("server")
+
+EXPENSIVE = ("stage", "validate", "publish", "split", "features", "tune", "train", "evaluate")
+
+
+def ran(summary: dict) -> list[str]:
+    """The stages that did work in a run."""
+    return [s["stage"] for s in summary["stages"] if not s["cached"] and s["stage"] in EXPENSIVE]
+
+
+def registry(project: Workplace) -> Registry:
+    return Registry(Project(project.root).registry_url)
+
+
+def test_the_first_run_registers_a_champion_and_a_rerun_does_nothing_expensive(
+    flow_project: Workplace,
+) -> None:
+    first = flow_project.run(reason="test")
+    assert first["decision"]["action"] == "promoted"
+    assert first["champion"]["version"] == 1
+    assert ran(first) == list(EXPENSIVE)
+    assert all(s["seconds"] is not None for s in first["stages"])
+    assert Path(first["report_uri"]).read_text().startswith("<!doctype html>")
+
+    again = flow_project.run(reason="test")
+    assert ran(again) == []
+    assert again["decision"]["action"] == "unchanged"
+    assert again["bundle_digest"] == first["bundle_digest"]
+    assert len(registry(flow_project).versions("demand")) == 1
+
+    actions = [entry.action for entry in registry(flow_project).decisions("demand")]
+    assert sorted(actions) == ["promoted", "registered"]
+
+
+def test_a_change_runs_again_just_what_depends_on_it(flow_project: Workplace) -> None:
+    flow_project.run()
+
+    flow_project.edit("min: 0.6", "min: 0.55")
+    gates = flow_project.run()
+    assert ran(gates) == []  # the candidate is the champion: nothing to judge
+
+    flow_project.edit("rounds: 60", "rounds: 50")
+    assert ran(flow_project.run())[:1] == ["tune"]
+
+    flow_project.edit("clip(lower=0)", "clip(lower=5)", file="features.py")
+    assert ran(flow_project.run())[:2] == ["features", "tune"]
+
+    flow_project.edit("test: 15d", "test: 14d")
+    assert ran(flow_project.run())[:2] == ["split", "features"]
+
+    flow_project.write_rows("2024-b.csv", demand_rows("2024-03-31", 20, seed=2))
+    more = flow_project.run()
+    assert ran(more)[:5] == ["stage", "validate", "publish", "split", "features"]
+
+
+def test_later_data_leaves_an_earlier_moment_cached(flow_project: Workplace) -> None:
+    early = flow_project.run(as_of="2024-03-15T00:00:00+00:00")
+    late = flow_project.run()
+    assert late["rows"] > early["rows"]
+    again = flow_project.run(as_of="2024-03-15T00:00:00+00:00")
+    assert again["bundle_digest"] == early["bundle_digest"]
+    assert not {"split", "features", "tune", "train"} & set(ran(again))
+
+
+def test_force_runs_every_stage_and_gives_the_same_bundle(flow_project: Workplace) -> None:
+    first = flow_project.run()
+    forced = flow_project.run(force=True)
+    assert ran(forced) == [stage for stage in EXPENSIVE if stage != "evaluate"]
+    assert forced["bundle_digest"] == first["bundle_digest"]
+
+
+@pytest.mark.parametrize("lost", ["features", "bundles", "splits"])
+def test_a_cached_result_whose_target_is_gone_is_made_again(
+    flow_project: Workplace, lost: str
+) -> None:
+    first = flow_project.run()
+    shutil.rmtree(flow_project.root / ".perennial" / lost)
+    again = flow_project.run()
+    stage = {"features": "features", "bundles": "train", "splits": "split"}[lost]
+    assert stage in ran(again)
+    assert again["bundle_digest"] == first["bundle_digest"]
+
+
+def test_a_run_killed_at_any_stage_completes_when_run_again_and_nothing_is_there_twice(
+    flow_project: Workplace,
+) -> None:
+    runs = flow_project.root / ".perennial" / "runs"
+    for stage in EXPENSIVE:
+        process = flow_project.start("continuous_training", model="demand")
+        deadline = time.monotonic() + 120
+        while not list(runs.glob(f"*/{stage}.json")):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+
+    summary = flow_project.run()
+    assert summary["champion"]["version"] == 1
+    versions = registry(flow_project).versions("demand")
+    actions = [entry.action for entry in registry(flow_project).decisions("demand")]
+    assert (len(versions), sorted(actions)) == (1, ["promoted", "registered"])
+    table = DeltaTable(flow_project.root / ".perennial" / "tables" / "demand").to_pandas()
+    assert len(table) == len(table.drop_duplicates(["at", "shop"])) == 90 * 8 * 5
+    leftovers = list((flow_project.root / ".perennial").rglob(".writing-*"))
+    assert leftovers == []
+
+
+def test_a_candidate_that_is_no_better_is_refused_and_the_audit_says_why(
+    flow_project: Workplace,
+) -> None:
+    flow_project.run()
+    flow_project.edit("rounds: 60", "rounds: 1")
+    process = flow_project.cli("train", "demand", "--reason", "a bad idea")
+    assert process.returncode == 1, process.stderr
+    assert "kept" in process.stdout
+    entry = registry(flow_project).decisions("demand")[0]
+    assert entry.action == "kept champion"
+    assert "beats champion on logloss" in entry.reason
+    assert registry(flow_project).route("demand").champion == 1
