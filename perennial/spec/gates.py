@@ -39,6 +39,7 @@ class Floor(Section):
     """The metric on the test part must reach an absolute value."""
 
     metric: MetricName
+    """Measured on the test part."""
     min: Number | None = None
     """For a metric that is better when greater. Inclusive."""
     max: Number | None = None
@@ -55,7 +56,9 @@ class Beats(Section):
     """The candidate must beat the champion on the same rows (paired bootstrap)."""
 
     beats: Literal["champion"]
+    """The version that serves now."""
     metric: MetricName
+    """What the two are compared by."""
     min_gain: Number = 0.0
     """In the metric's unit; above 0 the candidate must be better by more than this."""
     confidence: Confidence = 0.95
@@ -72,12 +75,13 @@ class Slices(Section):
     slices: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Columns of type category, string, boolean or integer."""
     metric: MetricName
+    """What the two are compared by."""
     max_regression: Annotated[Number, Field(ge=0)]
     """In the metric's unit; a slice fails when the whole interval of its loss is beyond it."""
     min_rows: Annotated[Whole, Field(ge=1)] = 200
     """Smaller slices are reported, not judged."""
     confidence: Confidence = 0.95
-    """Of the one-sided interval of each slice's loss."""
+    """Of the gate as a whole, one-sided, however many slices are judged."""
     first_version: Literal["passed", "inconclusive"] = "passed"
     """The verdict without a champion."""
 

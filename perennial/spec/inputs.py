@@ -179,9 +179,10 @@ class Split(Section):
     """time: the newest rows are tested; group: rows of one group stay together; stratified: each
     class in equal shares; random: any row anywhere."""
     validation: Extent = timedelta(days=14)
-    """A duration for a time split, a share of rows (of groups) otherwise."""
+    """For early stopping and tuning: a duration in a time split, else a share of rows (of
+    groups)."""
     test: Extent = timedelta(days=14)
-    """As validation."""
+    """For the gates; a time split takes the newest rows. Written as validation is."""
     gap: Duration = timedelta(0)
     """time only: rows left out before the validation and before the test part."""
     group: Text | None = None

@@ -60,15 +60,17 @@ def _told(item: ErrorDetails) -> Iterator[tuple[str, str, str]]:
         yield path, "this key is required", ""
     elif kind == "invalid_key" or loc[-1:] == ("[key]",):
         key = got if loc[-1] == "[key]" else loc[-1]
-        said = "a key is missing" if key in ("", None) else f"the key {shown(key)} is not text"
-        yield path_text(loc[:-1] if kind == "invalid_key" else loc[:-2]), said, "quote it"
+        place = path_text(loc[:-1] if kind == "invalid_key" else loc[:-2])
+        empty = key == ""
+        said = "a key is empty" if empty else f"the key {shown(key)} is not text"
+        yield place, said, "" if empty else "quote it"
     elif kind == "literal_error":
         choices = re.findall(r"'([^']*)'", ctx["expected"])
         hint = nearest(got, choices) if isinstance(got, str) else ""
         yield path, f"{shown(got)} is not one of {', '.join(choices)}{hint}", ""
     elif kind in _COMPARISONS:
         words, limit = _COMPARISONS[kind]
-        yield path, f"must be {words} {ctx[limit]:g}, not {got:g}", ""
+        yield path, f"must be {words} {ctx[limit]}, not {got}", ""
     elif kind in _KINDS:
         quotable = kind == "string_type" and isinstance(got, int | float)
         found = "nothing" if got is None else shown(got)

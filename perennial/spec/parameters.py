@@ -27,6 +27,8 @@ class Domain:
         return (self.low < value if self.open else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
+        if math.isinf(self.low):
+            return "any number"
         low = f"above {self.low:g}" if self.open else f"at least {self.low:g}"
         return low if math.isinf(self.high) else f"{low} and at most {self.high:g}"
 
@@ -51,18 +53,20 @@ DOMAINS: dict[str, Domain] = {
     "max_cat_to_onehot": _COUNT,
     "max_cat_threshold": _COUNT,
     "scale_pos_weight": Domain(open=True),
+    "num_parallel_tree": _COUNT,
+    "base_score": Domain(-math.inf),
 }
-TUNABLE = tuple(DOMAINS)
-
-_FIXED_NUMBERS: dict[str, Domain] = {"num_parallel_tree": _COUNT, "base_score": Domain(-math.inf)}
-_FIXED_TEXT: dict[str, tuple[str, ...] | None] = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "tree_method": ("hist", "approx"),
     "grow_policy": ("depthwise", "lossguide"),
     "sampling_method": ("uniform", "gradient_based"),
-    "monotone_constraints": None,
-    "interaction_constraints": None,
+    "monotone_constraints": (),
+    "interaction_constraints": (),
 }
-SETTABLE = (*TUNABLE, *_FIXED_NUMBERS, *_FIXED_TEXT)
+"""Parameters that are text; no choices: any text."""
+
+SETTABLE = (*DOMAINS, *CHOICES)
+TUNABLE = tuple(name for name in DOMAINS if name not in ("num_parallel_tree", "base_score"))
 
 _ALIASES = {
     "eta": "learning_rate",
@@ -95,7 +99,9 @@ class Range(Section):
 
     rules = (_ends_in_order,)
     low: Bound
+    """Inclusive."""
     high: Bound
+    """Inclusive."""
     log: Flag = False
     """Search the logarithm."""
 
@@ -152,8 +158,8 @@ def setting_mistakes(name: str, value: float | str) -> Iterator[str]:
         yield f"this is set by {_SET_ELSEWHERE[name]}"
     elif name not in SETTABLE:
         yield f"not a parameter that can be set{parameter_hint(name, SETTABLE)}"
-    elif name in _FIXED_TEXT:
-        choices = _FIXED_TEXT[name]
+    elif name in CHOICES:
+        choices = CHOICES[name]
         if not isinstance(value, str):
             yield f"expected text, not {shown(value)}"
         elif choices and value not in choices:
@@ -166,7 +172,7 @@ def setting_mistakes(name: str, value: float | str) -> Iterator[str]:
 
 def number_mistakes(name: str, value: float) -> Iterator[str]:
     """What is wrong with a number for a parameter; nothing when the parameter is unknown."""
-    domain = DOMAINS.get(name) or _FIXED_NUMBERS.get(name)
+    domain = DOMAINS.get(name)
     if domain is None:
         return
     if domain.whole and not isinstance(value, int):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -107,11 +107,12 @@ def _draft(
             kind = next(sections_in(field.annotation), None)
             if kind is None:
                 continue
-            if kind == field.annotation:  # else a mapping or a list of sections
+            form = get_origin(field.annotation)
+            if form is None:
                 values[name] = part(kind, value, name)
-            elif isinstance(value, Mapping):
+            elif form is dict and isinstance(value, Mapping) and value:
                 values[name] = {str(k): part(kind, v, f"{name}.{k}") for k, v in value.items()}
-            elif isinstance(value, list):
+            elif form is tuple and isinstance(value, list):
                 values[name] = tuple(
                     part(GATES[gate_kind(v)], v, f"{name}.{i}") for i, v in enumerate(value)
                 )

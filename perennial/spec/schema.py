@@ -94,7 +94,7 @@ class Tuning(Section):
     """How many sets of parameters are tried."""
     timeout: PositiveDuration = timedelta(minutes=30)
     """No trial starts after it."""
-    metric: MetricName = ""
+    metric: MetricName | None = None
     """What trials are ranked by; by default logloss or rmse."""
     space: dict[str, Range] = DEFAULT_SPACE
     """`name: [low, high]` (whole numbers stay whole) or `name: {low, high, log}`."""
