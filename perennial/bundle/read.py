@@ -1,0 +1,169 @@
+"""Open a bundle: every byte is checked against the manifest before any of it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from perennial.bundle.manifest import FORMAT, MANIFEST, Manifest, document_digest
+from perennial.contracts.errors import IntegrityError, Problem
+from perennial.contracts.features import FeatureSchema
+from perennial.contracts.metrics import Objective
+from perennial.spec import ModelSpec, parse_spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RESTORE = "restore the folder from a copy, or remove it and train again"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. ``contents`` are the files' verified bytes: what is used is what was
+    checked, whatever happens to the folder later."""
+
+    path: Path
+    manifest: Manifest
+    contents: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def model(self) -> str:
+        return self.manifest.model
+
+    @property
+    def objective(self) -> Objective:
+        return self.manifest.objective
+
+    @property
+    def booster(self) -> bytes:
+        """The trees, as ``Booster.load_model`` takes them."""
+        return self.contents["booster.ubj"]
+
+    @property
+    def features_source(self) -> str:
+        return self.contents["features.py"].decode()
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        return parse_spec(self.contents["spec.yaml"].decode(), f"{self.path}/spec.yaml")
+
+    @cached_property
+    def schema(self) -> FeatureSchema:
+        return FeatureSchema.model_validate_json(self.contents["schema.json"])
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        return self._json("state.json")
+
+    @cached_property
+    def profile(self) -> dict[str, Any]:
+        return self._json("profile.json")
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return self._json("metrics.json")
+
+    @cached_property
+    def lineage(self) -> dict[str, Any]:
+        return self._json("lineage.json")
+
+    def reference(self) -> pd.DataFrame:
+        """The raw sample of training rows, read anew at each call."""
+        import pyarrow.parquet as pq
+
+        frame: pd.DataFrame = pq.read_table(
+            io.BytesIO(self.contents["reference.parquet"])
+        ).to_pandas()
+        return frame
+
+    def _json(self, name: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.contents[name])
+        return document
+
+
+def open_bundle(path: Path, digest: str) -> Bundle:
+    """Open the bundle in a folder, and only the one with this digest.
+
+    Raises IntegrityError naming each file that is missing, changed, or not of the bundle, and what
+    to do; also for a bundle of a newer format, or of a newer XGBoost than is installed.
+    """
+    where = f"bundle {path}"
+    document = _document(path, where)
+    found = document.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        what = f"its format is {found!r}; this Perennial reads up to {FORMAT}"
+        raise IntegrityError(Problem(where, what, "upgrade perennial"))
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise IntegrityError(Problem(f"{where}, {MANIFEST}", what, _RESTORE)) from None
+    actual = document_digest(document)
+    if actual != manifest.digest:
+        what = f"it says digest {manifest.digest}, its content has {actual}"
+        raise IntegrityError(Problem(f"{where}, {MANIFEST}", what, _RESTORE))
+    if actual != digest:
+        what = f"its digest is {actual}, expected {digest}"
+        raise IntegrityError(Problem(where, what, "another bundle is in its place; " + _RESTORE))
+    if _release(version("xgboost")) < _release(manifest.xgboost):
+        what = f"written with xgboost {manifest.xgboost}, installed is {version('xgboost')}"
+        raise IntegrityError(Problem(where, what, "upgrade xgboost"))
+    contents: dict[str, bytes] = {}
+    problems = list(_check_files(path, where, manifest, contents))
+    if problems:
+        raise IntegrityError(problems)
+    return Bundle(path, manifest, contents)
+
+
+def _document(path: Path, where: str) -> dict[str, Any]:
+    try:
+        document = json.loads((path / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        what = f"no {MANIFEST}: it was never finished" if path.is_dir() else "no such folder"
+        raise IntegrityError(Problem(where, what, _RESTORE)) from None
+    except OSError as error:
+        raise IntegrityError(Problem(where, f"can't be read: {error.strerror}")) from None
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise IntegrityError(Problem(f"{where}, {MANIFEST}", "not a JSON object", _RESTORE))
+    return document
+
+
+def _check_files(
+    path: Path, where: str, manifest: Manifest, contents: dict[str, bytes]
+) -> Iterator[Problem]:
+    for extra in sorted({p.name for p in path.iterdir()} - {*manifest.files, MANIFEST}):
+        yield Problem(f"{where}, {extra}", "not a file of the bundle", "remove it")
+    for name, expected in manifest.files.items():
+        try:
+            data = (path / name).read_bytes()
+        except OSError as error:
+            yield Problem(f"{where}, {name}", f"can't be read: {error.strerror}", _RESTORE)
+            continue
+        if len(data) != expected.bytes:
+            what = f"{len(data):,} bytes, the manifest says {expected.bytes:,}"
+            yield Problem(f"{where}, {name}", what, _RESTORE)
+        elif hashlib.sha256(data).hexdigest() != expected.sha256:
+            yield Problem(f"{where}, {name}", "its content was changed", _RESTORE)
+        contents[name] = data
+
+
+def _release(text: str) -> tuple[int, int]:
+    """Major and minor of a version; patches read each other's models."""
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)

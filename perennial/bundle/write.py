@@ -1,0 +1,117 @@
+"""Write a bundle: whole under its final name, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from perennial.bundle.manifest import MANIFEST, canonical_json, make_manifest
+from perennial.bundle.read import open_bundle
+from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.contracts.features import FeatureSchema
+from perennial.contracts.refs import BundleRef
+from perennial.spec import ModelSpec, spec_text
+
+_UNFINISHED = ".writing"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class BundleContent:
+    """All that a bundle holds. ``booster`` is ``Booster.save_raw("ubj")`` with just the trees that
+    predict, ``reference`` the bytes of a Parquet file. The mappings are JSON: text keys, no NaN,
+    and nothing that differs between two runs on the same inputs."""
+
+    spec: ModelSpec
+    schema: FeatureSchema
+    booster: bytes
+    features_source: str
+    state: Mapping[str, Any]
+    reference: bytes
+    profile: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+
+
+def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
+    """Write a bundle to ``parent/<digest>``, or reuse the one that is there.
+
+    A damaged bundle under the same digest is replaced. Writers of one parent take turns; what a
+    killed one left behind is removed by the next. Raises InputError when the disk is full or the
+    folder can't be written; nothing half-written stays.
+    """
+    files = _files(content)
+    manifest = make_manifest(content.spec.name, content.spec.objective, version("xgboost"), files)
+    files[MANIFEST] = canonical_json(manifest.model_dump())
+    place = parent.absolute() / manifest.digest
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with _turn(parent):
+            if not _intact(place, manifest.digest):
+                _write(place, files)
+    except OSError as error:
+        size = sum(len(data) for data in files.values()) / 2**20
+        what = f"can't be written: {error.strerror}; nothing was kept"
+        if error.errno in _FULL:
+            what = f"no space for its {size:.1f} MiB ({error.strerror}); nothing was kept"
+        fix = "free some space or check the folder's permissions, then run again"
+        raise InputError(Problem(f"bundle {place}", what, fix)) from None
+    return BundleRef(uri=str(place), digest=manifest.digest)
+
+
+def _files(content: BundleContent) -> dict[str, bytes]:
+    return {
+        "booster.ubj": bytes(content.booster),
+        "features.py": content.features_source.encode(),
+        "state.json": _json("state", content.state),
+        "schema.json": _json("schema", content.schema.model_dump(mode="json")),
+        "spec.yaml": spec_text(content.spec).encode(),
+        "reference.parquet": content.reference,
+        "profile.json": _json("profile", content.profile),
+        "metrics.json": _json("metrics", content.metrics),
+        "lineage.json": _json("lineage", content.lineage),
+    }
+
+
+def _json(name: str, value: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical_json(dict(value))
+    except (TypeError, ValueError) as error:
+        raise InputError(Problem(f"bundle, {name}.json", f"not JSON: {error}")) from None
+
+
+@contextmanager
+def _turn(parent: Path) -> Iterator[None]:
+    """Wait for other writers. The lock ends with its holder, however that ends."""
+    with (parent / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _intact(place: Path, digest: str) -> bool:
+    try:
+        open_bundle(place, digest)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _write(place: Path, files: Mapping[str, bytes]) -> None:
+    unfinished = place.parent / _UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # a killed writer's: it is our turn
+    unfinished.mkdir()
+    try:
+        for name, data in files.items():
+            (unfinished / name).write_bytes(data)
+        if place.exists():
+            shutil.rmtree(place)
+        unfinished.rename(place)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
