@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ABSENT = (
     "prefect", "prefect_aws", "optuna", "evidently", "wandb", "sklearn", "pandera", "duckdb",
     "deltalake", "matplotlib", "fastapi", "jinja2", "plotly", "tasks", "flows",
-    "perennial.learning", "perennial.reports", "perennial.stores",
+    "perennial.learning",
 )  # fmt: skip
 """What a serving process does without."""
 

@@ -108,7 +108,7 @@ def test_a_damaged_bundle_is_an_answer_not_an_exception(made: Any, tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize("library", ["sklearn.preprocessing", "perennial.stores.project"])
+@pytest.mark.parametrize("library", ["sklearn.preprocessing", "perennial.learning.metrics"])
 def test_feature_code_that_needs_what_serving_lacks_is_refused_though_it_is_installed(
     made: Any, tmp_path: Path, library: str
 ) -> None:

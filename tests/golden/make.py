@@ -1,0 +1,125 @@
+"""Write a bundle and a registry of the present formats, to be read by all later versions.
+
+Run once when a format has changed, and commit what it wrote: ``python -m tests.golden.make``. What
+is there already is never written again: it shows how it was.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tests.unit.bundle.conftest import make
+
+from perennial.bundle.manifest import FORMAT
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.read import open_bundle
+from perennial.bundle.write import write_bundle
+from perennial.contracts.refs import BundleRef
+from perennial.stores.registry import Registry
+from perennial.stores.registry.schema import REVISIONS
+
+HERE = Path(__file__).parent
+BUNDLES = HERE / "bundles"
+REGISTRIES = HERE / "registries"
+
+
+def make_bundle(folder: Path) -> None:
+    """A multiclass bundle, and requests with what it predicted for them."""
+    made = make("multiclass")
+    ref = write_bundle(folder, made.content)
+    rows = made.rows.head(30).copy()
+    rows.loc[29, "depot"] = "never seen"
+    plain = rows.astype(object).where(rows.notna(), None)
+    requests = json.loads(json.dumps(plain.to_dict("records"), default=str))
+    predictor = Predictor(open_bundle(folder / ref.digest, ref.digest))
+    predictions = predictor.predict(pd.DataFrame(requests))
+    answers = {
+        "digest": ref.digest,
+        "requests": requests,
+        "values": predictions.values.tolist(),
+        "unseen": predictions.unseen,
+        "lineage": dict(made.content.lineage),
+    }
+    (folder / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+    (folder / ".lock").unlink()
+
+
+def make_registry(path: Path) -> None:
+    """Two models: one with a promoted and a newer refused version, one never accepted."""
+    registry = Registry(f"sqlite:///{path}")
+    now = datetime(2026, 3, 1, 6, tzinfo=UTC)
+    who = {"actor": "flow run golden-1"}
+    judgement = {"outcome": "passed", "reason": "passed all 3 checks", "verdicts": []}
+    for number, digest in enumerate(("a" * 64, "b" * 64)):
+        then = now + timedelta(days=30 * number)
+        ref = registry.register(
+            "parcels",
+            BundleRef(uri=f"/project/.perennial/bundles/parcels/{digest}", digest=digest),
+            params={"max_depth": 6 + number, "learning_rate": 0.1},
+            metrics={"logloss": 0.5 - number / 10, "unmeasured": None},
+            judgement=judgement,
+            links={"study": f"parcels-{number}", "prefect_flow_run": "8f0c"},
+            reason="passed all 3 checks",
+            now=then,
+            **who,
+        )
+        registry.promote(
+            "parcels",
+            ref.version,
+            expected_generation=number,
+            reason="better by 0.1",
+            evidence=judgement,
+            cause=f"judged {digest}",
+            now=then,
+            **who,
+        )
+    for model, action in (("parcels", "kept champion"), ("letters", "refused")):
+        registry.record(
+            model,
+            action,  # type: ignore[arg-type]
+            version=None,
+            digest="c" * 64,
+            reason="logloss 0.6 is above 0.5",
+            evidence={"outcome": "failed"},
+            cause="judged c",
+            now=now + timedelta(days=90),
+            **who,
+        )
+    registry.close()
+    path.with_suffix(".json").write_text(json.dumps(told(path), indent=1) + "\n")
+
+
+def told(path: Path) -> dict[str, Any]:
+    """All that a registry says, as JSON."""
+    registry = Registry(f"sqlite:///{path}")
+    says = {
+        model: {
+            "champion": _json(registry.champion(model)),
+            "route": _json(registry.route(model)),
+            "versions": [_json(version) for version in registry.versions(model)],
+            "decisions": [_json(entry) for entry in registry.decisions(model)],
+        }
+        for model in registry.models()
+    }
+    registry.close()
+    return says
+
+
+def _json(value: Any) -> Any:
+    return None if value is None else value.model_dump(mode="json")
+
+
+if __name__ == "__main__":
+    for target, write in (
+        (BUNDLES / str(FORMAT), make_bundle),
+        (REGISTRIES / f"{REVISIONS[-1]}.db", make_registry),
+    ):
+        if target.exists():
+            print(f"{target} is there already")
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write(target)
