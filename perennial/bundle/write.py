@@ -57,10 +57,10 @@ def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
             if not _intact(place, manifest.digest):
                 _write(place, files)
     except OSError as error:
-        size = sum(len(data) for data in files.values()) / 2**20
+        size = sum(len(data) for data in files.values())
         what = f"can't be written: {error.strerror}; nothing was kept"
         if error.errno in _FULL:
-            what = f"no space for its {size:.1f} MiB ({error.strerror}); nothing was kept"
+            what = f"no space for its {size:,} bytes ({error.strerror}); nothing was kept"
         fix = "free some space or check the folder's permissions, then run again"
         raise InputError(Problem(f"bundle {place}", what, fix)) from None
     return BundleRef(uri=str(place), digest=manifest.digest)

@@ -151,8 +151,9 @@ def test_a_full_disk_is_one_clear_message_and_leaves_nothing(tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stderr == ""
     assert done.stdout.startswith(f"bundle {tmp_path}/")
+    assert ": no space for its 201," in done.stdout
     assert done.stdout.endswith(
-        ": no space for its 0.2 MiB (File too large); nothing was kept "
+        " bytes (File too large); nothing was kept "
         "(free some space or check the folder's permissions, then run again)\n"
     )
     assert shown_in(tmp_path) == []
