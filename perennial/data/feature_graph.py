@@ -1,0 +1,189 @@
+"""Hamilton at work: build the driver of a model's functions, and run them with failures as values.
+
+Everything of Hamilton is imported here, and this module only when feature code is loaded. Hamilton
+would import every plotting and data library that is installed (3 s); only pandas' part is loaded.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from hamilton import registry
+
+registry.disable_autoload()
+
+from hamilton import driver  # noqa: E402
+from hamilton.lifecycle import NodeExecutionMethod  # noqa: E402
+
+from perennial.contracts.errors import InputError, Problem  # noqa: E402
+from perennial.data.feature_code import FILE, FITTED_TAG, FeatureCode  # noqa: E402
+from perennial.spec import ModelSpec  # noqa: E402
+from perennial.spec.values import nearest  # noqa: E402
+
+registry.load_extension("pandas")  # @extract_columns on a DataFrame
+logging.getLogger("hamilton.driver").setLevel(logging.CRITICAL)  # errors are ours to report
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The value of a function that failed, and of all that depend on it. Nothing is raised through
+    Hamilton, which would log a page, and several failures are reported together."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureGraph:
+    """The functions in order of definition, and what each one reads (columns and functions).
+
+    ``fitted`` are those marked @fitted; ``tables`` those declared to return a DataFrame (input of
+    others, never a feature); ``summaries`` the first lines of their docstrings.
+    """
+
+    dependencies: Mapping[str, tuple[str, ...]]
+    fitted: frozenset[str]
+    tables: frozenset[str]
+    places: Mapping[str, str]
+    summaries: Mapping[str, str]
+    driver: Any
+
+    def upstream(self, names: Iterable[str], stop: frozenset[str] = frozenset()) -> set[str]:
+        """The names themselves and all they depend on, columns included; not what only those in
+        ``stop`` depend on."""
+        seen: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += () if name in stop else self.dependencies.get(name, ())
+        return seen
+
+    def run(
+        self, names: list[str], columns: Mapping[str, pd.Series], state: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The values of functions by name; a value may be a Failure. ``state`` stands in for the
+        functions it names."""
+        values: dict[str, Any] = self.driver.execute(names, inputs=columns, overrides=state)
+        return values
+
+
+def build_graph(code: FeatureCode, spec: ModelSpec) -> FeatureGraph:
+    """The graph of a features.py over a model's columns.
+
+    Raises InputError with every parameter that is the label, or neither a column nor a function, a
+    type that doesn't fit, and a circle of functions.
+    """
+    guard = _Guard(code)
+    try:
+        built = driver.Builder().with_modules(code.module).with_adapters(guard).build()
+    except Exception as error:
+        text = str(error).strip().split("\n")[0].removeprefix("Error: ")
+        raise InputError(Problem(FILE, text)) from None
+
+    order = {function.__name__: i for i, function in enumerate(code.functions)}
+    nodes = [node for node in built.graph.nodes.values() if not node.user_defined]
+    origin = {node.name: node.originating_functions[0].__name__ for node in nodes}
+    nodes.sort(key=lambda node: order.get(origin[node.name], len(order)))
+    places = {node.name: code.place(origin[node.name]) for node in nodes}
+    graph = FeatureGraph(
+        dependencies={node.name: tuple(node.input_types) for node in nodes},
+        fitted=frozenset(node.name for node in nodes if FITTED_TAG in node.tags),
+        tables=frozenset(node.name for node in nodes if node.type is pd.DataFrame),
+        places=places,
+        summaries={n.name: (n.documentation or "").strip().split("\n")[0] for n in nodes},
+        driver=built,
+    )
+    guard.fitted = graph.fitted
+    problems = [
+        problem
+        for node in nodes
+        for parameter, (hint, _) in node.input_types.items()
+        if (problem := _parameter_problem(graph, node.name, parameter, hint, spec))
+    ]
+    try:
+        graphlib.TopologicalSorter(graph.dependencies).prepare()
+    except graphlib.CycleError as error:
+        circle = [name for name in reversed(error.args[1]) if name in places]
+        what = f"functions read one another in a circle: {' → '.join(circle)}"
+        problems.append(Problem(places[circle[0]], what))
+    if problems:
+        raise InputError(problems)
+    return graph
+
+
+def _parameter_problem(
+    graph: FeatureGraph, function: str, parameter: str, hint: Any, spec: ModelSpec
+) -> Problem | None:
+    where = graph.places[function]
+    if parameter in graph.dependencies:
+        return None
+    if parameter == spec.label.column:
+        what = f"the parameter {parameter!r} is the label, which no feature may read"
+        return Problem(where, what, "remove it: nobody knows it at prediction time")
+    columns = [name for name in (*spec.columns, spec.source.event_time) if name]
+    if parameter not in columns:
+        names = [c for c in (*columns, *graph.dependencies) if c != spec.label.column]
+        what = f"no column or function {parameter!r}{nearest(parameter, names)}"
+        return Problem(where, what, "a parameter names a column of model.yaml or a public function")
+    if not _takes_a_series(hint):
+        kind = getattr(hint, "__name__", hint)
+        what = f"the column {parameter!r} is a Series, the parameter's type is {kind}"
+        return Problem(where, what, f"write {parameter}: pd.Series")
+    return None
+
+
+def _takes_a_series(hint: Any) -> bool:
+    kind = typing.get_origin(hint) or hint
+    return hint is Any or (inspect.isclass(kind) and issubclass(pd.Series, kind))
+
+
+class _Guard(NodeExecutionMethod):  # type: ignore[misc]
+    """Runs one function. What it raises, and a result that isn't aligned with its input rows,
+    becomes a Failure that names it."""
+
+    def __init__(self, code: FeatureCode) -> None:
+        self.code = code
+        self.fitted: frozenset[str] = frozenset()
+
+    def run_to_execute_node(
+        self,
+        *,
+        node_name: str,
+        node_callable: Callable[..., object],
+        node_kwargs: dict[str, Any],
+        **_: Any,
+    ) -> object:
+        index = None
+        for value in node_kwargs.values():
+            if isinstance(value, Failure):
+                return value
+            if index is None and isinstance(value, pd.Series | pd.DataFrame):
+                index = value.index
+        try:
+            result = node_callable(**node_kwargs)
+        except Exception as error:
+            return Failure(self.code.failure(node_name, error))
+        if index is None or node_name in self.fitted:
+            return result
+        return misaligned(result, index, self.code.place(node_name)) or result
+
+
+def misaligned(result: object, index: pd.Index, place: str) -> Failure | None:
+    """The failure of a Series or DataFrame that isn't one value a row of ``index``, in order."""
+    if not isinstance(result, pd.Series | pd.DataFrame):
+        return None
+    if len(result) != len(index):
+        what = f"returns {len(result):,} values for {len(index):,} rows"
+    elif not result.index.equals(index):
+        what = "returns its values under another index than its input's"
+    else:
+        return None
+    return Failure(Problem(place, what, "return one value for each row, in the same order"))

@@ -1,0 +1,270 @@
+"""A model's features: its columns and the functions of its features.py, alike wherever they run.
+
+The functions are run by Apache Hamilton over a whole table in training and over the rows of one
+request in serving. A function gets columns, never the label; what it needs to know of other rows
+it gets from a ``@fitted`` function, which has seen the training rows only. That a feature's value
+depends on its own row alone is tested by ``perennial.data.leaks.check_row_local``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+
+from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.data.feature_code import fitted, read_code
+from perennial.spec import ModelSpec
+from perennial.spec.values import nearest
+
+if TYPE_CHECKING:
+    from perennial.data.feature_graph import FeatureGraph
+
+__all__ = ["FeatureProgram", "fitted"]
+
+_FLOAT = np.dtype(np.float64)
+
+
+class FeatureProgram:
+    """The feature code of one version of a model; immutable and safe to share between threads.
+
+    ``features`` are the matrix's columns in order: the spec's ``features``, else its feature
+    columns and then every public function of features.py in order of definition (without the
+    fitted ones and those that return a DataFrame). ``inputs`` are the raw columns ``compute``
+    reads, ``fit_inputs`` those ``fit`` reads, both in the order of model.yaml; ``fitted`` are the
+    names of the state.
+    """
+
+    def __init__(self, spec: ModelSpec, graph: FeatureGraph, features: tuple[str, ...]) -> None:
+        self.features = features
+        self._graph = graph
+        self._functions = [name for name in features if name in graph.dependencies]
+        reached = graph.upstream(features)
+        self.fitted = tuple(name for name in graph.dependencies if name in reached & graph.fitted)
+        order = dict.fromkeys((*spec.columns, spec.source.event_time))
+        served = graph.upstream(features, stop=graph.fitted)
+        self.inputs = tuple(name for name in order if name in served)
+        for_fit = graph.upstream(self.fitted)
+        self.fit_inputs = tuple(name for name in order if name in for_fit)
+
+    @classmethod
+    def load(cls, source: str, spec: ModelSpec) -> Self:
+        """Compile features.py ("" when there is none) against a model's columns.
+
+        Raises InputError with every mistake: text that isn't Python, a function given twice or
+        named as a column, a parameter that is the label or unknown, a feature that doesn't exist.
+        """
+        from perennial.data.feature_graph import build_graph
+
+        graph = build_graph(read_code(source, spec), spec)
+        features = spec.features
+        if features is None:
+            skip = graph.fitted | graph.tables
+            made = (name for name in graph.dependencies if name not in skip)
+            features = (*spec.feature_columns, *made)
+        problems = _selection_problems(features, spec, graph)
+        if problems:
+            raise InputError(problems)
+        return cls(spec, graph, features)
+
+    def fit(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """The fitted state by function name, computed from training rows in canonical dtypes.
+
+        JSON-able, and equal to itself after a round trip through JSON. Raises InputError when a
+        function raises or returns what JSON can't hold.
+        """
+        values = self._run(list(self.fitted), self._columns(frame, self.fit_inputs), {})
+        state: dict[str, Any] = {}
+        problems = []
+        for name in self.fitted:
+            try:
+                state[name] = _plain(values[name])
+            except _UnusableError as refused:
+                problems.append(Problem(self.place(name), refused.what, refused.fix))
+        if problems:
+            raise InputError(problems)
+        return state
+
+    def columns(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> dict[str, pd.Series]:
+        """The features of a frame in canonical dtypes, in order, each a Series of float64 or text
+        (missing: NaN) under the index 0…n-1. Takes no notice of other columns of the frame.
+
+        Raises InputError when a function raises, or doesn't return one value a row in order;
+        IntegrityError when the state lacks a fitted value.
+        """
+        absent = [name for name in self.fitted if name not in state]
+        if absent:
+            what = f"no fitted value for {', '.join(absent)}"
+            raise IntegrityError(Problem("fitted state", what, "fit the features anew"))
+        raw = self._columns(frame, self.inputs)
+        known = {name: state[name] for name in self.fitted}
+        values = self._run(self._functions, raw, known)
+        columns: dict[str, pd.Series] = {}
+        problems = []
+        for name in self.features:
+            try:
+                columns[name] = (
+                    _feature_values(values[name], len(frame))
+                    if name in values
+                    else _feature_values(raw[name], len(frame))
+                )
+            except _UnusableError as refused:
+                problems.append(Problem(self.place(name), refused.what, refused.fix))
+        if problems:
+            raise InputError(problems)
+        return columns
+
+    def compute(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:
+        """``columns`` as a frame under the index of ``frame``. Raises as ``columns`` does."""
+        columns = {name: column.array for name, column in self.columns(frame, state).items()}
+        return pd.DataFrame(columns, index=frame.index, columns=list(self.features), copy=False)
+
+    def place(self, feature: str) -> str:
+        """Where a feature is made, for messages: its function's line, or the column."""
+        return self._graph.places.get(feature, f"column {feature!r}")
+
+    def feeds(self, feature: str) -> set[str]:
+        """All that a feature is made from: columns, functions, and itself."""
+        return self._graph.upstream([feature])
+
+    def graph(self) -> str:
+        """The features' graph as Graphviz DOT text: columns, fitted values and functions, with the
+        functions' docstrings as tooltips. Stable to the byte."""
+        from perennial.data.feature_dot import dot
+
+        return dot(self._graph, self.features)
+
+    def _columns(self, frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:
+        """Columns under the index 0…n-1, contiguous in memory: NumPy may round the last bit of a
+        strided array's exp or sin otherwise, and a row's value must not depend on its table."""
+        absent = [name for name in names if name not in frame]
+        if absent:
+            known = [str(name) for name in frame.columns]
+            raise InputError(
+                [Problem("features", f"no column {n!r}{nearest(n, known)}") for n in absent]
+            )
+        rows = len(frame)
+        if not (isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(rows))):
+            frame = frame.reset_index(drop=True)
+        columns = {name: frame[name] for name in names}
+        for name, column in columns.items():
+            if isinstance(column.dtype, np.dtype):
+                values = column.to_numpy()
+                if not values.flags.c_contiguous:
+                    columns[name] = pd.Series(np.ascontiguousarray(values), name=name, copy=False)
+        return columns
+
+    def _run(
+        self, names: list[str], columns: Mapping[str, pd.Series], state: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if not names:
+            return {}
+        from perennial.data.feature_graph import Failure
+
+        values = self._graph.run(names, columns, state)
+        failures = dict.fromkeys(v.problem for v in values.values() if isinstance(v, Failure))
+        if failures:
+            raise InputError(list(failures))
+        return values
+
+
+class _UnusableError(Exception):
+    """A function's result that can't be used: what it is and what to do."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        self.what, self.fix = what, fix
+
+
+def _selection_problems(
+    features: tuple[str, ...], spec: ModelSpec, graph: FeatureGraph
+) -> list[Problem]:
+    """What is wrong with the features model.yaml names, beyond what the spec itself refuses."""
+    if not features:
+        what = "no feature: no column is one, and features.py has no function"
+        return [Problem("model.yaml, columns", what)]
+    offered = [*spec.feature_columns, *(n for n in graph.dependencies if n not in graph.fitted)]
+    problems = []
+    for name in features:
+        if name in graph.fitted:
+            what = f"{name!r} is fitted state; name a function that uses it"
+        elif name in graph.tables:
+            what = f"{name!r} returns a DataFrame; name a function that returns a Series"
+        elif name not in graph.dependencies and name not in spec.columns:
+            what = f"no column or function {name!r}{nearest(name, offered)}"
+        else:
+            continue
+        problems.append(Problem("model.yaml, features", what))
+    return problems
+
+
+def _feature_values(values: object, rows: int) -> pd.Series:
+    """A function's result as float64 or text. Raises _UnusableError for anything else."""
+    if not isinstance(values, pd.Series):
+        raise _UnusableError(f"returns a {type(values).__name__}", "a feature is a pandas Series")
+    if len(values) != rows or not values.index.equals(pd.RangeIndex(rows)):
+        what = f"returns {len(values):,} values for {rows:,} rows, or under another index"
+        raise _UnusableError(what, "return one value for each row, in the same order")
+    dtype = values.dtype
+    if dtype == _FLOAT:
+        return values
+    if isinstance(dtype, pd.StringDtype):
+        return values.astype("str") if dtype.na_value is pd.NA else values
+    if isinstance(dtype, pd.CategoricalDtype):
+        return values.astype("str")
+    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
+        return pd.Series(values.to_numpy(np.float64, na_value=np.nan), copy=False)
+    if pd.api.types.is_object_dtype(dtype):
+        kind = pd.api.types.infer_dtype(values, skipna=True)
+        if kind == "string":
+            return values.astype("str")
+        if kind in ("empty", "floating", "integer", "mixed-integer-float", "boolean"):
+            return values.where(values.notna(), np.nan).astype(np.float64)
+        raise _UnusableError(f"returns {kind} objects", "return numbers or text")
+    if pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
+        fix = "return a number, such as .dt.hour or .dt.total_seconds()"
+        raise _UnusableError(f"returns values of type {dtype}", fix)
+    raise _UnusableError(f"returns values of type {dtype}", "return numbers or text")
+
+
+_MAKE_PLAIN = {
+    pd.Series: "end with .to_dict()",
+    pd.DataFrame: "end with .to_dict()",
+    pd.Index: "end with .tolist()",
+    np.ndarray: "end with .tolist()",
+    pd.Timestamp: "end with .isoformat()",
+    pd.Timedelta: "end with .total_seconds()",
+    set: "end with sorted(…)",
+}
+
+
+def _plain(value: object, path: str = "") -> Any:
+    """The value as JSON gives it back. Raises _UnusableError at what JSON can't hold."""
+    at = f" at {path}" if path else ""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            fix = "leave missing values out (.dropna()) or give a number for them"
+            raise _UnusableError(f"its fitted value is {value}{at}", fix)
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                what = f"its fitted value has the key {key!r}{at}; JSON has text keys only"
+                raise _UnusableError(what, "make keys text: .rename(index=str).to_dict()")
+        return {str(k): _plain(item, f"{path}[{json.dumps(str(k))}]") for k, item in value.items()}
+    kinds = (fix for kind, fix in _MAKE_PLAIN.items() if isinstance(value, kind))
+    fix = next(kinds, "return a number, text, list, or dict with text keys")
+    raise _UnusableError(
+        f"its fitted value is a {type(value).__name__}{at}, which JSON can't hold", fix
+    )
