@@ -250,9 +250,8 @@ def _identical(serving: ServingCheck | None) -> Verdict:
         return _passed(evidence, f"{serving.rows:,} rows predict alike bit for bit when served")
     apart = serving.max_abs_difference
     by = "" if apart is None else f" by up to {figure(apart)}"
-    return _failed(
-        evidence, f"predictions when served differ from training{by} on {serving.rows:,} rows"
-    )
+    reason = f"predictions when served differ from training{by} on {serving.rows:,} rows"
+    return _failed(evidence, f"{reason}: {serving.error}" if serving.error else reason)
 
 
 def _first_version(evidence: Evidence, first_version: Literal["passed", "inconclusive"]) -> Verdict:

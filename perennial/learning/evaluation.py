@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -20,14 +20,14 @@ from perennial.contracts.verdicts import (
 from perennial.learning.bootstrap import Scores, score
 from perennial.learning.curves import calibration, curves
 from perennial.learning.metrics import checked
-from perennial.spec.gates import Beats, Floor, Slices
+from perennial.spec.gates import Beats, Floor, Gate, Slices
 from perennial.spec.schema import ModelSpec
 
 CONFIDENCE = 0.95
 """Of the intervals shown where no gate asks for another."""
-_REPLICATES = 1000
-_SLICE_REPLICATES = 400  # they settle a standard error to about 4 %
-_MOST_DRAWS = 100_000_000  # above 100,000 rows fewer replicates, which then scatter less anyway
+_REPLICATES, _LEAST_REPLICATES = 1000, 200
+_SLICE_REPLICATES, _LEAST_SLICE_REPLICATES = 400, 100  # a standard error to about 4 % and 7 %
+_MOST_DRAWS = 100_000_000  # rows times replicates: above 100,000 rows fewer replicates
 _SMALL_SLICES_SHOWN = 20
 _MOST_NUMBERS = 12  # an integer column with more distinct values is cut into fifths
 MISSING = "(missing)"
@@ -73,48 +73,50 @@ def measure(
     if len(y) == 0:
         return Measurement()
     objective, gates = spec.objective, spec.gates
-    predictions = [p] if champion is None else [p, champion]
-    beaten = [(gate.metric, gate.confidence) for gate in gates if isinstance(gate, Beats)]
-    sure = max([c for _, c in beaten] + [g.confidence or 0 for g in gates if isinstance(g, Floor)])
-    scored = score(objective, y, predictions, seed=seed, replicates=_replicates(len(y), sure))
-
-    candidate = scored[0]
+    y, p = checked(objective, y, p)
+    if champion is not None:
+        champion = checked(objective, y, champion)[1]
+    surest = max((g.confidence or 0 for g in gates if isinstance(g, Beats | Floor)), default=0)
+    scored = score(
+        objective,
+        y,
+        [p] if champion is None else [p, champion],
+        seed=seed,
+        replicates=_replicates(len(y), surest),
+    )
     floors = {
         gate: estimate
         for gate in gates
         if isinstance(gate, Floor) and gate.confidence is not None
-        if (estimate := candidate.estimate(gate.metric, 2 * gate.confidence - 1)) is not None
+        if (estimate := scored[0].estimate(gate.metric, 2 * gate.confidence - 1)) is not None
     }
-    shown = [(metric, CONFIDENCE) for metric in candidate.values]
-    wanted = dict.fromkeys([*shown, *beaten])
     slices = [gate for gate in gates if isinstance(gate, Slices)]
-    groups = {c: levels(rows[c], _least_rows(slices, c)) for g in slices for c in g.slices}
-    y, p = checked(objective, y, p)
-    other = None if champion is None else checked(objective, y, champion)[1]
+    groups = {c: levels(rows[c], _least_rows(slices, c)) for gate in slices for c in gate.slices}
     return Measurement(
-        estimates=candidate.estimates(CONFIDENCE),
-        comparisons=tuple(_comparisons(scored, list(wanted))),
-        slices=tuple(_slices(objective, y, p, other, slices, groups, seed)),
+        estimates=scored[0].estimates(CONFIDENCE),
+        comparisons=tuple(_comparisons(scored, gates)),
+        slices=tuple(_slices(objective, y, p, champion, slices, groups, seed)),
         calibration=calibration(objective, y, p),
-        curves=curves(objective, y, p, other),
-        champion_curves=() if other is None else curves(objective, y, other, p),
+        curves=curves(objective, y, p, champion),
+        champion_curves=() if champion is None else curves(objective, y, champion, p),
         floors=floors,
         levels={c: {level: len(at) for level, at in group.items()} for c, group in groups.items()},
     )
 
 
 def _replicates(n: int, confidence: float) -> int:
-    """Enough that the bound rests on 20 resamples beyond it, within what is affordable."""
+    """Enough that 20 resamples lie beyond the bound, within what is affordable."""
     wanted = min(5 * _REPLICATES, max(_REPLICATES, ceil(20 / (1 - confidence))))
-    return max(200, min(wanted, _MOST_DRAWS // n))
+    return max(_LEAST_REPLICATES, min(wanted, _MOST_DRAWS // n))
 
 
-def _comparisons(
-    scored: tuple[Scores, ...], wanted: list[tuple[str, float]]
-) -> Iterator[Comparison]:
+def _comparisons(scored: tuple[Scores, ...], gates: Sequence[Gate]) -> Iterator[Comparison]:
+    """Every metric at the usual confidence, and what Beats gates ask for at theirs."""
     if len(scored) == 1:
         return
-    for metric, confidence in wanted:
+    shown = [(metric, CONFIDENCE) for metric in scored[0].values]
+    beaten = [(gate.metric, gate.confidence) for gate in gates if isinstance(gate, Beats)]
+    for metric, confidence in dict.fromkeys([*shown, *beaten]):
         comparison = scored[0].against(scored[1], metric, confidence)
         if comparison is not None:
             yield comparison
@@ -130,6 +132,8 @@ def _slices(
     seed: int,
 ) -> Iterator[SliceEstimate]:
     """Every slice and metric that a gate names, once, resampled within the slice."""
+    affordable = int(_MOST_DRAWS / 2.5) // len(y)
+    replicates = max(_LEAST_SLICE_REPLICATES, min(_SLICE_REPLICATES, affordable))
     metrics = {c: list(dict.fromkeys(g.metric for g in gates if c in g.slices)) for c in groups}
     for column, group in groups.items():
         for level, at in group.items():
@@ -139,7 +143,7 @@ def _slices(
                 y[at],
                 predictions,
                 seed=seed,
-                replicates=min(_SLICE_REPLICATES, _replicates(len(at), 0)),
+                replicates=replicates,
                 only=metrics[column],
             )
             for metric in metrics[column]:

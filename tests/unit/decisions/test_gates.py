@@ -403,6 +403,15 @@ NOT_LOADED = ServingCheck(
             ],
         ),
         (
+            SERVING.model_copy(update={"identical": False, "error": "served (2,), training (3,)"}),
+            [PASSED, FAILED],
+            [
+                "the bundle loads in a fresh process",
+                "predictions when served differ from training by up to 0 on 2,000 rows: "
+                "served (2,), training (3,)",
+            ],
+        ),
+        (
             SERVING.model_copy(update={"identical": None}),
             [PASSED, INCONCLUSIVE],
             [
