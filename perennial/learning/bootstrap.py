@@ -11,6 +11,9 @@ Intervals are percentile intervals (Efron and Tibshirani, An Introduction to the
 section 13.3); a comparison is paired, both models being scored on the same resamples. Slices, whose
 bounds gates move far into the tail to correct for their number, get the standard normal interval
 with the bootstrap's standard error (13.2), which a few hundred resamples settle.
+
+Rows are resampled one by one, as independent. Where they come in clusters (the flights of a day
+share its weather) the intervals are too narrow: ask for more confidence, or a longer test part.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from perennial.contracts.verdicts import (
 from perennial.learning.bootstrap import Scores, score
 from perennial.learning.curves import calibration, curves
 from perennial.learning.metrics import checked
+from perennial.learning.slices import levels
 from perennial.spec.gates import Beats, Floor, Gate, Slices
 from perennial.spec.schema import ModelSpec
 
@@ -28,9 +29,6 @@ CONFIDENCE = 0.95
 _REPLICATES, _LEAST_REPLICATES = 1000, 200
 _SLICE_REPLICATES, _LEAST_SLICE_REPLICATES = 400, 100  # a standard error to about 4 % and 7 %
 _MOST_DRAWS = 100_000_000  # rows times replicates: above 100,000 rows fewer replicates
-_SMALL_SLICES_SHOWN = 20
-_MOST_NUMBERS = 12  # an integer column with more distinct values is cut into fifths
-MISSING = "(missing)"
 
 
 @dataclass(frozen=True)
@@ -162,54 +160,3 @@ def _slices(
 
 def _least_rows(gates: list[Slices], column: str) -> int:
     return min(gate.min_rows for gate in gates if column in gate.slices)
-
-
-def levels(values: pd.Series, min_rows: int) -> dict[str, np.ndarray]:
-    """The row positions of each slice of a column, largest first; together they are all rows.
-
-    A slice is one value, or ``(missing)``; whole numbers with many values are cut into fifths. Of
-    the values with fewer than ``min_rows`` rows the 20 largest are slices of their own, the rest
-    is one.
-    """
-    names = _names(values)
-    codes, uniques = pd.factorize(names, sort=True)
-    sizes = np.bincount(codes, minlength=len(uniques))
-    order = np.lexsort((np.arange(len(uniques)), -sizes))
-    kept = [i for i in order if sizes[i] >= min_rows]
-    small = [i for i in order if sizes[i] < min_rows]
-    if len(small) > _SMALL_SLICES_SHOWN + 1:
-        small, rest = small[:_SMALL_SLICES_SHOWN], small[_SMALL_SLICES_SHOWN:]
-    else:
-        rest = []
-    found = {str(uniques[i]): np.flatnonzero(codes == i) for i in [*kept, *small]}
-    if rest:
-        found[f"(other: {len(rest)} values)"] = np.flatnonzero(np.isin(codes, rest))
-    return found
-
-
-def _names(values: pd.Series) -> np.ndarray:
-    """The slice each row is in, as text."""
-    missing = values.isna().to_numpy()
-    if pd.api.types.is_bool_dtype(values):
-        names = np.where(values.to_numpy(), "true", "false").astype(object)
-    elif pd.api.types.is_numeric_dtype(values):
-        numbers = values.to_numpy(np.float64)
-        if len(np.unique(numbers[~missing])) > _MOST_NUMBERS:
-            names = _fifths(numbers)
-        else:
-            names = np.array([f"{v:.10g}" for v in numbers], dtype=object)
-    else:
-        names = np.array(values.astype(str), dtype=object)
-    names[missing] = MISSING
-    return names
-
-
-def _fifths(numbers: np.ndarray) -> np.ndarray:
-    """The range of values each number's fifth holds, such as ``17 to 34``."""
-    edges = np.unique(np.nanquantile(numbers, [0.2, 0.4, 0.6, 0.8]))
-    fifth = np.digitize(numbers, edges, right=True)  # NaN falls into the last, named later
-    names = np.empty(len(numbers), dtype=object)
-    for i in np.unique(fifth):
-        held = numbers[fifth == i]
-        names[fifth == i] = f"{np.nanmin(held):.10g} to {np.nanmax(held):.10g}"
-    return names

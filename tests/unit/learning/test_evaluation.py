@@ -9,7 +9,8 @@ from sklearn import metrics as reference
 
 from perennial.contracts.verdicts import Judgement, Outcome, ServingCheck
 from perennial.decisions.gates import judge
-from perennial.learning.evaluation import Measurement, levels, measure
+from perennial.learning.evaluation import Measurement, measure
+from perennial.learning.slices import levels
 from perennial.spec.schema import ModelSpec
 
 SERVING = ServingCheck(
