@@ -1,0 +1,242 @@
+"""Values of any Arrow type to the five types a table holds; what does not parse is marked.
+
+The rules for text are those of ``_PARSERS``. A column is cast as a whole first, which is quick and
+gives the same values; only when that fails are its distinct texts looked at one by one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perennial.contracts.features import ColumnType
+
+TYPES: dict[ColumnType, Any] = {
+    "float": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "category": pa.string(),
+    "string": pa.string(),
+    "datetime": pa.timestamp("us", "UTC"),
+}
+"""How a table stores a column of each type."""
+
+EXPECTED: dict[ColumnType, str] = {
+    "float": "is not a number",
+    "integer": "is not a whole number",
+    "boolean": "is not true or false",
+    "category": "is not text",
+    "string": "is not text",
+    "datetime": "is not a time (ISO 8601 such as 2013-07-01 06:00:00; epochs are not guessed)",
+}
+"""What is said of a value that does not parse."""
+
+MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
+"""Texts, in any case, that mean a missing value in a column that is not text."""
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
+_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,16}", re.ASCII)
+_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d([ T]\d\d(:\d\d(:\d\d([.,]\d+)?)?)? ?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII
+)
+_BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_INTEGERS = range(-(2**63), 2**63)
+_LAST_MOMENT = 253_402_300_800_000_000  # the year 10000 in µs: beyond Python's datetime
+_FIRST_MOMENT = -62_135_596_800_000_000  # the year 1
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A column in its table type. ``faulty`` marks the rows whose value did not parse (null in
+    ``values``); None when all did."""
+
+    values: Any
+    faulty: np.ndarray | None
+
+
+def parse(values: Any, kind: ColumnType) -> Parsed:
+    """Bring an Arrow array to the type of a column.
+
+    Text is read as a CSV would be: surrounding blanks are dropped in a column that is not text, and
+    the words of ``MISSING`` are missing there; in a text column only "" is. NaN is missing;
+    infinity is faulty. Naive times are UTC, times with an offset become UTC, parts finer than a
+    microsecond are cut. A whole float is an integer; 0 and 1 are booleans; numbers are never times.
+    """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    source = values.type
+    if pa.types.is_dictionary(source):
+        values = values.cast(source.value_type)
+        source = values.type
+    if pa.types.is_large_string(source) or pa.types.is_string_view(source):
+        values, source = values.cast(pa.string()), pa.string()
+    if pa.types.is_null(source):
+        return Parsed(pa.nulls(len(values), TYPES[kind]), None)
+    converted = _from_text(values, kind) if pa.types.is_string(source) else _typed(values, kind)
+    return _marked(values, converted, kind)
+
+
+def _marked(values: Any, converted: Any, kind: ColumnType) -> Parsed:
+    """Nulls that were none before are faults, save the words and the NaN that mean missing."""
+    if converted.null_count == values.null_count:
+        return Parsed(converted, None)
+    lost = pc.and_(converted.is_null(), values.is_valid())
+    if pa.types.is_floating(values.type):
+        lost = pc.and_not(lost, pc.fill_null(pc.is_nan(values), False))
+    elif pa.types.is_string(values.type):
+        if kind in ("category", "string"):
+            return Parsed(converted, None)
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(values))
+        lost = pc.and_not(lost, pc.is_in(words, pa.array(sorted(MISSING))))
+    faulty = lost.to_numpy(zero_copy_only=False)
+    return Parsed(converted, faulty if faulty.any() else None)
+
+
+def _from_text(texts: Any, kind: ColumnType) -> Any:
+    if kind in ("category", "string"):
+        empty = pc.equal(texts, "")
+        return pc.if_else(empty, None, texts) if pc.any(empty).as_py() else texts
+    cast = _cast_text(texts, kind)
+    if cast is None:
+        cast = _cast_text(pc.utf8_trim_whitespace(texts), kind)
+    if cast is not None:
+        return cast
+    distinct = texts.dictionary_encode()
+    parser = _PARSERS[kind]
+    parsed = [
+        None if text is None else parser(text.strip()) for text in distinct.dictionary.to_pylist()
+    ]
+    return pa.array(parsed, TYPES[kind]).take(distinct.indices)
+
+
+def _cast_text(texts: Any, kind: ColumnType) -> Any | None:
+    """The whole column at once; None when some text needs a closer look."""
+    try:
+        if kind == "datetime":
+            try:
+                return texts.cast(pa.timestamp("us")).cast(TYPES[kind])
+            except pa.ArrowInvalid:
+                return texts.cast(TYPES[kind])
+        cast = texts.cast(TYPES[kind])
+    except pa.ArrowInvalid:
+        return None
+    return _finite(cast) if kind == "float" else cast
+
+
+def _float(text: str) -> float | None:
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _integer(text: str) -> int | None:
+    if _WHOLE.fullmatch(text):
+        value = int(text.split(".", maxsplit=1)[0])
+    elif _HEXADECIMAL.fullmatch(text):
+        value = int(text, 16)
+    else:
+        return None
+    return value if value in _INTEGERS else None
+
+
+def _boolean(text: str) -> bool | None:
+    return _BOOLEANS.get(text.lower())
+
+
+def _time(text: str) -> datetime | None:
+    if not _TIME.fullmatch(text):
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace(",", ".").replace(" Z", "Z"))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+_PARSERS: dict[ColumnType, Callable[[str], Any]] = {
+    "float": _float,
+    "integer": _integer,
+    "boolean": _boolean,
+    "datetime": _time,
+}
+
+
+def _typed(values: Any, kind: ColumnType) -> Any:
+    """From an Arrow type that is not text; what can't be converted becomes null."""
+    source = values.type
+    nothing = pa.nulls(len(values), TYPES[kind])
+    if pa.types.is_nested(source) or pa.types.is_duration(source) or pa.types.is_time(source):
+        return nothing
+    if kind in ("category", "string"):
+        return _as_text(values)
+    if kind == "datetime":
+        return _moments(values) if pa.types.is_temporal(source) else nothing
+    if pa.types.is_temporal(source) or _is_binary(source):
+        return nothing
+    if kind == "float":
+        return _finite(values.cast(pa.float64(), safe=False))
+    if pa.types.is_boolean(source):
+        return values.cast(TYPES[kind])
+    if kind == "integer" and source != pa.uint64() and pa.types.is_integer(source):
+        return values.cast(pa.int64())
+    numbers = values.cast(pa.float64(), safe=False)
+    if kind == "boolean":
+        known = pc.or_(pc.equal(numbers, 0.0), pc.equal(numbers, 1.0))
+        return pc.if_else(known, pc.equal(numbers, 1.0), pa.scalar(None, pa.bool_()))
+    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**63))
+    return pc.if_else(whole, values, pa.scalar(None, source)).cast(pa.int64())
+
+
+def _finite(values: Any) -> Any:
+    finite = pc.is_finite(values)
+    if pc.all(finite, min_count=0).as_py():
+        return values
+    return pc.if_else(finite, values, pa.scalar(None, pa.float64()))
+
+
+def _moments(values: Any) -> Any:
+    moments = (
+        values.cast(pa.timestamp("us", values.type.tz), safe=False)
+        if (pa.types.is_timestamp(values.type))
+        else values.cast(pa.timestamp("us"), safe=False)
+    )
+    moments = moments.cast(TYPES["datetime"])
+    micros = moments.cast(pa.int64())
+    known = pc.and_(pc.greater_equal(micros, _FIRST_MOMENT), pc.less(micros, _LAST_MOMENT))
+    if pc.all(known, min_count=0).as_py():
+        return moments
+    return pc.if_else(known, moments, pa.scalar(None, TYPES["datetime"]))
+
+
+def _as_text(values: Any) -> Any:
+    if _is_binary(values.type):
+        try:
+            return values.cast(pa.string())
+        except pa.ArrowInvalid:
+            return pa.array([_decoded(value) for value in values.to_pylist()], pa.string())
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    return values.cast(pa.string())
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _is_binary(kind: Any) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )

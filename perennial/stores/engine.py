@@ -1,0 +1,77 @@
+"""DuckDB, for what must not be held in memory: sorting, joining, and finding repeats."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from perennial.contracts.errors import PerennialError
+from perennial.stores.artefacts import new_folder
+
+MEMORY_MIB = 512
+"""What DuckDB may hold before it spills to disk. The process takes about as much again for reading
+and writing Parquet."""
+
+_MOST_THREADS = 4  # each needs a share of the memory
+
+
+@contextmanager
+def connect(near: Path) -> Iterator[Any]:
+    """A DuckDB connection in UTC that spills into a temporary folder below ``near``.
+
+    Raises PerennialError when the disk is full.
+    """
+    import duckdb
+
+    with new_folder(near) as spill, duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{MEMORY_MIB}MiB'")
+        connection.execute(f"SET temp_directory = {literal(str(spill))}")
+        connection.execute(f"SET threads = {min(os.cpu_count() or 1, _MOST_THREADS)}")
+        connection.execute("SET TimeZone = 'UTC'")
+        try:
+            yield connection
+        except duckdb.OutOfMemoryException as error:
+            first = str(error).splitlines()[0]
+            raise PerennialError(
+                f"no space left for temporary data below {near}: {first}. Free some and run again"
+            ) from None
+
+
+def one(connection: Any, query: str) -> tuple[Any, ...]:
+    """The single row that a query gives."""
+    (row,) = connection.execute(query).fetchall()
+    return tuple(row)
+
+
+def spill_place(uri: str) -> Path:
+    """Where work on a table spills: beside it, or in the system's place when it is remote."""
+    return Path(tempfile.gettempdir()) if "://" in uri else Path(uri).parent
+
+
+def parquet(paths: Iterable[Path | str]) -> str:
+    """Parquet files as a relation, in SQL."""
+    return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}])"
+
+
+def name(column: str) -> str:
+    """A column's name, in SQL."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def names(columns: Iterable[str], of: str = "") -> str:
+    """Columns' names with commas, in SQL; ``of`` is a table's alias."""
+    return ", ".join(f"{of}.{name(c)}" if of else name(c) for c in columns)
+
+
+def same(columns: Sequence[str], left: str, right: str) -> str:
+    """That two rows agree in these columns, missing values included, in SQL."""
+    return " AND ".join(f"{left}.{name(c)} IS NOT DISTINCT FROM {right}.{name(c)}" for c in columns)
+
+
+def literal(text: str) -> str:
+    """A text, in SQL."""
+    return "'" + text.replace("'", "''") + "'"

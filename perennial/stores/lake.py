@@ -1,0 +1,211 @@
+"""Delta tables as Perennial keeps them: opened with clear errors, read through DuckDB in bounded
+memory, and written so that two writers never do the same work twice.
+
+Every commit carries a transaction number that follows the one its writer read. Of two writers that
+began at the same version, Delta lets one commit; the other begins again from what is there now.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perennial.contracts.errors import InputError, IntegrityError, Problem, UnavailableError
+from perennial.stores import engine
+
+_WRITER = "perennial"
+_ATTEMPTS = 8
+_ROW_GROUP = 131_072
+_LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
+_SQL_TYPES = {
+    "double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN", "string": "VARCHAR",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}  # fmt: skip
+_REBUILD = "restore the table from a backup, or remove its folder and train anew from the source"
+
+Result = TypeVar("Result")
+
+
+class ConflictError(Exception):
+    """Another writer was quicker."""
+
+
+def open_table(uri: str, version: int | None = None) -> Any | None:
+    """A Delta table, as of now or of a version; None when there is none.
+
+    Raises IntegrityError when its log is damaged or the version is gone.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    try:
+        return DeltaTable(uri, version=version)
+    except TableNotFoundError as error:
+        if not _has_log(uri):  # also what a writer killed before its first commit leaves
+            return None
+        what = f"the Delta log can't be read: {_first_line(error)}"
+        raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
+    except (DeltaError, OSError, ValueError) as error:
+        what = f"the Delta log can't be read: {_first_line(error)}"
+        raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
+
+
+def schema_of(table: Any) -> Any:
+    """A table's columns as an Arrow schema."""
+    return pa.schema(table.schema().to_arrow())
+
+
+def version_of(uri: str) -> int:
+    """The newest version of a table that is there."""
+    table = open_table(uri)
+    assert table is not None
+    return int(table.version())
+
+
+def relation(
+    connection: Any,
+    table: Any,
+    uri: str,
+    time: str | None = None,
+    window: tuple[datetime | None, datetime | None] = (None, None),
+) -> str:
+    """A table as a relation in SQL, with all the columns of its schema.
+
+    With ``time`` only files whose statistics reach into the window (both ends included) are read;
+    rows outside it may come along.
+    """
+    schema = schema_of(table)
+    columns = [(field.name, _SQL_TYPES.get(str(field.type), "VARCHAR")) for field in schema]
+    if "://" in uri or table.protocol().min_reader_version > 1:
+        # Arrow reads ahead, which takes more memory, but knows remote stores and Delta's features.
+        alias = f"table_{table.version()}_{abs(hash(uri))}"
+        connection.register(alias, table.to_pyarrow_dataset())
+        return f"(FROM {alias})"
+    files = [Path(uri) / path for path in _paths(table, time, window)]
+    if not files:
+        nothing = ", ".join(f"NULL::{kind} AS {engine.name(c)}" for c, kind in columns)
+        return f"(SELECT {nothing} WHERE false)"
+    source = f"{engine.parquet(files)[:-1]}, union_by_name = true)"
+    present = {row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
+    chosen = ", ".join(
+        engine.name(c) if c in present else f"NULL::{kind} AS {engine.name(c)}"
+        for c, kind in columns
+    )
+    return f"(SELECT {chosen} FROM {source})"
+
+
+def _paths(
+    table: Any, time: str | None, window: tuple[datetime | None, datetime | None]
+) -> list[str]:
+    actions = pa.table(table.get_add_actions(flatten=True))
+    least, greatest = f"min.{time}", f"max.{time}"
+    if time is not None and least in actions.column_names:
+        spare = timedelta(milliseconds=1)  # statistics are cut to milliseconds
+        start, end = window
+        if start is not None:
+            late = pc.greater_equal(actions[greatest], pa.scalar(start - spare))
+            actions = actions.filter(pc.fill_null(late, True))
+        if end is not None:
+            early = pc.less_equal(actions[least], pa.scalar(end + spare))
+            actions = actions.filter(pc.fill_null(early, True))
+    return sorted(actions["path"].to_pylist())
+
+
+def files_intact(table: Any, uri: str) -> bool:
+    """Whether all files of a version are there in full. Remote ones are taken to be."""
+    if "://" in uri:
+        return True
+    actions = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()
+    paths = [(Path(uri) / action["path"], action["size_bytes"]) for action in actions]
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+
+def write(
+    uri: str,
+    table: Any | None,
+    rows: Any,
+    *,
+    predicate: str | None = None,
+    replace: bool = False,
+    schema_mode: str = "merge",
+    identity: Sequence[str] = (),
+) -> None:
+    """Commit a RecordBatchReader: appended, in place of the rows of ``predicate``, or with
+    ``replace`` in place of all rows.
+
+    ``table`` is what the caller read, None for no table yet: the new one remembers ``identity``.
+    Raises ConflictError when somebody else committed since.
+    """
+    from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    number = 1 if table is None else (table.transaction_version(_WRITER) or 0) + 1
+    mode = "error" if table is None else ("overwrite" if replace or predicate else "append")
+    try:
+        write_deltalake(
+            uri if table is None else table,
+            rows,
+            mode=mode,
+            predicate=predicate,
+            schema_mode=None if table is None else schema_mode,
+            description=json.dumps({"identity": list(identity)}) if table is None else None,
+            writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=_ROW_GROUP),
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(_WRITER, number)], max_commit_retries=0
+            ),
+        )
+    except CommitFailedError as error:
+        raise ConflictError(str(error)) from None
+    except DeltaError:
+        if table is None and open_table(uri) is not None:
+            raise ConflictError("the table was made by another writer") from None
+        raise
+
+
+def until_committed(uri: str, attempt: Callable[[], Result]) -> Result:
+    """Run ``attempt``, which reads a table and writes it, again when another writer was quicker.
+
+    Raises UnavailableError when others keep being quicker.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except ConflictError:
+            continue
+    raise UnavailableError(f"{uri}: other writers were quicker {_ATTEMPTS} times")
+
+
+def check_fits(table: Any, uri: str, schema: Any, identity: Sequence[str]) -> None:
+    """Refuse rows that the table can't take in: a column of another type, another identity."""
+    problems = []
+    known = schema_of(table)
+    for field in schema:
+        if field.name in known.names and known.field(field.name).type != field.type:
+            what = f"is stored as {known.field(field.name).type}, model.yaml now makes it"
+            problems.append(Problem(f"{uri}, column {field.name!r}", f"{what} {field.type}"))
+    made_with = json.loads(table.metadata().description or "{}").get("identity")
+    if made_with is not None and made_with != list(identity):
+        was, now = ", ".join(made_with), ", ".join(identity)
+        problems.append(
+            Problem(uri, f"its rows are identified by {was}; model.yaml now says {now}")
+        )
+    if problems:
+        fix = "change model.yaml back, or remove the folder: the next run reads the source anew"
+        problems[-1] = Problem(problems[-1].where, problems[-1].what, fix)
+        raise InputError(problems)
+
+
+def _has_log(uri: str) -> bool:
+    log = Path(uri) / "_delta_log"
+    return log.is_dir() and any(_LOG_FILE.fullmatch(path.name) for path in log.iterdir())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,176 @@
+"""A model's quarantine: a Delta table of the rows that broke a rule, and why.
+
+A row is known by its text, so the same bad row read again, from wherever, is there once; a row that
+breaks other rules than before gets its new reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from perennial.contracts.refs import StagedRef, Value
+from perennial.data.checks import RowChecks
+from perennial.data.frames import arrow_schema, table_columns
+from perennial.spec import ModelSpec
+from perennial.stores import engine, lake
+from perennial.stores.artefacts import new_folder
+from perennial.stores.staging import BAD_SCHEMA, ROW, bad_files
+from perennial.stores.upsert import Incoming, upsert
+
+_SCHEMA = pa.schema([*(field for field in BAD_SCHEMA if field.name != ROW), ("batch", pa.string())])
+_BATCH_ROWS = 50_000
+
+
+class QuarantinedRow(Value):
+    """``row`` is the row as it came: texts by column, or one text that has no columns.
+
+    ``batch`` is the digest of the staged batch that brought it.
+    """
+
+    reason: str
+    place: str
+    row: dict[str, str | None] | str
+    event_time: datetime | None
+    batch: str
+
+
+class PutBack(Value):
+    """What became of the rows that were checked again.
+
+    ``present``: rows whose identity the table has by now; the table's are newer and stay. ``bad``:
+    rows that still break a rule; they stay in quarantine.
+    """
+
+    checked: int
+    put_back: int
+    present: int
+    bad: int
+
+
+def record(staged: StagedRef, uri: str) -> None:
+    """Take a staged batch's bad rows into quarantine. The same batch again adds nothing."""
+    files = bad_files(staged)
+    if not files:
+        return
+    latest = f"(SELECT DISTINCT ON (row) * FROM {engine.parquet(files)} ORDER BY row, {ROW} DESC)"
+    relation = f"(SELECT *, {engine.literal(staged.digest)} AS batch FROM {latest})"
+    with engine.connect(engine.spill_place(uri)) as connection:
+        upsert(connection, uri, Incoming(relation, _SCHEMA, keys=("row",), content=("reason",)))
+
+
+def count(uri: str) -> int:
+    """How many rows are in quarantine."""
+    table = lake.open_table(uri)
+    if table is None:
+        return 0
+    with engine.connect(engine.spill_place(uri)) as connection:
+        relation = lake.relation(connection, table, uri)
+        return int(engine.one(connection, f"SELECT count(*) FROM {relation}")[0])
+
+
+def rows(uri: str, limit: int = 20) -> list[QuarantinedRow]:
+    """Rows in quarantine, those of the last events first."""
+    table = lake.open_table(uri)
+    if table is None:
+        return []
+    with engine.connect(engine.spill_place(uri)) as connection:
+        relation = lake.relation(connection, table, uri)
+        found = connection.sql(
+            f"SELECT reason, place, row, event_time, batch FROM {relation} "
+            f"ORDER BY event_time DESC NULLS LAST, place, row LIMIT {limit:d}"
+        ).to_arrow_table()
+    return [
+        QuarantinedRow.model_validate({**row, "row": json.loads(row["row"])})
+        for row in found.to_pylist()
+    ]
+
+
+def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
+    """Check all rows in quarantine by the rules of today and let those that pass into the table.
+
+    A row whose identity the table has is dropped: the table's is newer. Rows of a source without
+    event time are only taken out of quarantine, as the next ingestion reads that source whole. May
+    be repeated after a kill: rows enter the table before they leave quarantine.
+    """
+    table = lake.open_table(uri)
+    if table is None:
+        return PutBack(checked=0, put_back=0, present=0, bad=0)
+    near = engine.spill_place(uri)
+    with new_folder(near) as work, engine.connect(near) as connection:
+        relation = lake.relation(connection, table, uri)
+        counts = _check_again(spec, connection, relation, work)
+        good, passed = sorted(work.glob("good-*")), sorted(work.glob("passed-*"))
+        if not passed:
+            return PutBack(checked=counts["checked"], put_back=0, present=0, bad=counts["bad"])
+        added = counts["good"]
+        if spec.source.event_time is not None:
+            added = upsert(
+                connection, table_uri, _incoming(spec, engine.parquet(good)), keep_present=True
+            ).added
+        _take_out(connection, uri, engine.parquet(passed))
+    return PutBack(
+        checked=counts["checked"],
+        put_back=added,
+        present=counts["good"] - added,
+        bad=counts["bad"],
+    )
+
+
+def _check_again(spec: ModelSpec, connection: Any, relation: str, work: Path) -> Counter[str]:
+    """Write the rows that pass (``good-…``) and their texts in quarantine (``passed-…``)."""
+    checks = RowChecks(spec)
+    counts: Counter[str] = Counter()
+    query = f"SELECT row FROM {relation} ORDER BY event_time, place, row"
+    for number, batch in enumerate(connection.sql(query).to_arrow_reader(_BATCH_ROWS)):
+        texts, fields = _with_columns(batch.column("row").to_pylist())
+        counts["checked"] += batch.num_rows
+        counts["bad"] += batch.num_rows - len(texts)
+        columns = {name: [row.get(name) for row in fields] for name in checks.columns}
+        table = pa.table({n: pa.array(values, pa.string()) for n, values in columns.items()})
+        checked = checks.check(table)
+        counts["good"] += checked.good.num_rows
+        counts["bad"] += len(checked.bad_rows)
+        if checked.good.num_rows:
+            order = pa.array(checked.good_rows + number * _BATCH_ROWS, pa.int64())
+            pq.write_table(checked.good.append_column(ROW, order), work / f"good-{number:05}")
+            passed = pa.table({"row": pa.array([texts[i] for i in checked.good_rows])})
+            pq.write_table(passed, work / f"passed-{number:05}")
+    return counts
+
+
+def _with_columns(texts: list[str]) -> tuple[list[str], list[dict[str, str | None]]]:
+    """Those rows that have columns, as texts and as they are."""
+    pairs = ((text, json.loads(text)) for text in texts)
+    kept = [(text, row) for text, row in pairs if isinstance(row, dict)]
+    return [text for text, _ in kept], [row for _, row in kept]
+
+
+def _incoming(spec: ModelSpec, good: str) -> Incoming:
+    columns = table_columns(spec)
+    keys = engine.names(spec.identity)
+    return Incoming(
+        relation=f"(SELECT DISTINCT ON ({keys}) * FROM {good} ORDER BY {keys}, {ROW} DESC)",
+        schema=arrow_schema(columns),
+        keys=spec.identity,
+        content=[name for name in columns if name not in spec.identity],
+        time=spec.source.event_time,
+    )
+
+
+def _take_out(connection: Any, uri: str, passed: str) -> None:
+    def attempt() -> None:
+        table = lake.open_table(uri)
+        if table is None:
+            return
+        relation = lake.relation(connection, table, uri)
+        rest = connection.sql(f"FROM {relation} ANTI JOIN {passed} USING (row)")
+        lake.write(uri, table, rest.to_arrow_reader(_BATCH_ROWS), replace=True)
+
+    lake.until_committed(uri, attempt)

@@ -1,0 +1,130 @@
+"""Parquet files and Delta tables: the declared columns only, row groups outside the window left
+unread where their statistics say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.spec import ModelSpec
+from perennial.stores.sources.batches import ROWS, Piece, absent_columns, wanted_columns
+from perennial.stores.sources.files import Files
+
+
+def read_parquet(
+    spec: ModelSpec, files: Files, since: datetime | None, until: datetime | None
+) -> Iterator[Piece]:
+    """The rows of Parquet files in order. Raises InputError for a file that is no Parquet file,
+    lacks declared columns or holds lists or structs in them."""
+    for file in files.files:
+        try:
+            dataset = ds.dataset(file.path, format="parquet", filesystem=files.system)
+            fragments = list(dataset.get_fragments())
+            yield from _read(spec, dataset.schema, fragments, file.path, (since, until))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+            what = f"not readable as Parquet: {str(error).splitlines()[0][:200]}"
+            raise InputError(Problem(file.path, what)) from None
+
+
+def delta_state(where: str) -> str:
+    """The newest version of a Delta table, and which table it is: ``version 3 of <id>``.
+
+    Raises InputError when there is none."""
+    table = _delta(where, None)
+    return f"version {table.version()} of {table.metadata().id}"
+
+
+def read_delta(
+    spec: ModelSpec, where: str, state: str, since: datetime | None, until: datetime | None
+) -> Iterator[Piece]:
+    """The rows of a Delta table in a state (``delta_state``), older files first. Raises as
+    ``read_parquet``."""
+    version = int(state.split()[1])
+    table = _delta(where, version)
+    actions = pa.table(table.get_add_actions()).select(["path", "modification_time"])
+    written = {row["path"]: row["modification_time"] for row in actions.to_pylist()}
+    dataset = table.to_pyarrow_dataset()
+    fragments = sorted(
+        dataset.get_fragments(_window(dataset.schema, spec.source.event_time, since, until)),
+        key=lambda fragment: (written[fragment.path], fragment.path),
+    )
+    try:
+        yield from _read(spec, dataset.schema, fragments, where, (since, until))
+    except (pa.ArrowInvalid, OSError) as error:
+        what = f"version {version} is not readable: {str(error).splitlines()[0][:200]}"
+        raise IntegrityError(Problem(where, what)) from None
+
+
+def _delta(where: str, version: int | None) -> Any:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    try:
+        return DeltaTable(where, version=version)
+    except TableNotFoundError:
+        raise InputError(Problem(where, "no Delta table")) from None
+    except (DeltaError, OSError) as error:
+        what = f"not readable as a Delta table: {str(error).splitlines()[0][:200]}"
+        raise InputError(Problem(where, what)) from None
+
+
+def _read(
+    spec: ModelSpec,
+    schema: Any,
+    fragments: list[Any],
+    where: str,
+    window: tuple[datetime | None, datetime | None],
+) -> Iterator[Piece]:
+    wanted = list(wanted_columns(spec))
+    problems = absent_columns(spec, schema.names, where)
+    problems += [
+        Problem(f"{where}, column {name!r}", f"holds {schema.field(name).type}", "flatten it")
+        for name in wanted
+        if name in schema.names and pa.types.is_nested(schema.field(name).type)
+    ]
+    if problems:
+        raise InputError(problems)
+    undeclared = tuple(name for name in schema.names if name not in wanted)
+    inside = _window(schema, spec.source.event_time, *window)
+    for fragment in fragments:
+        counts = [fragment.metadata.row_group(i).num_rows for i in range(fragment.num_row_groups)]
+        starts = np.cumsum([0, *counts])
+        name = fragment.path.rpartition("/")[2]
+        for group in fragment.split_by_row_group(filter=inside, schema=schema):
+            first = int(starts[group.row_groups[0].id]) + 1
+            # Read ahead by one batch only: memory is bounded by the batch, not by the file.
+            scanner = group.scanner(
+                schema=schema, columns=wanted, batch_size=ROWS, batch_readahead=1,
+                fragment_readahead=1,
+            )  # fmt: skip
+            for batch in scanner.to_batches():
+                rows = np.arange(first, first + batch.num_rows)
+                first += batch.num_rows
+                yield Piece(pa.Table.from_batches([batch]), name, rows, undeclared=undeclared)
+
+
+def _window(
+    schema: Any, time: str | None, since: datetime | None, until: datetime | None
+) -> Any | None:
+    """What row groups may be left out by: None unless the event time is stored as a timestamp."""
+    if time not in schema.names or not pa.types.is_timestamp(schema.field(time).type):
+        return None
+    zone = schema.field(time).type.tz
+
+    def moment(value: datetime) -> Any:
+        naive = pa.scalar(value, pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))
+        return naive if zone else pa.scalar(value.replace(tzinfo=None), pa.timestamp("us"))
+
+    bounds = [] if since is None else [ds.field(time) >= moment(since)]
+    if until is not None:
+        bounds.append(ds.field(time) < moment(until))
+    if not bounds:
+        return None
+    # A missing event time is a fault to be told, not a reason to leave a row out.
+    return (bounds[0] if len(bounds) == 1 else bounds[0] & bounds[1]) | ds.field(time).is_null()

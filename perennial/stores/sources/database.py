@@ -1,0 +1,188 @@
+"""SQL databases: a table or a SELECT, read in chunks through a server-side cursor."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from perennial.contracts.errors import InputError, Problem, UnavailableError
+from perennial.spec import ModelSpec
+from perennial.spec.values import nearest
+from perennial.stores.sources.batches import Piece, absent_columns, wanted_columns
+
+_CHUNK = 50_000
+_TABLE_NAME = re.compile(r'[\w$]+(\.[\w$]+)?|"[^"]+"(\."[^"]+")?')
+_Bounds = tuple[datetime | None, datetime | None]
+
+
+def state(spec: ModelSpec, root: Path) -> tuple[str, str]:
+    """The database's address without its password, and text that changes when its rows may have:
+    their number, and the first and last event time.
+
+    A row changed in place, at a time that isn't new, is not noticed by this.
+    """
+    with _connected(spec, root) as (connection, address):
+        relation, _ = _relation(spec, connection, address)
+        what: list[Any] = [sa.func.count()]
+        if spec.source.event_time is not None:
+            time: sa.ColumnClause[Any] = sa.column(spec.source.event_time)
+            what += [sa.func.min(time), sa.func.max(time)]
+        row = connection.execute(sa.select(*what).select_from(relation)).one()
+        return address, "|".join(str(value) for value in row)
+
+
+def read(
+    spec: ModelSpec, root: Path, since: datetime | None, until: datetime | None
+) -> Iterator[Piece]:
+    """The rows of the table or SELECT inside the window, in the order of their identity (of all
+    columns without one), so that the same rows come in the same order again."""
+    wanted = wanted_columns(spec)
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in wanted]
+    order: list[sa.ColumnClause[Any]] = [sa.column(name) for name in spec.identity or wanted]
+    with _connected(spec, root) as (connection, address):
+        relation, present = _relation(spec, connection, address)
+        undeclared = tuple(name for name in present if name not in wanted)
+        bounds = _bounds(spec, connection, relation, (since, until))
+        query = sa.select(*columns).select_from(relation).where(*bounds).order_by(*order)
+        place = spec.source.query if _is_table(spec.source.query or "") else "query"
+        first = 1
+        streaming = connection.execution_options(stream_results=True, yield_per=_CHUNK)
+        for rows in streaming.execute(query).partitions(_CHUNK):
+            values = zip(*rows, strict=True)
+            table = pa.table({n: _array(v) for n, v in zip(wanted, values, strict=True)})
+            numbers = np.arange(first, first + len(rows))
+            yield Piece(table, str(place), numbers, undeclared=undeclared)
+            first += len(rows)
+
+
+def _array(values: tuple[Any, ...]) -> Any:
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # values of several types, as SQLite allows
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+@contextmanager
+def _connected(spec: ModelSpec, root: Path) -> Iterator[tuple[Any, str]]:
+    """A connection and the address that may be shown. No error holds the password."""
+    url = _url(spec.source.uri, root)
+    address = url.render_as_string(hide_password=True)
+    try:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        fix = "install the database's driver, for PostgreSQL: pip install 'perennial[postgres]'"
+        raise InputError(Problem(address, f"no driver for this database: {error}", fix)) from None
+    try:
+        with engine.connect() as connection:
+            yield connection, address
+    except OperationalError as error:
+        text = _without_password(error, url)
+        if error.connection_invalidated or _is_unreachable(error):
+            raise UnavailableError(f"{address}: {text}") from None
+        raise InputError(Problem(address, text)) from None
+    except DBAPIError as error:
+        raise InputError(Problem(address, _without_password(error, url), "source.query")) from None
+    finally:
+        engine.dispose()
+
+
+def _url(uri: str, root: Path) -> sa.URL:
+    text = uri
+    if uri.startswith("env:"):
+        name = uri.removeprefix("env:")
+        text = os.environ.get(name, "")
+        if not text:
+            fix = "set it to the database's SQLAlchemy URL"
+            raise InputError(Problem("source.uri", f"environment variable {name} is not set", fix))
+    try:
+        url = sa.make_url(text)
+    except ArgumentError:
+        fix = "such as postgresql+psycopg://user@host/database, or env:NAME"
+        raise InputError(Problem("source.uri", "not an SQLAlchemy URL", fix)) from None
+    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+        file = root / str(url.database)
+        if not file.is_file():  # SQLite would make an empty one
+            raise InputError(Problem(str(file), "no such file", f"relative to {root}"))
+        url = url.set(database=str(file))
+    return url
+
+
+def _relation(spec: ModelSpec, connection: Any, address: str) -> tuple[Any, list[str]]:
+    """The table or the SELECT, with names quoted by SQLAlchemy, and all its columns. Raises
+    InputError for an unknown table and for columns it lacks."""
+    query = (spec.source.query or "").strip().rstrip(";")
+    if not _is_table(query):
+        verbatim = sa.text(query.replace(":", "\\:"))  # a colon in it is no parameter of ours
+        relation = verbatim.columns(*(sa.column(n) for n in wanted_columns(spec))).subquery("rows")
+        probe = sa.text(f"SELECT * FROM ({verbatim.text}) AS probe WHERE 1 = 0")
+        present = list(connection.execute(probe).keys())
+        _refuse(absent_columns(spec, present, f"{address}, source.query"))
+        return relation, present
+    schema, _, name = query.replace('"', "").rpartition(".")
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(name, schema=schema or None):
+        known = [*inspector.get_table_names(schema or None), *inspector.get_view_names()]
+        fix = f"its tables: {', '.join(sorted(known)[:20])}" if known else ""
+        what = f"no table {query!r}{nearest(name, known)}"
+        raise InputError(Problem(f"{address}, source.query", what, fix))
+    present = [column["name"] for column in inspector.get_columns(name, schema=schema or None)]
+    _refuse(absent_columns(spec, present, f"{address}, table {query}"))
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in wanted_columns(spec)]
+    return sa.table(name, *columns, schema=schema or None), present
+
+
+def _refuse(problems: list[Problem]) -> None:
+    if problems:
+        raise InputError(problems)
+
+
+def _is_table(query: str) -> bool:
+    return _TABLE_NAME.fullmatch(query.strip()) is not None
+
+
+def _bounds(spec: ModelSpec, connection: Any, relation: Any, window: _Bounds) -> list[Any]:
+    """Conditions that leave out most rows outside the window; the rest are left out later.
+
+    Where times are kept as text (SQLite), only their dates are compared, with a day to spare for
+    offsets: every ISO form begins alike. A row without a time is read, to be told as a fault.
+    """
+    since, until = window
+    if spec.source.event_time is None or (since is None and until is None):
+        return []
+    time: sa.ColumnClause[Any] = sa.column(spec.source.event_time)
+    example = connection.execute(sa.select(sa.func.min(time)).select_from(relation)).scalar()
+    day = timedelta(days=1)
+    bounds: list[Any] = []
+    if isinstance(example, datetime):
+        naive = example.tzinfo is None
+        if since is not None:
+            bounds.append(time >= (since.replace(tzinfo=None) if naive else since))
+        if until is not None:
+            bounds.append(time < (until.replace(tzinfo=None) if naive else until))
+    elif isinstance(example, str):
+        if since is not None:
+            bounds.append(time >= str((since - day).date()))
+        if until is not None:
+            bounds.append(time < str((until + 2 * day).date()))
+    return [sa.or_(sa.and_(*bounds), time.is_(None))] if bounds else []
+
+
+def _is_unreachable(error: OperationalError) -> bool:
+    text = str(error.orig).lower()
+    signs = ("connect", "timeout", "timed out", "locked", "closed", "shutting down", "too many")
+    return any(sign in text for sign in signs)
+
+
+def _without_password(error: DBAPIError, url: sa.URL) -> str:
+    text = str(error.orig).strip().replace("\n", " ")[:300]
+    return text.replace(str(url.password), "***") if url.password else text

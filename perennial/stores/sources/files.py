@@ -1,0 +1,132 @@
+"""The files behind a source's URI: a file, a folder or a glob, local or on S3."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from perennial.contracts.errors import InputError, Problem, UnavailableError
+from perennial.spec.inputs import Source
+
+_WILD = re.compile(r"[*?\[]")
+_COMPRESSED = r"(\.gz|\.bz2|\.zst|\.lz4)?"
+_SUFFIXES = {
+    "csv": re.compile(rf"\.(csv|tsv|txt){_COMPRESSED}$", re.IGNORECASE),
+    "parquet": re.compile(r"\.(parquet|pq)$", re.IGNORECASE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """``name`` is relative to the source; ``changed`` the time of its last change (ns)."""
+
+    path: str
+    name: str
+    size: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files in the order of their names, none of them empty, and the file system they are on."""
+
+    system: Any
+    files: tuple[SourceFile, ...]
+
+
+def address(uri: str, root: Path) -> str:
+    """A URI of model.yaml made absolute; a path is relative to the project's root."""
+    if "://" in uri and not uri.startswith("file://"):
+        return uri
+    return str((root / Path(uri.removeprefix("file://")).expanduser()).absolute())
+
+
+def locate(source: Source, root: Path) -> Files:
+    """Find a source's files.
+
+    A folder stands for the files of the source's kind below it, without hidden ones and those that
+    begin with ``_``. Raises InputError when there is none, or none but empty ones.
+    """
+    where = address(source.uri, root)
+    try:
+        system, path = _open(where)
+        infos, base = _matching(system, path, source.kind)
+    except OSError as error:
+        if "://" in where:
+            raise UnavailableError(f"{where}: {error}") from None
+        raise InputError(Problem(where, error.strerror or str(error))) from None
+    if not infos:
+        raise InputError(_nothing(source, where, root, system.get_file_info(path)))
+    files = tuple(
+        SourceFile(info.path, info.path[len(base) :].lstrip("/"), info.size, info.mtime_ns or 0)
+        for info in sorted(infos, key=lambda info: info.path)
+    )
+    filled = tuple(file for file in files if file.size)
+    if not filled:
+        raise InputError(Problem(where, "empty file" if len(files) == 1 else "only empty files"))
+    packed = [file for file in filled if file.name.lower().endswith((".zip", ".tar", ".tgz"))]
+    if packed:
+        fix = "unpack it; .gz, .bz2, .zst and .lz4 are read as they are"
+        raise InputError(Problem(packed[0].path, "an archive is not read", fix))
+    return Files(system, filled)
+
+
+def _open(where: str) -> tuple[Any, str]:
+    if "://" not in where:
+        return fs.LocalFileSystem(), where
+    scheme, _, rest = where.partition("://")
+    bucket, _, key = rest.partition("/")
+    system, start = fs.FileSystem.from_uri(f"{scheme}://{bucket}")
+    return system, f"{start}/{key}".rstrip("/")
+
+
+def _matching(system: Any, path: str, kind: str) -> tuple[list[Any], str]:
+    """The files that a path means, and the folder their names are relative to."""
+    info = system.get_file_info(path)
+    if info.type == fs.FileType.File:
+        return [info], path.rpartition("/")[0]
+    if info.type == fs.FileType.Directory:
+        found = system.get_file_info(fs.FileSelector(path, recursive=True))
+        return [i for i in found if _belongs(i, path, _SUFFIXES[kind])], path
+    wild = _WILD.search(path)
+    if wild is None:
+        return [], path
+    base = path[: wild.start()].rpartition("/")[0]
+    selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
+    pattern = _pattern(path)
+    found = system.get_file_info(selector)
+    return [i for i in found if i.type == fs.FileType.File and pattern.fullmatch(i.path)], base
+
+
+def _belongs(info: Any, base: str, suffix: re.Pattern[str]) -> bool:
+    if info.type != fs.FileType.File or not suffix.search(info.path):
+        return False
+    parts = info.path[len(base) :].strip("/").split("/")
+    return not any(part.startswith((".", "_")) for part in parts)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """A glob as a regular expression: ``*`` and ``?`` stay within a folder, ``**`` doesn't."""
+    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path)
+    return re.compile(
+        "".join(
+            tokens.get(part) or (part.replace("[!", "[^") if _is_set(part) else re.escape(part))
+            for part in parts
+        )
+    )
+
+
+def _is_set(part: str) -> bool:
+    return part.startswith("[") and part.endswith("]") and len(part) > 2
+
+
+def _nothing(source: Source, where: str, root: Path, info: Any) -> Problem:
+    if info.type == fs.FileType.Directory:
+        return Problem(where, f"no {source.kind} files in this folder")
+    fix = f"source.uri is relative to {root}" if "://" not in source.uri else ""
+    return Problem(where, "no file matches" if _WILD.search(where) else "no such file", fix)

@@ -1,0 +1,246 @@
+"""Staging: a source's rows read, typed and checked in a folder of their own, not yet published.
+
+The folder, named by the digest of its content::
+
+    good/00000.parquet …   the table's columns, and each row's number in the order of the source
+    bad/00000.parquet …    reason, place, the row as JSON text, event time as far as it is known
+    repeats.parquet        numbers of the good rows that come again later in the batch
+    stats.json             BatchStats
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from perennial.contracts.refs import SourceRef, StagedRef
+from perennial.data.audit import BatchStats, FaultCount, ValidationReport, audit
+from perennial.data.checks import Checked, RowChecks, texts_of
+from perennial.data.profile import Profile
+from perennial.spec import ModelSpec
+from perennial.stores import engine, sources
+from perennial.stores.artefacts import keep_folder, new_folder
+
+ROW = "_perennial_row"
+"""The column of a good row's number; a table without identity keeps it as its order."""
+
+BAD_SCHEMA = pa.schema(
+    [
+        ("reason", pa.string()),
+        ("place", pa.string()),
+        ("row", pa.string()),
+        ("event_time", pa.timestamp("us", "UTC")),
+        (ROW, pa.int64()),
+    ]
+)
+_EXAMPLES = 5
+
+
+def stage(spec: ModelSpec, root: Path, source: SourceRef, folder: Path) -> StagedRef:
+    """Read, type and check a source's rows below ``folder``.
+
+    The same content gives the same digest. Memory is bounded by a batch and DuckDB's limit,
+    whatever the number of rows. Raises InputError for a source that can't be read (nothing stays).
+    """
+    with new_folder(folder) as new:
+        writer = _Writer(spec, source, new)
+        for batch in sources.read(spec, root, source):
+            writer.add(batch)
+        stats = writer.finish()
+        (new / "stats.json").write_text(stats.model_dump_json(), encoding="utf-8")
+        place, digest = keep_folder(new)
+    return StagedRef(uri=str(place), digest=digest, rows=stats.rows, bad_rows=stats.bad_rows)
+
+
+def prune(folder: Path, keep: Path) -> None:
+    """Remove the batches staged below ``folder`` but ``keep`` and those of the last hour, which
+    another run may be about to publish."""
+    for place in folder.iterdir():
+        old = time.time() - place.stat().st_mtime > 3600
+        if place.is_dir() and place != keep and old and not place.name.startswith("."):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def read_stats(staged: StagedRef) -> BatchStats:
+    """What was counted while the batch was staged."""
+    text = (Path(staged.uri) / "stats.json").read_text(encoding="utf-8")
+    return BatchStats.model_validate_json(text)
+
+
+def validate(
+    spec: ModelSpec, staged: StagedRef, reference: Mapping[str, Any] | None
+) -> ValidationReport:
+    """Audit a staged batch; see ``perennial.data.audit.audit``. ``reference`` is a profile."""
+    return audit(spec, read_stats(staged), reference, str(Path(staged.uri) / "bad"))
+
+
+def good_files(staged: StagedRef) -> list[Path]:
+    """The files of good rows, in the order of the source."""
+    return sorted((Path(staged.uri) / "good").glob("*.parquet"))
+
+
+def bad_files(staged: StagedRef) -> list[Path]:
+    """The files of bad rows, in the order of the source."""
+    return sorted((Path(staged.uri) / "bad").glob("*.parquet"))
+
+
+def repeats_file(staged: StagedRef) -> Path | None:
+    """The file of repeated rows' numbers; None when there is no repeat."""
+    path = Path(staged.uri) / "repeats.parquet"
+    return path if path.is_file() else None
+
+
+class _Writer:
+    """Takes batches, writes the files, keeps count."""
+
+    def __init__(self, spec: ModelSpec, source: SourceRef, folder: Path) -> None:
+        self._spec = spec
+        self._source = source
+        self._folder = folder
+        self._checks = RowChecks(spec, source.since, source.until)
+        self._profile = Profile(self._checks.columns)
+        self._batches = self._rows_read = self._bad = self._before = self._after = 0
+        self._start: datetime | None = None
+        self._end: datetime | None = None
+        self._ordered = True
+        self._faults: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        self._undeclared: dict[str, None] = {}
+        for part in ("good", "bad"):
+            (folder / part).mkdir()
+
+    def add(self, batch: sources.Batch) -> None:
+        checked = self._checks.check(batch.table)
+        self._write_good(checked)
+        self._write_bad(batch, checked)
+        self._before += checked.before
+        self._after += checked.after
+        self._rows_read += batch.num_rows
+        self._batches += 1
+        self._undeclared.update(dict.fromkeys(batch.undeclared))
+
+    def _write_good(self, checked: Checked) -> None:
+        good = checked.good
+        if not good.num_rows:
+            return
+        self._profile.add(good)
+        if self._spec.source.event_time is not None:
+            self._follow(good[self._spec.source.event_time])
+        numbers = pa.array(checked.good_rows + self._rows_read, pa.int64())
+        path = self._folder / "good" / f"{self._batches:05}.parquet"
+        pq.write_table(good.append_column(ROW, numbers), path, compression="lz4")
+
+    def _follow(self, times: Any) -> None:
+        micros = times.combine_chunks().cast(pa.int64()).to_numpy()
+        ends = pc.min_max(times).as_py()
+        ascending = bool((micros[1:] >= micros[:-1]).all())
+        self._ordered &= ascending and (self._end is None or ends["min"] >= self._end)
+        self._start = min(filter(None, (self._start, ends["min"])))
+        self._end = max(filter(None, (self._end, ends["max"])))
+
+    def _write_bad(self, batch: sources.Batch, checked: Checked) -> None:
+        for fault in checked.faults:
+            examples = zip(fault.rows[:_EXAMPLES], fault.told[:_EXAMPLES].to_pylist(), strict=True)
+            told = [f"{batch.where(int(row))} ({what})" for row, what in examples]
+            self._count(fault.column, fault.rule, len(fault.rows), told)
+        broken = [row for at, row in batch.malformed if checked.inside(at)]
+        if broken:
+            told = [f"{row.where} ({row.reason})" for row in broken[:_EXAMPLES]]
+            self._count("", "malformed", len(broken), told)
+        rows = len(checked.bad_rows) + len(broken)
+        if not rows:
+            return
+        times = pa.nulls(len(checked.bad_rows), BAD_SCHEMA.field("event_time").type)
+        columns = [
+            pa.array([*checked.reasons.to_pylist(), *(row.reason for row in broken)]),
+            pa.array(
+                [*(batch.where(int(r)) for r in checked.bad_rows), *(row.where for row in broken)]
+            ),
+            pa.array(
+                [*texts_of(batch.table, checked.bad_rows), *(json.dumps(r.text) for r in broken)]
+            ),
+            pa.concat_arrays(
+                [
+                    times if checked.times is None else checked.times,
+                    pa.nulls(len(broken), BAD_SCHEMA.field("event_time").type),
+                ]
+            ),
+            pa.array(range(self._bad, self._bad + rows)),
+        ]
+        path = self._folder / "bad" / f"{self._batches:05}.parquet"
+        pq.write_table(pa.table(columns, schema=BAD_SCHEMA), path, compression="zstd")
+        self._bad += rows
+
+    def _count(self, column: str, rule: str, rows: int, examples: list[str]) -> None:
+        before, told = self._faults.get((column, rule), (0, []))
+        self._faults[column, rule] = (before + rows, (told + examples)[:_EXAMPLES])
+
+    def finish(self) -> BatchStats:
+        repeats, conflicts, examples = self._find_repeats()
+        return BatchStats(
+            source=self._source.uri,
+            full=self._source.since is None,
+            rows=self._profile.rows,
+            bad_rows=self._bad,
+            before=self._before,
+            after=self._after,
+            start=self._start,
+            end=self._end,
+            ordered=self._ordered,
+            repeats=repeats,
+            conflicts=conflicts,
+            conflict_examples=examples,
+            undeclared=tuple(self._undeclared),
+            faults=tuple(
+                FaultCount(column=column, rule=rule, rows=rows, examples=tuple(told))
+                for (column, rule), (rows, told) in sorted(self._faults.items())
+            ),
+            profile=self._profile.as_dict(),
+        )
+
+    def _find_repeats(self) -> tuple[int, int, tuple[str, ...]]:
+        """Rows whose identity comes again later: hashes first, to keep nearly all rows out of the
+        exact comparison. Writes their numbers; returns how many, how many differ, and examples."""
+        keys = self._spec.identity
+        files = sorted((self._folder / "good").glob("*.parquet"))
+        if not keys or not files:
+            return 0, 0, ()
+        rest = [c for c in self._checks.columns if c not in keys]
+        content = f"hash({engine.names(rest)})" if rest else "0"
+        good, hashed = engine.parquet(files), f"hash({engine.names(keys)})"
+        with engine.connect(self._folder) as connection:
+            connection.execute(
+                f"CREATE TEMP TABLE suspect AS SELECT {hashed} AS h FROM {good} "
+                "GROUP BY h HAVING count(*) > 1"
+            )
+            connection.execute(
+                f"CREATE TEMP TABLE repeat AS SELECT {ROW}, {content} AS content, "
+                f"last_value(content) OVER same AS kept, row_number() OVER newest AS place, "
+                f"{engine.names(keys)} FROM {good} WHERE {hashed} IN (FROM suspect) "
+                f"WINDOW newest AS (PARTITION BY {engine.names(keys)} ORDER BY {ROW} DESC), "
+                f"same AS (PARTITION BY {engine.names(keys)} ORDER BY {ROW} "
+                "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
+            )
+            connection.execute("DELETE FROM repeat WHERE place = 1")
+            rows, conflicts = engine.one(
+                connection,
+                "SELECT count(*), count(*) FILTER (content <> kept) FROM repeat",
+            )
+            if not rows:
+                return 0, 0, ()
+            numbers = connection.sql(f"SELECT {ROW} FROM repeat ORDER BY {ROW}").to_arrow_table()
+            pq.write_table(numbers, self._folder / "repeats.parquet")
+            found = connection.execute(
+                f"SELECT {engine.names(keys)} FROM repeat WHERE content <> kept "
+                f"ORDER BY {ROW} LIMIT {_EXAMPLES}"
+            ).fetchall()
+        examples = (", ".join(f"{k}={v}" for k, v in zip(keys, r, strict=True)) for r in found)
+        return rows, conflicts, tuple(text[:200] for text in examples)

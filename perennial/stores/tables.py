@@ -1,0 +1,232 @@
+"""A model's Delta table: published to from staging, and read as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.contracts.refs import DatasetRef, StagedRef
+from perennial.data.frames import arrow_schema, canonical_frame, schema_digest, table_columns
+from perennial.data.profile import Profile
+from perennial.spec import ModelSpec
+from perennial.stores import engine, lake, quarantine
+from perennial.stores.staging import ROW, good_files, read_stats, repeats_file
+from perennial.stores.upsert import Incoming, upsert
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: str) -> int:
+    """Take a staged batch into the model's table, its bad rows into quarantine.
+
+    Rows whose identity is new are added, those whose content differs replaced, equal ones left; of
+    repeats in the batch the last counts. A source without event time replaces the whole table if
+    anything differs. Each table changes in one commit and each step may be repeated: after a kill,
+    running it again comes to the same end. Returns the table's version, the one before when nothing
+    changed.
+
+    Raises InputError when there is nothing to make a table of, or the table was made for columns of
+    other types or another identity; UnavailableError when other writers keep being quicker.
+    """
+    quarantine.record(staged, quarantine_uri)
+    files = good_files(staged)
+    if not files:
+        table = lake.open_table(table_uri)
+        if table is None:
+            what = "no row of the source passed its checks"
+            raise InputError(Problem(read_stats(staged).source, what))
+        return int(table.version())
+    relation, repeats = engine.parquet(files), repeats_file(staged)
+    if repeats is not None:
+        relation = f"(FROM {relation} ANTI JOIN {engine.parquet([repeats])} USING ({ROW}))"
+    with engine.connect(engine.spill_place(table_uri)) as connection:
+        if spec.source.event_time is None:
+            return _replace(connection, spec, relation, table_uri)
+        columns = table_columns(spec)
+        stats = read_stats(staged)
+        rows = Incoming(
+            relation=relation,
+            schema=arrow_schema(columns),
+            keys=spec.identity,
+            content=[name for name in columns if name not in spec.identity],
+            time=spec.source.event_time,
+            window=(stats.start, stats.end),
+            ordered=stats.ordered and repeats is None,
+        )
+        return upsert(connection, table_uri, rows).version
+
+
+def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
+    """Make a snapshot the table's content, unless it is already."""
+    columns = list(table_columns(spec)) + ([] if spec.identity else [ROW])
+    order = engine.names(spec.identity or [ROW])
+
+    def summary(rows: str) -> Any:
+        content = f"hash({engine.names(columns)})::HUGEINT"
+        return engine.one(connection, f"SELECT count(*), sum({content}) FROM {rows}")
+
+    def attempt() -> int:
+        table = lake.open_table(uri)
+        if (
+            table is not None
+            and set(lake.schema_of(table).names) == set(columns)
+            and summary(lake.relation(connection, table, uri)) == summary(relation)
+        ):
+            return int(table.version())
+        rows = connection.sql(f"SELECT {engine.names(columns)} FROM {relation} ORDER BY {order}")
+        reader = rows.to_arrow_reader(100_000)
+        lake.write(uri, table, reader, replace=True, schema_mode="overwrite")
+        return lake.version_of(uri)
+
+    return lake.until_committed(uri, attempt)
+
+
+def exists(table_uri: str) -> bool:
+    """Whether there is a table. Raises IntegrityError when its log is damaged."""
+    return lake.open_table(table_uri) is not None
+
+
+def watermark(spec: ModelSpec, table_uri: str) -> datetime | None:
+    """The last event time that was ingested; None where reading must start from the beginning.
+
+    That is also so when model.yaml names a column the table doesn't have: the rows already there
+    get its values when the source is read anew.
+    """
+    table, time = lake.open_table(table_uri), spec.source.event_time
+    if table is None or time is None:
+        return None
+    if not set(table_columns(spec)) <= set(lake.schema_of(table).names):
+        return None
+    with engine.connect(engine.spill_place(table_uri)) as connection:
+        rows = lake.relation(connection, table, table_uri)
+        (last,) = engine.one(connection, f"SELECT max({engine.name(time)}) FROM {rows}")
+    return None if last is None else last.astimezone(UTC)
+
+
+def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetRef:
+    """A model's rows as they are now, up to and including the events of ``as_of`` (naive: UTC).
+
+    The window is ``[first event, last event + 1 µs)`` of the rows with event time <= ``as_of``, and
+    the reference's ``as_of`` the lesser of ``as_of`` and that last event + label.delay + 1 µs, when
+    every label of the window is known. Without event time all rows, and no window.
+
+    Raises InputError when there are no such rows, IntegrityError when the table is damaged.
+    """
+    table, time = lake.open_table(table_uri), spec.source.event_time
+    if table is None:
+        raise InputError(Problem(table_uri, "no table: nothing was ingested yet"))
+    _check_columns(spec, table, table_uri)
+    moment = None if as_of is None else as_of.replace(tzinfo=as_of.tzinfo or UTC).astimezone(UTC)
+    start = end = known_at = None
+    with engine.connect(engine.spill_place(table_uri)) as connection:
+        rows = lake.relation(connection, table, table_uri)
+        if time is None:
+            (count,) = engine.one(connection, f"SELECT count(*) FROM {rows}")
+        else:
+            column = engine.name(time)
+            bound = "true" if moment is None else f"{column} <= {_moment(moment)}"
+            figures = f"count(*), min({column}), max({column})"
+            query = f"SELECT {figures} FROM {rows} WHERE {bound}"
+            count, first, last = engine.one(connection, query)
+            if count:
+                start, end = first.astimezone(UTC), last.astimezone(UTC) + _MICROSECOND
+                known_at = min(filter(None, (moment, end + spec.label.delay)))
+    if not count:
+        until = "" if moment is None else f" up to {moment.isoformat()}"
+        raise InputError(Problem(table_uri, f"no rows{until}", "ask for a later --as-of"))
+    return DatasetRef(
+        uri=table_uri,
+        version=int(table.version()),
+        start=start,
+        end=end,
+        as_of=known_at,
+        rows=count,
+        schema_digest=schema_digest(table_columns(spec)),
+    )
+
+
+def intact(ref: DatasetRef) -> bool:
+    """Whether a dataset's version can still be read: its log, and all its files in full."""
+    try:
+        table = lake.open_table(ref.uri, ref.version)
+    except IntegrityError:
+        return False
+    return table is not None and lake.files_intact(table, ref.uri)
+
+
+def scan(
+    ref: DatasetRef,
+    spec: ModelSpec,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = 262_144,
+) -> Iterator[pd.DataFrame]:
+    """A dataset's rows in canonical order as canonical frames of at most ``batch_rows`` rows.
+
+    Canonical order is by event time, then the other columns of the identity, missing values last; a
+    snapshot without identity keeps the order of its source. ``columns`` (default: all) come in the
+    order given. Sorted outside memory where need be.
+
+    Raises IntegrityError when the version or a file is gone or damaged, InputError when a column
+    isn't in the table or misses values that model.yaml no longer allows to be missing.
+    """
+    known = table_columns(spec)
+    chosen = {name: known[name] for name in (columns if columns is not None else known)}
+    order = engine.names(spec.identity or [ROW])
+    for batch in _batches(ref, spec, list(chosen), batch_rows, f"ORDER BY {order}"):
+        yield canonical_frame(batch, chosen)
+
+
+def profile(ref: DatasetRef, spec: ModelSpec) -> dict[str, Any]:
+    """The profile of a dataset's rows (``Profile.as_dict``), for the audit of later batches."""
+    columns = table_columns(spec)
+    result = Profile(columns)
+    for batch in _batches(ref, spec, list(columns), 262_144, ""):
+        result.add(batch)
+    return result.as_dict()
+
+
+def _batches(
+    ref: DatasetRef, spec: ModelSpec, columns: list[str], batch_rows: int, order: str
+) -> Iterator[Any]:
+    table = lake.open_table(ref.uri, ref.version)
+    if table is None or not lake.files_intact(table, ref.uri):
+        what = f"version {ref.version} of the table is gone"
+        raise IntegrityError(Problem(ref.uri, what, "run again: the table is then read as it is"))
+    _check_columns(spec, table, ref.uri)
+    time = spec.source.event_time
+    window = "true"
+    if time is not None and ref.start is not None and ref.end is not None:
+        column = engine.name(time)
+        window = f"{column} >= {_moment(ref.start)} AND {column} < {_moment(ref.end)}"
+    with engine.connect(engine.spill_place(ref.uri)) as connection:
+        rows = lake.relation(connection, table, ref.uri, time, (ref.start, ref.end))
+        chosen = engine.names(columns) or ROW
+        query = f"SELECT {chosen} FROM {rows} WHERE {window} {order}"
+        for batch in connection.sql(query).to_arrow_reader(batch_rows):
+            yield pa.Table.from_batches([batch])
+
+
+def _check_columns(spec: ModelSpec, table: Any, uri: str) -> None:
+    known = lake.schema_of(table)
+    problems = [
+        Problem(f"{uri}, column {field.name!r}", what, "ingest anew: train with --force")
+        for field in arrow_schema(table_columns(spec))
+        for what in (
+            ["model.yaml names it, the table doesn't have it"]
+            if field.name not in known.names
+            else [f"stored as {known.field(field.name).type}, model.yaml makes it {field.type}"]
+            if known.field(field.name).type != field.type
+            else []
+        )
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _moment(value: datetime) -> str:
+    return f"{engine.literal(value.isoformat())}::TIMESTAMPTZ"
