@@ -17,63 +17,51 @@ pytest_plugins = ["tests.contract.databases"]
 WRITERS = 8
 BUNDLES = 5
 
-# Registers bundles of its own and one that all writers share, and promotes each: reads the route,
-# tries, and reads again while others are quicker. Starts on a line from its standard input.
-_WRITER = """
-import json, sys
+# Each process registers bundles of its own and one that all of them share, and promotes each: reads
+# the route, tries, and reads again while others are quicker. They open the registry at once too.
+_WRITERS = """
+import json, multiprocessing, sys
 from datetime import UTC, datetime
 from perennial.contracts.refs import BundleRef
 from perennial.stores.registry import Registry, StaleRouteError
 
-url, writer, bundles = sys.argv[1], sys.argv[2], int(sys.argv[3])
+url, writers, bundles = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 now = datetime(2026, 3, 1, tzinfo=UTC)
-print("ready", flush=True)
-sys.stdin.readline()
-registry = Registry(url)
-versions, stale = {}, 0
-for digest in ["shared", *(f"{writer}-{i}" for i in range(bundles))]:
-    ref = registry.register(
-        "delay", BundleRef(uri=f"/bundles/{digest}", digest=digest), params={"writer": writer},
-        metrics={}, judgement={}, links={}, actor=writer, reason="passed", now=now,
-    )
-    versions[digest] = ref.version
-    while True:
-        route = registry.route("delay")
-        try:
-            registry.promote(
-                "delay", ref.version, expected_generation=route.generation, actor=writer,
-                reason="better", evidence={"over": route.champion},
-                cause=f"{writer} {digest}", now=now,
-            )
-            break
-        except StaleRouteError:
-            stale += 1
-print(json.dumps({"versions": versions, "stale": stale}))
+fork = multiprocessing.get_context("fork")
+barrier = fork.Barrier(writers)
+
+def write(writer):
+    barrier.wait(60)
+    registry = Registry(url)
+    versions = {}
+    for digest in ["shared", *(f"{writer}-{i}" for i in range(bundles))]:
+        ref = registry.register(
+            "delay", BundleRef(uri=f"/bundles/{digest}", digest=digest), params={},
+            metrics={}, judgement={}, links={}, actor=str(writer), reason="passed", now=now,
+        )
+        versions[digest] = ref.version
+        while True:
+            route = registry.route("delay")
+            try:
+                registry.promote(
+                    "delay", ref.version, expected_generation=route.generation,
+                    actor=str(writer), reason="better", evidence={"over": route.champion},
+                    cause=f"{writer} {digest}", now=now,
+                )
+                break
+            except StaleRouteError:
+                continue
+    return versions
+
+with fork.Pool(writers) as pool:
+    print(json.dumps(pool.map(write, range(writers), chunksize=1)))
 """
 
 
 def test_eight_processes_that_register_and_promote_at_once_lose_nothing(registry_url: str) -> None:
-    command = [sys.executable, "-c", _WRITER, registry_url]
-    writers = [
-        subprocess.Popen(
-            [*command, f"w{i}", str(BUNDLES)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(WRITERS)
-    ]
-    for writer in writers:  # imported and waiting: the database is created by all of them at once
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    ends = [writer.communicate(timeout=120) for writer in writers]
-    assert [error for _, error in ends] == [""] * WRITERS
-    results = [json.loads(out) for out, _ in ends]
+    command = [sys.executable, "-c", _WRITERS, registry_url, str(WRITERS), str(BUNDLES)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    results = json.loads(done.stdout)
 
     registry = Registry(registry_url)
     versions = registry.versions("delay")
@@ -81,10 +69,10 @@ def test_eight_processes_that_register_and_promote_at_once_lose_nothing(registry
     route = registry.route("delay")
     registry.close()
 
-    told = {digest: n for result in results for digest, n in result["versions"].items()}
+    told = {digest: n for result in results for digest, n in result.items()}
     assert {version.ref.digest: version.ref.version for version in versions} == told
     assert sorted(told.values()) == list(range(1, WRITERS * BUNDLES + 2))
-    assert {result["versions"]["shared"] for result in results} == {told["shared"]}
+    assert {result["shared"] for result in results} == {told["shared"]}
 
     promotions = WRITERS * (BUNDLES + 1)
     assert Counter(entry.action for entry in decisions) == {

@@ -78,7 +78,7 @@ decisions = sa.Table(
     sa.Column("generation", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence", sa.JSON, nullable=False),
-    sa.Column("cause", sa.String(200), nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
     sa.UniqueConstraint("model", "cause", name="one_decision_a_cause"),
     sa.ForeignKeyConstraint(
         ["model", "version"], ["versions.model", "versions.version"], name="version_exists"

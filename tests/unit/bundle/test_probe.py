@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
+from perennial.bundle import probe
 from perennial.bundle.probe import ABSENT, check_serving
 from perennial.bundle.write import write_bundle
 from perennial.contracts.verdicts import ServingCheck
+from tests.unit.bundle.conftest import make
 
 ROWS = 60
 
@@ -43,8 +44,8 @@ def refusal(error: str) -> ServingCheck:
     )
 
 
-def test_a_good_bundle_loads_predicts_alike_and_is_timed(each_made: Any, tmp_path: Path) -> None:
-    found = check(each_made, tmp_path)
+def test_a_good_bundle_loads_predicts_alike_and_is_timed(tmp_path: Path) -> None:
+    found = check(make("multiclass"), tmp_path)
     assert (found.loaded, found.identical, found.rows) == (True, True, ROWS)
     assert (found.max_abs_difference, found.error) == (0.0, "")
     assert found.p50_ms is not None
@@ -52,18 +53,18 @@ def test_a_good_bundle_loads_predicts_alike_and_is_timed(each_made: Any, tmp_pat
     assert 0 < found.p50_ms <= found.p99_ms
 
 
-def test_a_difference_in_the_last_bit_of_one_row_is_found(made: Any, tmp_path: Path) -> None:
-    expected = made.expected[:ROWS].copy()
+def test_a_difference_in_the_last_bit_of_one_row_is_found(made: Any) -> None:
+    expected = made.expected.copy()
     expected[17] = np.nextafter(expected[17], np.float32(1))
-    found = check(made, tmp_path, expected)
-    assert (found.loaded, found.identical, found.rows) == (True, False, ROWS)
+    found = probe._compared(made.expected, expected, probe._Probed(p50_ms=1.0, p99_ms=2.0))
+    assert (found.loaded, found.identical, found.rows) == (True, False, len(expected))
     assert found.max_abs_difference == abs(float(expected[17]) - float(made.expected[17])) > 0
 
 
-def test_predictions_of_other_rows_are_not_compared_by_chance(made: Any, tmp_path: Path) -> None:
-    found = check(made, tmp_path, made.expected[: ROWS + 1])
+def test_predictions_of_other_rows_are_not_compared_by_chance(made: Any) -> None:
+    found = probe._compared(made.expected, made.expected[:-1], probe._Probed())
     assert (found.loaded, found.identical, found.max_abs_difference) == (True, False, None)
-    assert found.error == f"served float32 ({ROWS},), training float32 ({ROWS + 1},)"
+    assert found.error == "served float32 (400,), training float32 (399,)"
 
 
 def test_a_feature_that_looks_at_other_rows_is_not_identical(
@@ -108,15 +109,13 @@ def test_a_damaged_bundle_is_an_answer_not_an_exception(made: Any, tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize("library", ["sklearn.preprocessing", "perennial.learning.metrics"])
 def test_feature_code_that_needs_what_serving_lacks_is_refused_though_it_is_installed(
-    made: Any, tmp_path: Path, library: str
+    made: Any, tmp_path: Path
 ) -> None:
-    __import__(library)
-    source = f"import {library}\n" + made.content.features_source
+    __import__("sklearn.preprocessing")
+    source = "import sklearn.preprocessing\n" + made.content.features_source
     assert check(made, tmp_path, features_source=source) == refusal(
-        "features.py, line 1: raised ModuleNotFoundError: "
-        f"{library.rpartition('.')[0]} is not there when serving"
+        "features.py, line 1: raised ModuleNotFoundError: sklearn is not there when serving"
     )
 
 

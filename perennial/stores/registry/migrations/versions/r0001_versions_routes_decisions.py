@@ -54,7 +54,7 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("evidence", sa.JSON, nullable=False),
-        sa.Column("cause", sa.String(200), nullable=False),
+        sa.Column("cause", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("model", "cause", name="one_decision_a_cause"),
         sa.ForeignKeyConstraint(
