@@ -93,7 +93,7 @@ from datetime import UTC, datetime
 from perennial.contracts.refs import BundleRef
 from perennial.stores.registry import Registry, registry
 
-registry._append = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+registry.append_decision = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
 Registry(sys.argv[1]).register(
     "delay", BundleRef(uri="/bundles/a", digest="a"), params={}, metrics={}, judgement={},
     links={}, actor="killed", reason="passed", now=datetime(2026, 3, 1, tzinfo=UTC),

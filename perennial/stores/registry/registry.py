@@ -7,9 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, VersionRef
 from perennial.stores.registry.engine import connect, writing
 from perennial.stores.registry.migrate import migrate
@@ -20,6 +18,16 @@ from perennial.stores.registry.records import (
     Route,
     StaleRouteError,
     Version,
+)
+from perennial.stores.registry.rows import (
+    append_decision,
+    decision_of,
+    entry_of,
+    find_version,
+    locked_route,
+    ref_of,
+    route_of,
+    version_of,
 )
 from perennial.stores.registry.schema import decisions, routes, versions
 
@@ -59,14 +67,14 @@ class Registry:
         """Give a bundle the model's next version number. A digest that has one keeps it, and then
         nothing is written."""
         with writing(self._engine) as connection:
-            _lock(connection, model, now)
+            locked_route(connection, model, now)
             known = connection.execute(
                 sa.select(versions).where(
                     versions.c.model == model, versions.c.digest == bundle.digest
                 )
             ).one_or_none()
             if known is not None:
-                return _ref(known)
+                return ref_of(known)
             number = (
                 1
                 + connection.execute(
@@ -89,7 +97,7 @@ class Registry:
                 )
             )
             ref = VersionRef(model=model, version=number, digest=bundle.digest, uri=bundle.uri)
-            _append(
+            append_decision(
                 connection,
                 model=model,
                 action="registered",
@@ -120,10 +128,10 @@ class Registry:
         the route's generation is not the expected one any more, and then nothing is written.
         """
         with writing(self._engine) as connection:
-            route = _lock(connection, model, now)
-            if _decided(connection, model, cause) is not None:
+            route = locked_route(connection, model, now)
+            if decision_of(connection, model, cause) is not None:
                 return route
-            ref = _version(connection, model, version).ref
+            ref = find_version(connection, model, version).ref
             if route.generation != expected_generation:
                 raise StaleRouteError(
                     f"the route of {model!r} was at generation {expected_generation} when this was "
@@ -140,7 +148,7 @@ class Registry:
             )
             values = changed.model_dump(mode="python", exclude={"model"})
             connection.execute(routes.update().where(routes.c.model == model).values(**values))
-            _append(
+            append_decision(
                 connection,
                 model=model,
                 action="promoted",
@@ -172,9 +180,9 @@ class Registry:
         ``digest`` names the candidate when it has no version.
         """
         with writing(self._engine) as connection:
-            _lock(connection, model, now)
-            known = _decided(connection, model, cause)
-            return known or _append(
+            locked_route(connection, model, now)
+            known = decision_of(connection, model, cause)
+            return known or append_decision(
                 connection,
                 model=model,
                 action=action,
@@ -196,7 +204,7 @@ class Registry:
         """Who serves the model; generation 0 when nothing was ever promoted."""
         with self._engine.begin() as connection:
             row = connection.execute(sa.select(routes).where(routes.c.model == model)).one_or_none()
-        return _route(model, row)
+        return route_of(model, row)
 
     def champion(self, model: str) -> VersionRef | None:
         """The version that challengers are compared with; None when nothing was ever promoted."""
@@ -206,12 +214,12 @@ class Registry:
         )
         with self._engine.begin() as connection:
             row = connection.execute(query.where(routes.c.model == model)).one_or_none()
-        return None if row is None else _ref(row)
+        return None if row is None else ref_of(row)
 
     def version(self, model: str, version: int) -> Version:
         """One version. Raises InputError when there is none."""
         with self._engine.begin() as connection:
-            return _version(connection, model, version)
+            return find_version(connection, model, version)
 
     def versions(self, model: str) -> list[Version]:
         """All versions, the newest first."""
@@ -219,7 +227,7 @@ class Registry:
             sa.select(versions).where(versions.c.model == model).order_by(versions.c.version.desc())
         )
         with self._engine.begin() as connection:
-            return [_record(row) for row in connection.execute(query)]
+            return [version_of(row) for row in connection.execute(query)]
 
     def decisions(self, model: str, limit: int = 100) -> list[AuditEntry]:
         """The last decisions, the newest first."""
@@ -230,7 +238,7 @@ class Registry:
             .limit(limit)
         )
         with self._engine.begin() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+            return [entry_of(row) for row in connection.execute(query)]
 
     def best_params(self, model: str, limit: int) -> list[dict[str, float | int | str]]:
         """The parameters of the newest versions, for a warm start: the newest first, each once."""
@@ -239,88 +247,3 @@ class Registry:
             if version.params not in found:
                 found.append(version.params)
         return found[:limit]
-
-
-def _lock(connection: sa.Connection, model: str, now: datetime) -> Route:
-    """The model's route, made if it is new, and held until the transaction ends."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    empty = {"arms": [], "shadow": [], "generation": 0, "updated_at": now}
-    connection.execute(dialect.insert(routes).values(model=model, **empty).on_conflict_do_nothing())
-    query = sa.select(routes).where(routes.c.model == model).with_for_update()
-    return _route(model, connection.execute(query).one())
-
-
-def _decided(connection: sa.Connection, model: str, cause: str) -> AuditEntry | None:
-    query = sa.select(decisions).where(decisions.c.model == model, decisions.c.cause == cause)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _entry(row)
-
-
-def _append(
-    connection: sa.Connection,
-    *,
-    model: str,
-    action: Action,
-    ref: VersionRef | None,
-    actor: str,
-    reason: str,
-    evidence: Mapping[str, Any],
-    cause: str,
-    now: datetime,
-    generation: int | None = None,
-    digest: str | None = None,
-) -> AuditEntry:
-    row = connection.execute(
-        decisions.insert()
-        .values(
-            at=now,
-            model=model,
-            actor=actor,
-            action=action,
-            version=ref.version if ref else None,
-            digest=ref.digest if ref else digest,
-            generation=generation,
-            reason=reason,
-            evidence=dict(evidence),
-            cause=cause,
-        )
-        .returning(decisions)
-    ).one()
-    return _entry(row)
-
-
-def _version(connection: sa.Connection, model: str, version: int) -> Version:
-    query = sa.select(versions).where(versions.c.model == model, versions.c.version == version)
-    row = connection.execute(query).one_or_none()
-    if row is not None:
-        return _record(row)
-    last = connection.execute(
-        sa.select(sa.func.max(versions.c.version)).where(versions.c.model == model)
-    ).scalar_one()
-    known = f"its versions are 1 to {last}" if last else "it has no version yet"
-    raise InputError(Problem("registry", f"{model!r} has no version {version}", known))
-
-
-def _ref(row: sa.Row[Any]) -> VersionRef:
-    return VersionRef(model=row.model, version=row.version, digest=row.digest, uri=row.uri)
-
-
-def _record(row: sa.Row[Any]) -> Version:
-    return Version(
-        ref=_ref(row),
-        created_at=row.created_at,
-        params=row.params,
-        metrics=row.metrics,
-        judgement=row.judgement,
-        links=row.links,
-    )
-
-
-def _route(model: str, row: sa.Row[Any] | None) -> Route:
-    if row is None or row.generation == 0:
-        return Route(model=model, champion=None, arms=(), shadow=(), generation=0, updated_at=None)
-    return Route.model_validate(row._asdict())
-
-
-def _entry(row: sa.Row[Any]) -> AuditEntry:
-    return AuditEntry.model_validate(row._asdict())
