@@ -32,6 +32,7 @@ def connect(near: Path) -> Iterator[Any]:
         connection.execute(f"SET temp_directory = {literal(str(spill))}")
         connection.execute(f"SET threads = {min(os.cpu_count() or 1, _MOST_THREADS)}")
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET python_enable_replacements = false")  # no variable is a table
         try:
             yield connection
         except duckdb.OutOfMemoryException as error:
@@ -52,9 +53,10 @@ def spill_place(uri: str) -> Path:
     return Path(tempfile.gettempdir()) if "://" in uri else Path(uri).parent
 
 
-def parquet(paths: Iterable[Path | str]) -> str:
-    """Parquet files as a relation, in SQL."""
-    return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}])"
+def parquet(paths: Iterable[Path | str], by_name: bool = False) -> str:
+    """Parquet files as a relation, in SQL; ``by_name`` when they may differ in their columns."""
+    files = ", ".join(literal(str(path)) for path in paths)
+    return f"(SELECT * FROM read_parquet([{files}], union_by_name = {str(by_name).lower()}))"
 
 
 def name(column: str) -> str:

@@ -87,12 +87,12 @@ def relation(
         # Arrow reads ahead, which takes more memory, but knows remote stores and Delta's features.
         alias = f"table_{table.version()}_{abs(hash(uri))}"
         connection.register(alias, table.to_pyarrow_dataset())
-        return f"(FROM {alias})"
+        return f"(SELECT * FROM {alias})"
     files = [Path(uri) / path for path in _paths(table, time, window)]
     if not files:
         nothing = ", ".join(f"NULL::{kind} AS {engine.name(c)}" for c, kind in columns)
         return f"(SELECT {nothing} WHERE false)"
-    source = f"{engine.parquet(files)[:-1]}, union_by_name = true)"
+    source = engine.parquet(files, by_name=True)
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
     chosen = ", ".join(
         engine.name(c) if c in present else f"NULL::{kind} AS {engine.name(c)}"

@@ -170,7 +170,7 @@ def _take_out(connection: Any, uri: str, passed: str) -> None:
         if table is None:
             return
         relation = lake.relation(connection, table, uri)
-        rest = connection.sql(f"FROM {relation} ANTI JOIN {passed} USING (row)")
+        rest = connection.sql(f"SELECT * FROM {relation} ANTI JOIN {passed} USING (row)")
         lake.write(uri, table, rest.to_arrow_reader(_BATCH_ROWS), replace=True)
 
     lake.until_committed(uri, attempt)

@@ -43,7 +43,7 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
         return int(table.version())
     relation, repeats = engine.parquet(files), repeats_file(staged)
     if repeats is not None:
-        relation = f"(FROM {relation} ANTI JOIN {engine.parquet([repeats])} USING ({ROW}))"
+        relation = f"(SELECT * FROM {relation} ANTI JOIN {engine.parquet([repeats])} USING ({ROW}))"
     with engine.connect(engine.spill_place(table_uri)) as connection:
         if spec.source.event_time is None:
             return _replace(connection, spec, relation, table_uri)

@@ -121,7 +121,9 @@ def _merged(rows: Incoming, present: str, taken: str, inside: str | None) -> str
     """What the replaced part holds afterwards: its rows without the changed ones, and all taken."""
     same = engine.same(rows.keys, "p", "t")
     kept = f"SELECT p.* FROM {present} p ANTI JOIN {taken} t ON {same}"
-    return f"(FROM ({kept}) WHERE {inside or 'true'} UNION ALL BY NAME FROM {taken})"
+    return (
+        f"(SELECT * FROM ({kept}) WHERE {inside or 'true'} UNION ALL BY NAME SELECT * FROM {taken})"
+    )
 
 
 def _by_time(rows: Incoming) -> str:

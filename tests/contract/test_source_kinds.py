@@ -169,5 +169,5 @@ def test_what_is_not_declared_is_reported_and_not_read(write: Write, tmp_path: P
 @KINDS
 def test_a_source_that_is_not_there_is_an_input_error(write: Write, tmp_path: Path) -> None:
     spec = model(write(ROWS, tmp_path))
-    with pytest.raises(InputError, match="no such file|no Delta table"):
+    with pytest.raises(InputError, match=r"no such file|no Delta table"):
         sources.inspect(spec, tmp_path / "elsewhere", None, None)

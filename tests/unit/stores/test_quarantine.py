@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from perennial.stores import quarantine, tables
+
+HEAD = "at,car,zone,km,stops,note,late\n"
+GOOD = HEAD + "2024-01-01 10:00:00,a,north,10,1,x,true\n2024-01-02 10:00:00,b,south,20,2,,false\n"
+FAR = "2024-01-01 12:00:00,c,south,900,1,,true\n"
+NO_TIME = "soon,d,south,5,1,,true\n"
+BROKEN = "2024-01-01 13:00:00,e\n"
+
+
+def reasons(project: Any) -> list[str]:
+    return sorted(row.reason for row in quarantine.rows(project.quarantine))
+
+
+def test_bad_rows_are_kept_as_they_came_with_reason_and_place(trips: Any) -> None:
+    trips.csv(GOOD + FAR + BROKEN)
+    staged = trips.stage()
+    trips.publish(staged)
+    far, broken = quarantine.rows(trips.quarantine)
+    assert far.reason == "column km: 900 is above max 500"
+    assert far.place == "trips.csv row 4"
+    assert far.event_time == datetime(2024, 1, 1, 12, tzinfo=UTC)
+    assert far.batch == staged.digest
+    assert far.row == {
+        "at": "2024-01-01 12:00:00", "car": "c", "zone": "south", "km": "900", "stops": "1",
+        "note": None, "late": "true",
+    }  # fmt: skip
+    assert broken.reason == "2 values where the header has 7 columns"
+    assert (broken.row, broken.event_time) == ("2024-01-01 13:00:00,e", None)
+
+
+def test_the_same_bad_rows_again_add_nothing(trips: Any) -> None:
+    trips.csv(GOOD + FAR + NO_TIME + BROKEN)
+    staged = trips.stage()
+    for _ in range(2):
+        trips.publish(staged)
+    trips.csv(GOOD + "2024-01-03 10:00:00,z,north,1,1,,\n" + FAR + NO_TIME + BROKEN)
+    trips.ingest()
+    assert quarantine.count(trips.quarantine) == 3
+
+
+def test_a_row_that_breaks_another_rule_than_before_gets_its_new_reason(trips: Any) -> None:
+    trips.csv(GOOD + FAR)
+    trips.ingest()
+    wider = trips.changed("max: 500", "max: 800")
+    wider.ingest()
+    assert reasons(wider) == ["column km: 900 is above max 800"]
+
+
+def test_without_bad_rows_there_is_no_quarantine_table(trips: Any) -> None:
+    trips.csv(GOOD)
+    trips.ingest()
+    assert not tables.exists(trips.quarantine)
+    assert (quarantine.count(trips.quarantine), quarantine.rows(trips.quarantine)) == (0, [])
+    result = quarantine.put_back(trips.spec, trips.quarantine, trips.table)
+    assert result == quarantine.PutBack(checked=0, put_back=0, present=0, bad=0)
+
+
+def test_rows_that_pass_by_the_rules_of_today_go_into_the_table_and_leave(trips: Any) -> None:
+    trips.csv(GOOD + FAR + NO_TIME + BROKEN)
+    trips.ingest()
+    wider = trips.changed("max: 500", "max: 1000")
+    result = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+    assert result == quarantine.PutBack(checked=3, put_back=1, present=0, bad=2)
+    assert wider.rows()["car"].tolist() == ["a", "c", "b"]
+    assert wider.rows()["km"].tolist() == [10.0, 900.0, 20.0]
+    again = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+    assert again == quarantine.PutBack(checked=2, put_back=0, present=0, bad=2)
+
+
+def test_rows_that_still_break_a_rule_stay(trips: Any) -> None:
+    trips.csv(GOOD + FAR)
+    trips.ingest()
+    version = tables.dataset(trips.spec, trips.table, None).version
+    result = quarantine.put_back(trips.spec, trips.quarantine, trips.table)
+    assert result == quarantine.PutBack(checked=1, put_back=0, present=0, bad=1)
+    assert quarantine.count(trips.quarantine) == 1
+    assert tables.dataset(trips.spec, trips.table, None).version == version
+
+
+def test_a_row_that_the_source_has_mended_since_is_not_overwritten(trips: Any) -> None:
+    trips.csv(GOOD + FAR)
+    trips.ingest()
+    trips.csv(GOOD + FAR.replace("900", "90"))
+    trips.ingest()
+    wider = trips.changed("max: 500", "max: 1000")
+    result = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+    assert result == quarantine.PutBack(checked=1, put_back=0, present=1, bad=0)
+    assert wider.rows()["km"].tolist() == [10.0, 90.0, 20.0]
+    assert quarantine.count(wider.quarantine) == 0
+
+
+def test_of_two_quarantined_rows_of_one_identity_one_is_put_back(trips: Any) -> None:
+    trips.csv(GOOD + FAR + FAR.replace("900", "950"))
+    trips.ingest()
+    wider = trips.changed("max: 500", "max: 1000")
+    result = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+    assert result == quarantine.PutBack(checked=2, put_back=1, present=1, bad=0)
+    assert len(wider.rows()) == 3
+
+
+def test_rows_put_back_are_the_same_as_if_they_had_been_read_so(trips: Any) -> None:
+    trips.csv(GOOD + "2024-01-01 12:00:00.123456+02:00,c, south,0.1,7.0,NA,1\n")
+    trips.ingest()
+    wider = trips.changed("allowed: [north, south]", 'allowed: [north, south, " south"]')
+    quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+    put_back = wider.rows()
+    assert wider.ingest(full=True) == tables.dataset(wider.spec, wider.table, None).version
+    assert put_back.iloc[1]["zone"] == " south"
+    assert len(wider.rows()) == 3
+
+
+def test_a_snapshots_rows_leave_quarantine_and_come_with_the_next_ingestion(leaves: Any) -> None:
+    leaves.csv("length,kind,width\n3,b,1\n-1,a,2\n")
+    leaves.ingest()
+    looser = leaves.changed("min: 0", "min: -5")
+    result = quarantine.put_back(looser.spec, looser.quarantine, looser.table)
+    assert result == quarantine.PutBack(checked=1, put_back=1, present=0, bad=0)
+    assert quarantine.count(looser.quarantine) == 0
+    looser.ingest()
+    assert looser.rows()["length"].tolist() == [3.0, -1.0]
+
+
+def test_rows_are_shown_newest_first_and_bounded(trips: Any) -> None:
+    lines = [f"2024-01-01 {h:02}:00:00,c{h},south,900,1,,true\n" for h in range(24)]
+    trips.csv(GOOD + "".join(lines))
+    trips.publish(trips.stage())
+    shown = quarantine.rows(trips.quarantine, limit=2)
+    assert [row.event_time.hour for row in shown if row.event_time] == [23, 22]
+    assert json.loads(shown[0].model_dump_json())["row"]["car"] == "c23"

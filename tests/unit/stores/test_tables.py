@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pandas as pd
+import pytest
+
+from perennial.contracts.errors import InputError, IntegrityError
+from perennial.stores import quarantine, tables
+
+HEAD = "at,car,zone,km,stops,note,late\n"
+FIRST = HEAD + (
+    "2024-01-01 10:00:00,a,north,10,1,x,true\n"
+    "2024-01-02 10:00:00,b,south,20.5,2,,false\n"
+    "2024-01-03 10:00:00,a,north,30,3,z,\n"
+)
+
+
+def moment(day: int, hour: int = 10) -> datetime:
+    return datetime(2024, 1, day, hour, tzinfo=UTC)
+
+
+def test_publishing_the_same_batch_again_leaves_the_version(trips: Any) -> None:
+    trips.csv(FIRST)
+    staged = trips.stage()
+    assert trips.publish(staged) == 0
+    before = trips.rows()
+    assert trips.publish(staged) == 0
+    assert trips.ingest(full=True) == 0
+    pd.testing.assert_frame_equal(trips.rows(), before)
+
+
+def test_a_late_row_within_lateness_is_added_in_its_place(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    trips.csv(FIRST + "2024-01-01 12:00:00,c,south,5,1,,true\n")
+    assert trips.ingest() == 1
+    assert trips.rows()["car"].tolist() == ["a", "c", "b", "a"]
+
+
+def test_a_row_later_than_lateness_is_left_out_until_a_full_reading(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    trips.csv(FIRST + "2024-01-01 09:59:59,c,south,5,1,,true\n")
+    assert trips.ingest() == 0
+    assert trips.ingest(full=True) == 1
+    assert trips.rows()["car"].tolist() == ["c", "a", "b", "a"]
+
+
+def test_a_label_that_becomes_known_replaces_its_row_in_one_commit(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    trips.csv(FIRST.replace("3,z,\n", "3,z,true\n") + "2024-01-04 10:00:00,d,north,1,1,,\n")
+    assert trips.ingest() == 1
+    assert trips.rows()["late"].tolist()[:3] == [1.0, 0.0, 1.0]
+    assert len(trips.rows()) == 4
+
+
+def test_a_changed_row_leaves_the_rows_around_it_as_they_were(trips: Any) -> None:
+    lines = [f"2024-01-01 {h:02}:{m:02}:00.000001,c{m},north,{h},{m},,true\n"
+             for h in range(24) for m in range(60)]  # fmt: skip
+    trips.csv(HEAD + "".join(lines))
+    trips.ingest()
+    before = trips.rows()
+    changed = [line.replace("c7,north,5,", "c7,north,499,") for line in lines]
+    trips.csv(HEAD + "".join(changed))
+    assert trips.ingest() == 1
+    after = trips.rows()
+    at = (before["car"] == "c7") & (before["km"] == 5)
+    before.loc[at, "km"] = 499.0
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_of_repeats_in_a_batch_the_last_in_source_order_counts(trips: Any) -> None:
+    trips.csv(FIRST + "2024-01-01 10:00:00,a,south,11,9,later,false\n")
+    trips.ingest()
+    first = trips.rows().iloc[0]
+    assert (first["zone"], first["km"], first["note"]) == ("south", 11.0, "later")
+    assert len(trips.rows()) == 3
+
+
+def test_missing_values_in_the_identity_are_equal_to_each_other(trips: Any) -> None:
+    project = trips.changed("car: {type: category, nullable: false}", "car: {type: category}")
+    project.csv(HEAD + "2024-01-01,,north,1,1,,true\n2024-01-02,b,north,1,1,,true\n")
+    project.ingest()
+    project.csv(HEAD + "2024-01-01,,north,1,1,,false\n2024-01-02,b,north,1,1,,true\n")
+    assert project.ingest() == 1
+    assert project.rows()["late"].tolist() == [0.0, 1.0]
+
+
+def test_without_entity_a_row_is_its_columns_but_the_label(trips: Any) -> None:
+    project = trips.changed("entity: [car], ", "")
+    project.csv(FIRST)
+    project.ingest()
+    project.csv(FIRST.replace("10,1,x,true", "10,1,x,false").replace(",20.5,", ",21,"))
+    assert project.ingest() == 1
+    assert project.rows()["km"].tolist() == [10.0, 20.5, 21.0, 30.0]
+    assert project.rows()["late"].tolist()[0] == 0.0
+
+
+def test_only_files_that_reach_into_the_batch_are_replaced(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    trips.csv(HEAD + "2024-01-09 10:00:00,a,north,10,1,x,true\n")
+    trips.ingest()
+    files = set(deltalake.DeltaTable(trips.table).file_uris())
+    trips.csv(HEAD + "2024-01-09 10:00:00,a,north,10,1,x,false\n")
+    assert trips.ingest() == 2
+    assert len(files & set(deltalake.DeltaTable(trips.table).file_uris())) == 1
+
+
+def test_a_new_column_is_filled_in_by_reading_the_source_anew(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    grown = trips.changed("  note:", "  tip: {type: float}\n  note:")
+    grown.csv("tip," + HEAD + "".join(f"{i}," + x + "\n" for i, x in
+                                      enumerate(FIRST.splitlines()[1:])))  # fmt: skip
+    assert tables.watermark(trips.spec, trips.table) == moment(3)
+    assert tables.watermark(grown.spec, grown.table) is None
+    assert grown.ingest() == 1
+    assert grown.rows()["tip"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_column_taken_out_stays_in_the_table_and_is_missing_in_new_rows(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    smaller = trips.changed("  note: {type: string}\n", "")
+    smaller.csv(FIRST + "2024-01-04 10:00:00,d,north,1,1,seen,\n")
+    assert smaller.ingest() == 1
+    assert trips.rows()["note"].isna().tolist() == [False, True, False, True]
+
+
+def test_a_column_of_another_type_is_refused_and_nothing_changes(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    other = trips.changed("stops: {type: integer, min: 0}", "stops: {type: string}")
+    with pytest.raises(InputError) as caught:
+        other.publish(other.stage())
+    assert str(caught.value) == (
+        f"{trips.table}, column 'stops': is stored as int64, model.yaml now makes it string "
+        "(change model.yaml back, or remove the folder: the next run reads the source anew)"
+    )
+    assert trips.rows()["stops"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_another_entity_is_refused(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    other = trips.changed("entity: [car]", "entity: [car, zone]")
+    with pytest.raises(InputError, match="now says at, car, zone"):
+        other.ingest()
+
+
+def test_a_batch_without_new_rows_keeps_the_table_and_needs_one(trips: Any) -> None:
+    trips.csv(FIRST)
+    with pytest.raises(InputError, match="no row of the source passed its checks"):
+        trips.ingest(as_of=moment(1, 9))
+    assert not Path(trips.table).exists()
+    trips.ingest()
+    trips.csv(HEAD + "2023-01-01,a,north,1,1,,true\n")
+    assert trips.ingest() == 0
+
+
+def test_a_dataset_is_the_rows_up_to_as_of(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, moment(2))
+    assert (ref.start, ref.rows, ref.version) == (moment(1), 2, 0)
+    assert ref.end == moment(2) + timedelta(microseconds=1)
+    assert ref.as_of == moment(2)
+
+
+def test_as_of_is_never_later_than_the_last_label_so_the_reference_is_stable(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, None)
+    assert ref.as_of == moment(4) + timedelta(microseconds=1)
+    for later in (moment(5), datetime(2031, 1, 1), datetime(2031, 1, 1, tzinfo=UTC)):
+        assert tables.dataset(trips.spec, trips.table, later) == ref
+
+
+def test_a_moment_before_the_first_row_is_an_input_error(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    with pytest.raises(InputError) as caught:
+        tables.dataset(trips.spec, trips.table, moment(1, 9))
+    what = "no rows up to 2024-01-01T09:00:00+00:00 (ask for a later --as-of)"
+    assert str(caught.value) == f"{trips.table}: {what}"
+
+
+def test_a_dataset_before_any_ingestion_is_an_input_error(trips: Any) -> None:
+    with pytest.raises(InputError, match="no table: nothing was ingested yet"):
+        tables.dataset(trips.spec, trips.table, None)
+    assert not tables.exists(trips.table)
+    assert tables.watermark(trips.spec, trips.table) is None
+
+
+def test_an_older_reference_still_reads_the_older_rows(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    old = tables.dataset(trips.spec, trips.table, None)
+    trips.csv(FIRST.replace("true", "false") + "2024-01-01 12:00:00,c,south,5,1,,true\n")
+    trips.ingest()
+    assert pd.concat(tables.scan(old, trips.spec))["late"].tolist()[0] == 1.0
+    assert sum(len(frame) for frame in tables.scan(old, trips.spec)) == old.rows == 3
+
+
+def test_scan_sorts_by_event_time_then_identity_whatever_the_order_of_the_source(
+    trips: Any,
+) -> None:
+    lines = [f"2024-01-0{d},{car},north,{d},1,,true\n" for d in (3, 1, 2) for car in "cab"]
+    trips.csv(HEAD + "".join(lines))
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, None)
+    frames = list(tables.scan(ref, trips.spec, ["car", "km"], batch_rows=2))
+    assert max(len(frame) for frame in frames) <= 2
+    rows = pd.concat(frames)
+    assert list(rows.columns) == ["car", "km"]
+    assert rows["car"].tolist() == list("abc" * 3)
+    assert rows["km"].tolist() == [1.0] * 3 + [2.0] * 3 + [3.0] * 3
+
+
+def test_scan_gives_canonical_dtypes(trips: Any) -> None:
+    project = trips.changed("{type: integer, min: 0}", "{type: integer, nullable: false}")
+    project.csv(FIRST)
+    project.ingest()
+    assert {name: str(dtype) for name, dtype in project.rows().dtypes.items()} == {
+        "at": "datetime64[us, UTC]", "car": "str", "zone": "str", "km": "float64",
+        "stops": "int64", "note": "str", "late": "float64",
+    }  # fmt: skip
+
+
+def test_a_value_that_may_no_longer_be_missing_is_told_with_its_count(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    stricter = trips.changed("note: {type: string}", "note: {type: string, nullable: false}")
+    with pytest.raises(InputError, match="column 'note': 1 of 3 values are missing"):
+        stricter.rows()
+
+
+def test_a_snapshot_keeps_the_order_of_its_source_and_its_repeats(leaves: Any) -> None:
+    leaves.csv("length,kind,width\n3,b,1\n1,a,2\n3,b,1\n2,,\n")
+    assert leaves.ingest() == 0
+    assert leaves.rows()["length"].tolist() == [3.0, 1.0, 3.0, 2.0]
+    ref = tables.dataset(leaves.spec, leaves.table, datetime(2024, 1, 1))
+    assert (ref.start, ref.end, ref.as_of, ref.rows) == (None, None, None, 4)
+
+
+def test_a_snapshot_is_replaced_only_when_something_differs(leaves: Any) -> None:
+    leaves.csv("length,kind,width\n3,b,1\n1,a,2\n")
+    assert [leaves.ingest(), leaves.ingest()] == [0, 0]
+    leaves.csv("length,kind,width\n1,a,2\n3,b,1\n")
+    assert [leaves.ingest(), leaves.ingest()] == [1, 1]
+    leaves.csv("length,kind,width\n1,a,2\n")
+    assert [leaves.ingest(), leaves.ingest()] == [2, 2]
+    assert leaves.rows()["length"].tolist() == [1.0]
+
+
+def test_a_snapshot_with_an_entity_is_ordered_by_it_and_each_is_there_once(leaves: Any) -> None:
+    project = leaves.changed("uri: leaves.csv}", "uri: leaves.csv, entity: [kind]}")
+    project.csv("length,kind,width\n3,b,1\n1,a,2\n9,b,7\n")
+    project.ingest()
+    assert project.rows()["length"].tolist() == [1.0, 9.0]
+    project.csv("length,kind,width\n9,b,7\n1,a,2\n")
+    assert project.ingest() == 0
+
+
+def test_a_snapshot_takes_a_changed_column_type(leaves: Any) -> None:
+    leaves.csv("length,kind,width\n3,5,1\n1,6,2\n")
+    leaves.ingest()
+    project = leaves.changed("kind: {type: category}", "kind: {type: integer}")
+    assert project.ingest() == 1
+    assert project.rows()["kind"].tolist() == [5.0, 6.0]
+
+
+def test_a_corrupt_log_says_what_to_do(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, None)
+    log = Path(trips.table) / "_delta_log" / "00000000000000000000.json"
+    log.write_text("{not json")
+    for action in (
+        lambda: tables.dataset(trips.spec, trips.table, None),
+        lambda: tables.watermark(trips.spec, trips.table),
+        lambda: tables.exists(trips.table),
+        lambda: list(tables.scan(ref, trips.spec)),
+    ):
+        with pytest.raises(IntegrityError) as caught:
+            action()
+        assert str(caught.value).startswith(
+            f"{trips.table}/_delta_log: the Delta log can't be read: "
+        )
+        assert str(caught.value).endswith(
+            "(restore the table from a backup, or remove its folder and train anew from the source)"
+        )
+    assert not tables.intact(ref)
+
+
+def test_a_log_without_its_first_entry_is_corrupt_not_absent(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    trips.csv(FIRST + "2024-01-04 10:00:00,d,north,1,1,,\n")
+    trips.ingest()
+    (Path(trips.table) / "_delta_log" / "00000000000000000000.json").unlink()
+    with pytest.raises(IntegrityError, match="the Delta log can't be read"):
+        tables.exists(trips.table)
+
+
+def test_files_left_by_a_writer_killed_before_its_first_commit_are_no_table(trips: Any) -> None:
+    trips.csv(FIRST)
+    (Path(trips.table) / "_delta_log").mkdir(parents=True)
+    (Path(trips.table) / "part-00000-dead.zstd.parquet").write_bytes(b"half a fi")
+    assert not tables.exists(trips.table)
+    assert trips.ingest() == 0
+    assert len(trips.rows()) == 3
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_dataset_whose_file_is_damaged_is_not_intact(trips: Any, damage: str) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, None)
+    assert tables.intact(ref)
+    (file,) = Path(trips.table).glob("*.parquet")
+    file.unlink() if damage == "removed" else file.write_bytes(file.read_bytes()[:-9])
+    assert not tables.intact(ref)
+    with pytest.raises(IntegrityError, match="version 0 of the table is gone"):
+        list(tables.scan(ref, trips.spec))
+
+
+def test_a_dataset_of_a_version_that_is_not_there_is_not_intact(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, None)
+    assert not tables.intact(ref.model_copy(update={"version": 7}))
+    assert not tables.intact(ref.model_copy(update={"uri": ref.uri + "-gone"}))
+
+
+def test_nothing_temporary_stays_beside_the_table(trips: Any) -> None:
+    trips.csv(FIRST + "x,y\n")
+    trips.ingest()
+    trips.rows()
+    quarantine.put_back(trips.spec, trips.quarantine, trips.table)
+    left = [p.name for p in trips.root.rglob("*") if p.name.startswith((".writing", "duckdb"))]
+    assert left == []
+
+
+def test_the_profile_of_a_dataset_counts_its_window_only(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, moment(2))
+    profile = tables.profile(ref, trips.spec)
+    assert profile["rows"] == 2
+    assert profile["columns"]["km"]["max"] == 20.5
+    assert profile["columns"]["zone"]["levels"] == {"north": 1, "south": 1}
