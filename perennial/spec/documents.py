@@ -104,10 +104,15 @@ def document_text(document: dict[str, Any]) -> str:
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def scalar_text(value: object) -> str:
-    """One value as it stands in a YAML line of its own: quoted only where it must be."""
+def inline_text(value: object) -> str:
+    """A value as YAML in one line, quoted only where it must be: ``[a, b]``, ``{a: 1}``."""
     text = yaml.dump(
-        value, Dumper=_Dumper, allow_unicode=True, width=10**6, default_flow_style=True
+        value,
+        Dumper=_Dumper,
+        allow_unicode=True,
+        width=10**6,
+        sort_keys=False,
+        default_flow_style=True,
     )
     return text.removesuffix("\n").removesuffix("...").rstrip("\n")
 

@@ -1,14 +1,19 @@
-"""The JSON Schema of model.yaml, for editors: made from the sections and their docstrings."""
+"""What is written of a model.yaml: its JSON Schema for editors, and the files of a new model."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from perennial.contracts.errors import InputError, Problem
 from perennial.spec.parameters import CHOICES, DOMAINS, SETTABLE, TUNABLE
 from perennial.spec.schema import FORMAT, ModelSpec
 from perennial.spec.values import format_duration
@@ -84,3 +89,60 @@ def _setting(name: str) -> dict[str, Any]:
     if math.isfinite(domain.high):
         schema["maximum"] = domain.high
     return schema
+
+
+@dataclass(frozen=True, slots=True)
+class NewModel:
+    """The files of a model that is not written yet."""
+
+    name: str
+    model_text: str
+    features_text: str
+
+
+def write_model(models: Path, new: NewModel) -> list[Path]:
+    """Write a new model's folder below ``models``, with the schema for editors beside it.
+
+    Returns the files written; model.yaml is the last. Raises InputError, and leaves nothing
+    behind, when the model is there already or the disk doesn't take it.
+    """
+    folder = models / new.name.replace("-", "_")
+    files = {
+        models / SCHEMA_FILE: json_schema_text(),
+        folder / "features.py": new.features_text,
+        folder / "model.yaml": new.model_text,
+    }
+    there = [path.name for path in list(files)[1:] if path.exists()]
+    if there:
+        what = f"the model {new.name!r} has {' and '.join(there)} already"
+        raise InputError(Problem(str(folder), what, "choose another name, or remove them first"))
+    made = not folder.exists()
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            if path.parent == folder or _text_of(path) != text:
+                _write(path, text)
+                written.append(path)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        what = f"can't be written: {error.strerror or error}"
+        raise InputError(Problem(str(folder), what)) from None
+    return written
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _text_of(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -184,7 +184,8 @@ _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _DEVICE = re.compile(r"^(cpu|cuda(:[0-9]+)?)$")
 
 
-def _check_name(value: str) -> str:
+def check_name(value: str) -> str:
+    """A model's name itself. Raises ValueError with the rule when it is none."""
     if not _NAME.fullmatch(value):
         raise ValueError(
             f"{shown(value)} is not a name; use lowercase letters, digits and dashes, at most 63, "
@@ -215,7 +216,7 @@ def _class(value: object) -> object:
 
 
 Name = Annotated[
-    str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": _NAME.pattern})
+    str, AfterValidator(check_name), Field(json_schema_extra={"pattern": _NAME.pattern})
 ]
 Device = Annotated[
     str, AfterValidator(_check_device), Field(json_schema_extra={"pattern": _DEVICE.pattern})

@@ -15,7 +15,7 @@ from perennial.contracts.errors import InputError
 from perennial.contracts.metrics import METRICS, metrics_for
 from perennial.spec import parse_spec, spec_text
 from perennial.spec.cron import check_cron
-from perennial.spec.documents import document_text, read_document, scalar_text
+from perennial.spec.documents import document_text, read_document, inline_text
 from perennial.spec.parameters import DOMAINS, TUNABLE
 from perennial.spec.publish import json_schema
 from perennial.spec.values import format_duration
@@ -230,7 +230,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused_with_problems(
 def test_yaml_reads_back_what_it_wrote(document: dict[str, Any]) -> None:
     assert read_document(document_text({"a": document}), "F") == {"a": document}
     for value in document.values():
-        assert read_document(f"a: {scalar_text(value)}", "F") == {"a": value}
+        assert read_document(f"a: {inline_text(value)}", "F") == {"a": value}
 
 
 @SETTINGS

@@ -10,7 +10,7 @@ import pytest
 
 from perennial.contracts.errors import InputError
 from perennial.spec import load_spec, parse_spec, spec_text
-from perennial.spec.documents import document_text, read_document, scalar_text
+from perennial.spec.documents import document_text, inline_text, read_document
 
 MINIMAL = """\
 name: m
@@ -235,7 +235,7 @@ def test_a_spec_is_written_as_it_was_given_without_defaults(spec: Any) -> None:
     ["on", "1e-3", "010", "", "~", "a: b", "2d", "0 6 * * 1", "* * * * *", 1, 0.5, True, None],
 )
 def test_a_single_value_is_written_so_that_it_reads_back_the_same(value: object) -> None:
-    text = scalar_text(value)
+    text = inline_text(value)
     assert "\n" not in text
     assert read_document(f"a: {text}", "F") == {"a": value}
 

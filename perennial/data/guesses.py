@@ -1,0 +1,192 @@
+"""What a column of a file seems to be: its type, whether it can be a feature, and bounds for it."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perennial.contracts.features import ColumnType
+from perennial.data.parsing import parse
+from perennial.spec.values import shown
+
+MAX_LEVELS = 250
+"""A text column with more distinct values, or with fewer than five rows for each, is a string."""
+
+_ROWS_A_LEVEL = 5
+_EXACT = 2**53
+_IDENTIFIER = re.compile(r"(?:^|[_\W])(?:id|key|uuid|guid)$|[a-z](?:Id|ID)$|^ID$", re.IGNORECASE)
+_CAMEL_IDENTIFIER = re.compile(r"[a-z](?:Id|ID)$")
+_LEADING_ZERO = r"^\s*[+-]?0[0-9]"
+_DECIMAL_COMMA = r"^\s*[+-]?[0-9]+,[0-9]+\s*$"
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One column. ``values`` are parsed to the type (None when the column is left out, which
+    ``note`` explains); ``distinct`` and ``missing`` count in the sample."""
+
+    name: str
+    type: ColumnType
+    values: Any
+    distinct: int
+    missing: int
+    feature: bool
+    note: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows that have a value."""
+        return len(self.values) - self.missing
+
+    def range_seen(self) -> tuple[float, float]:
+        """Least and greatest of a numeric column's values."""
+        ends = pc.min_max(self.values)
+        return ends["min"].as_py(), ends["max"].as_py()
+
+    def shares(self) -> dict[Any, float]:
+        """The share of each value among the rows that have one, in the order of the values."""
+        counts = self.values.drop_null().value_counts().to_pylist()
+        return {c["values"]: c["counts"] / self.rows for c in sorted(counts, key=_by_value)}
+
+
+def guess(name: str, values: Any) -> Guess:
+    """What a column seems to be; ``values`` is an Arrow array, text for a CSV.
+
+    The narrowest type that every value parses as: boolean (true and false only), integer, float,
+    datetime, else a category or a string. Whole numbers with leading zeros, or too great for a
+    float, are text. Not a feature: a column with one value, a string, a datetime, and whole numbers
+    that differ in every row or are called an id.
+    """
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    kind = _type(values)
+    if kind is None:
+        return _left_out(name, f"holds {values.type}")
+    parsed = parse(values, kind).values
+    missing = parsed.null_count
+    if missing == len(parsed):
+        return _left_out(name, "every value is missing")
+    distinct = pc.count_distinct(parsed).as_py()
+    if kind == "string" and distinct <= min(MAX_LEVELS, (len(parsed) - missing) // _ROWS_A_LEVEL):
+        kind = "category"
+    feature, note = _use(name, kind, values, parsed, distinct)
+    return Guess(name, kind, parsed, distinct, missing, feature, note)
+
+
+def bounds(low: float, high: float) -> tuple[float, float]:
+    """Bounds far from what was seen, to catch broken values and not rare ones: 0 where nothing is
+    negative, and a power of ten at least ten times the greatest size."""
+    size = max(abs(low), abs(high))
+    power = math.ceil(math.log10(size) + 1) if size else 0
+    limit = 10.0**power if power <= sys.float_info.max_10_exp else sys.float_info.max
+    return (0.0 if low >= 0 else -limit), limit
+
+
+def tells_label(column: Guess, label: np.ndarray, classes: bool) -> bool:
+    """Whether a feature alone leaves less than a twentieth of the doubt about the label: of the
+    errors of always naming the commonest class, or of a number's variance.
+
+    ``label`` holds a number or a class's code a row, NaN where missing. A number is cut into 64
+    parts of about as many rows. Parts of fewer than 20 rows on average say nothing: False.
+    """
+    known = ~np.isnan(label)
+    if column.type == "category":
+        part = pc.fill_null(column.values.dictionary_encode().indices, -1).to_numpy()
+    else:
+        numbers = column.values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        cuts = np.unique(np.nanquantile(numbers, np.linspace(0, 1, 65)[1:-1]))
+        part = np.where(np.isnan(numbers), -1, np.searchsorted(cuts, numbers))
+    part = np.unique(part[known], return_inverse=True)[1]
+    target = label[known]
+    parts = int(part.max()) + 1
+    if len(target) < 20 * parts:
+        return False
+    if not classes:
+        means = np.bincount(part, target) / np.bincount(part)
+        return bool(np.var(target - means[part]) < 0.05 * np.var(target))
+    codes = target.astype(np.int64)
+    width = int(codes.max()) + 1
+    counts = np.bincount(part * width + codes, minlength=parts * width).reshape(parts, width)
+    errors = len(target) - counts.max(axis=1).sum()
+    return bool(errors < 0.05 * (len(target) - np.bincount(codes).max()))
+
+
+def is_identifier(name: str) -> bool:
+    """Whether a column is called an id or a key."""
+    return bool(_IDENTIFIER.search(name)) or bool(_CAMEL_IDENTIFIER.search(name))
+
+
+def _left_out(name: str, note: str) -> Guess:
+    return Guess(name, "string", None, 0, 0, feature=False, note=note)
+
+
+def _type(values: Any) -> ColumnType | None:
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_null(kind):
+        return "string"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return _type_of_text(pc.unique(values.cast(pa.string())))
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind):
+        return "integer" if _exact(values) else "string"
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "float"
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "datetime"
+    return None
+
+
+def _type_of_text(distinct: Any) -> ColumnType:
+    if distinct.null_count == len(distinct):
+        return "string"
+    if len(distinct) <= 12 and parse(distinct, "boolean").faulty is None:
+        words = {text.strip().lower() for text in distinct.drop_null().to_pylist()}
+        if "true" in words or "false" in words:
+            return "boolean"
+    if pc.any(pc.match_substring_regex(distinct, _LEADING_ZERO)).as_py():
+        return "string"
+    whole = parse(distinct, "integer")
+    if whole.faulty is None:
+        return "integer" if _exact(whole.values) else "string"
+    for kind in ("float", "datetime"):
+        if parse(distinct, kind).faulty is None:
+            return kind
+    return "string"
+
+
+def _exact(whole: Any) -> bool:
+    """A float holds each of the whole numbers exactly."""
+    ends = pc.min_max(whole)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    return low is None or (low > -_EXACT and high < _EXACT)
+
+
+def _use(name: str, kind: ColumnType, values: Any, parsed: Any, distinct: int) -> tuple[bool, str]:
+    rows = len(parsed) - parsed.null_count
+    if distinct == 1:
+        return False, f"one value only: {shown(parsed.drop_null()[0].as_py())}"
+    if kind == "integer" and distinct == rows and rows == len(parsed):
+        return False, "another number in every row: an identifier"
+    if kind == "integer" and distinct > MAX_LEVELS and is_identifier(name):
+        return False, "an identifier, by its name"
+    if kind == "string":
+        every = "another text in every row" if distinct == rows else f"{distinct:,} different texts"
+        if pa.types.is_string(values.type):
+            comma = pc.match_substring_regex(pc.unique(values).drop_null(), _DECIMAL_COMMA)
+            if pc.all(comma, min_count=0).as_py():
+                return False, "numbers with a decimal comma are text; write 1.5"
+        return False, every
+    return kind != "datetime", ""
+
+
+def _by_value(count: dict[str, Any]) -> Any:
+    return count["values"]

