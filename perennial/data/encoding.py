@@ -140,6 +140,7 @@ def encode(features: Columns, schema: FeatureSchema) -> tuple[np.ndarray, dict[s
             problems.append(Problem("features", what))
     if problems:
         raise InputError(problems)
+    matrix[np.isnan(matrix)] = np.nan  # one bit pattern, whatever sign the processor gave a NaN
     infinite = np.isinf(matrix)
     if infinite.any():
         raise InputError(_infinities(infinite, features, schema))

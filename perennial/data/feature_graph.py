@@ -6,11 +6,14 @@ would import every plotting and data library that is installed (3 s); only panda
 
 from __future__ import annotations
 
+import copy
 import graphlib
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +32,20 @@ from perennial.spec.values import nearest  # noqa: E402
 
 registry.load_extension("pandas")  # @extract_columns on a DataFrame
 logging.getLogger("hamilton.driver").setLevel(logging.CRITICAL)  # errors are ours to report
+
+
+_watching = ContextVar("watching", default=False)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """While this is entered, a function that changes its input in place fails. Others that read the
+    same input would see the change or not, depending on who runs first."""
+    token = _watching.set(True)
+    try:
+        yield
+    finally:
+        _watching.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +102,7 @@ def build_graph(code: FeatureCode, spec: ModelSpec) -> FeatureGraph:
     try:
         built = driver.Builder().with_modules(code.module).with_adapters(guard).build()
     except Exception as error:
-        text = str(error).strip().split("\n")[0].removeprefix("Error: ")
+        text = str(error).strip().split("\n")[0].strip().removeprefix("Error: ")
         raise InputError(Problem(FILE, text)) from None
 
     order = {function.__name__: i for i, function in enumerate(code.functions)}
@@ -167,13 +184,24 @@ class _Guard(NodeExecutionMethod):  # type: ignore[misc]
                 return value
             if index is None and isinstance(value, pd.Series | pd.DataFrame):
                 index = value.index
+        before = copy.deepcopy(node_kwargs) if _watching.get() else {}
         try:
             result = node_callable(**node_kwargs)
         except Exception as error:
             return Failure(self.code.failure(node_name, error))
+        for name, value in before.items():
+            if not _same(value, node_kwargs[name]):
+                what = f"changes its input {name!r} in place"
+                return Failure(Problem(self.code.place(node_name), what, "change a copy of it"))
         if index is None or node_name in self.fitted:
             return result
         return misaligned(result, index, self.code.place(node_name)) or result
+
+
+def _same(before: Any, after: Any) -> bool:
+    if isinstance(before, pd.Series | pd.DataFrame):
+        return before.equals(after)
+    return bool(before == after)
 
 
 def misaligned(result: object, index: pd.Index, place: str) -> Failure | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,18 +34,21 @@ def check_row_local(
 
     ``frame`` are training rows with the program's inputs in canonical dtypes; a few thousand in a
     stretch are enough. Raises InputError naming each feature, a row and both values; a feature made
-    from another one that is named is left out.
+    from another one that is named is left out. Functions that change their input in place are
+    refused too.
     """
+    from perennial.data.feature_graph import watched
+
     rows = len(frame)
     if not rows:
         return
     frame = frame[list(program.inputs)].reset_index(drop=True)
     rng = np.random.default_rng(seed)
-    before = copy.deepcopy(dict(state))
 
+    with watched():
+        whole = program.compute(frame, state)
     alone = _telling_rows(frame, rng, single_rows)
-    singles = pd.concat([_alone(program, frame, i, state) for i in alone])
-    whole = program.compute(frame, state)
+    singles = pd.concat([_alone(program, frame.iloc[[i]], state) for i in alone])
     part = rng.permutation(rows)[: max(1, rows // 2)]
     half = program.compute(frame.iloc[part], state)
 
@@ -68,22 +70,17 @@ def check_row_local(
     causes = [p for name, p in found.items() if not (program.feeds(name) - {name}) & set(found)]
     if causes:
         raise InputError(causes)
-    if dict(state) != before:
-        changed = sorted(name for name in before if state[name] != before[name])
-        what = f"feature code changes the fitted value of {', '.join(changed)} while it runs"
-        raise InputError(Problem("features.py", what, "make a copy before changing it"))
 
 
-def _alone(
-    program: FeatureProgram, frame: pd.DataFrame, row: int, state: Mapping[str, Any]
-) -> pd.DataFrame:
-    """One row's features. A failure that the whole table doesn't have is told as such."""
+def _alone(program: FeatureProgram, row: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:
+    """One row's features. A failure here is one that the whole table didn't have."""
     try:
-        return program.compute(frame.iloc[[row]], state)
+        return program.compute(row, state)
     except InputError as error:
-        program.compute(frame, state)
-        told = [Problem(p.where, f"{p.what}, for row {row} alone", p.fix) for p in error.problems]
-        raise InputError(told) from None
+        alone = f", for row {row.index[0]} alone"
+        raise InputError(
+            [Problem(p.where, p.what + alone, p.fix) for p in error.problems]
+        ) from None
 
 
 def _telling_rows(frame: pd.DataFrame, rng: np.random.Generator, most: int) -> list[int]:
@@ -110,5 +107,6 @@ def _differences(expected: pd.Series, actual: pd.Series) -> np.ndarray:
     return differs
 
 
-def _shown(value: object) -> str:
-    return "a missing value" if pd.isna(value) else f"{value!r}"  # type: ignore[call-overload]
+def _shown(value: Any) -> str:
+    plain = value.item() if isinstance(value, np.generic) else value
+    return "a missing value" if pd.isna(plain) else repr(plain)

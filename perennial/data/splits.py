@@ -122,11 +122,10 @@ def _by_share(draws: np.ndarray, spec: ModelSpec) -> np.ndarray:
     counts = np.bincount(parts, minlength=len(PARTS))
     empty = [part for part in PARTS if counts[_CODES[part]] == 0]
     if empty:
-        units = f"{len(np.unique(draws)):,} groups" if spec.split.kind == "group" else ""
-        held = " in ".join(filter(None, (f"{len(draws):,} labelled rows", units)))
+        groups = f"; groups: {len(np.unique(draws)):,}" if spec.split.kind == "group" else ""
         what = (
-            f"no row for the {' and the '.join(empty)} part: {held} with validation "
-            f"{validation:g} and test {test:g}"
+            f"no row for the {' and the '.join(empty)} part with validation {validation:g} and "
+            f"test {test:g}; labelled rows: {len(draws):,}{groups}"
         )
         raise InputError(Problem(_WHERE, what, "raise the shares or bring more data"))
     return parts
