@@ -44,7 +44,6 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
-_HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]{1,16}", re.ASCII)
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d([ T]\d\d(:\d\d(:\d\d([.,]\d+)?)?)? ?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII
 )
@@ -122,14 +121,21 @@ def _cast_text(texts: Any, kind: ColumnType) -> Any | None:
     """The whole column at once; None when some text needs a closer look."""
     try:
         if kind == "datetime":
-            try:
-                return texts.cast(pa.timestamp("us")).cast(TYPES[kind])
-            except pa.ArrowInvalid:
-                return texts.cast(TYPES[kind])
+            return _within_calendar(_cast_times(texts))
         cast = texts.cast(TYPES[kind])
     except pa.ArrowInvalid:
         return None
-    return _finite(cast) if kind == "float" else cast
+    if kind == "float":
+        return _finite(cast)
+    hexadecimal = kind == "integer" and pc.any(pc.match_substring(texts, "x", ignore_case=True))
+    return None if hexadecimal and hexadecimal.as_py() else cast
+
+
+def _cast_times(texts: Any) -> Any:
+    try:
+        return texts.cast(pa.timestamp("us")).cast(TYPES["datetime"])
+    except pa.ArrowInvalid:  # then all must have an offset
+        return texts.cast(TYPES["datetime"])
 
 
 def _float(text: str) -> float | None:
@@ -138,12 +144,9 @@ def _float(text: str) -> float | None:
 
 
 def _integer(text: str) -> int | None:
-    if _WHOLE.fullmatch(text):
-        value = int(text.split(".", maxsplit=1)[0])
-    elif _HEXADECIMAL.fullmatch(text):
-        value = int(text, 16)
-    else:
+    if not _WHOLE.fullmatch(text):
         return None
+    value = int(text.split(".", maxsplit=1)[0])
     return value if value in _INTEGERS else None
 
 
@@ -203,12 +206,12 @@ def _finite(values: Any) -> Any:
 
 
 def _moments(values: Any) -> Any:
-    moments = (
-        values.cast(pa.timestamp("us", values.type.tz), safe=False)
-        if (pa.types.is_timestamp(values.type))
-        else values.cast(pa.timestamp("us"), safe=False)
-    )
-    moments = moments.cast(TYPES["datetime"])
+    zone = values.type.tz if pa.types.is_timestamp(values.type) else None
+    moments = values.cast(pa.timestamp("us", zone), safe=False)
+    return _within_calendar(moments.cast(TYPES["datetime"]))
+
+
+def _within_calendar(moments: Any) -> Any:
     micros = moments.cast(pa.int64())
     known = pc.and_(pc.greater_equal(micros, _FIRST_MOMENT), pc.less(micros, _LAST_MOMENT))
     if pc.all(known, min_count=0).as_py():

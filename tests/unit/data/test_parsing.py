@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from perennial.contracts.features import ColumnType
+from perennial.data.parsing import TYPES, parse
+
+BAD = object()
+
+
+def parsed(values: Any, kind: ColumnType) -> list[Any]:
+    """The parsed values, ``BAD`` where one is faulty."""
+    result = parse(values if isinstance(values, pa.Array) else pa.array(values), kind)
+    assert result.values.type == TYPES[kind]
+    faulty = [False] * len(result.values) if result.faulty is None else result.faulty.tolist()
+    return [BAD if bad else v for v, bad in zip(result.values.to_pylist(), faulty, strict=True)]
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]
+
+
+def test_numbers_in_text() -> None:
+    texts = ["1", " 2.5 ", "-1e3", "+5", ".5", "1.", "1_000", "1,5", "0x10", "abc", "٣"]
+    assert parsed(texts, "float") == [1, 2.5, -1000, 5, 0.5, 1, BAD, BAD, BAD, BAD, BAD]
+
+
+@pytest.mark.parametrize("kind", ["float", "integer", "boolean", "datetime"])
+def test_words_for_missing_are_missing_where_text_is_not_wanted(kind: ColumnType) -> None:
+    texts = ["", "NA", "n/a", "NaN", "null", "None", " na ", None]
+    assert parsed(texts, kind) == [None] * 8
+    assert parsed([*texts, "no such"], kind)[-1] is BAD
+
+
+@pytest.mark.parametrize("kind", ["category", "string"])
+def test_in_a_text_column_only_the_empty_text_is_missing(kind: ColumnType) -> None:
+    assert parsed(["", "NA", " a ", None], kind) == [None, "NA", " a ", None]
+
+
+def test_infinity_is_faulty_and_nan_is_missing() -> None:
+    assert parsed(["inf", "-Infinity", "1e999", "1"], "float") == [BAD, BAD, BAD, 1]
+    assert parsed([math.inf, math.nan, 1.0], "float") == [BAD, None, 1]
+
+
+def test_a_whole_float_is_an_integer_and_no_other() -> None:
+    texts = ["1", "2.0", "3.", "2.5", "1e3", "007", "9223372036854775808", "0x10"]
+    assert parsed(texts, "integer") == [1, 2, 3, BAD, BAD, 7, BAD, BAD]
+    assert parsed(["0x10", "3"], "integer") == [BAD, 3]
+    assert parsed([1.0, 2.5, 1e30, math.nan], "integer") == [1, BAD, BAD, None]
+    assert parsed(pa.array([2**63, 5], pa.uint64()), "integer") == [BAD, 5]
+    assert parsed([2**62 + 1], "integer") == [2**62 + 1]
+    assert parsed([Decimal("1.50"), Decimal("2")], "integer") == [BAD, 2]
+
+
+def test_booleans() -> None:
+    texts = ["true", "FALSE", "1", "0", "1.0", "yes", "2"]
+    assert parsed(texts, "boolean") == [True, False, True, False, True, BAD, BAD]
+    assert parsed([1, 0, 2], "boolean") == [True, False, BAD]
+    assert parsed([1.0, 0.5, math.nan], "boolean") == [True, BAD, None]
+    assert parsed([True, None], "float") == [1.0, None]
+
+
+def test_times_in_text_become_utc() -> None:
+    texts = {
+        "2024-02-29": utc(2024, 2, 29),
+        "2024-02-29 05": utc(2024, 2, 29, 5),
+        "2024-02-29 05:06": utc(2024, 2, 29, 5, 6),
+        "2024-02-29T05:06:07": utc(2024, 2, 29, 5, 6, 7),
+        "2024-02-29T05:06:07.5Z": utc(2024, 2, 29, 5, 6, 7, 500_000),
+        "2024-02-29 05:06:07,25": utc(2024, 2, 29, 5, 6, 7, 250_000),
+        "2024-02-29 05:06:07.123456789": utc(2024, 2, 29, 5, 6, 7, 123_456),
+        "2024-02-29 05:06:07+02:00": utc(2024, 2, 29, 3, 6, 7),
+        "2024-02-29 05:06:07 -0230": utc(2024, 2, 29, 7, 36, 7),
+    }
+    assert parsed(list(texts), "datetime") == list(texts.values())
+    for text, moment in texts.items():
+        assert parsed([text], "datetime") == [moment], text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1709182800", "1709182800000", "20240229", "2024-02-30", "29/02/2024", "2024-2-9", "05:06",
+     "2024-02-29 25:00", "yesterday", "2024-02-29 05:06:07 CET", "0001-01-01T00:00:00+05:00"],
+)  # fmt: skip
+def test_what_is_not_iso_8601_is_no_time(text: str) -> None:
+    assert parsed([text], "datetime") == [BAD]
+    assert parsed(["2024-01-01", text], "datetime") == [utc(2024, 1, 1), BAD]
+
+
+def test_numbers_are_never_times() -> None:
+    assert parsed([1709182800], "datetime") == [BAD]
+
+
+def test_typed_times_become_utc_microseconds() -> None:
+    at = datetime(2024, 2, 29, 5, 6, 7)
+    assert parsed(pa.array([at], pa.timestamp("s")), "datetime") == [at.replace(tzinfo=UTC)]
+    abroad = pa.array([at], pa.timestamp("ms", "America/New_York"))
+    assert parsed(abroad, "datetime") == [utc(2024, 2, 29, 5, 6, 7)]
+    assert parsed(pa.array([1_500], pa.timestamp("ns")), "datetime") == [
+        utc(1970, 1, 1, 0, 0, 0, 1)
+    ]
+    assert parsed([date(2024, 2, 29)], "datetime") == [utc(2024, 2, 29)]
+    assert parsed(pa.array([10**15], pa.timestamp("s")), "datetime") == [BAD]
+
+
+def test_typed_values_as_text() -> None:
+    assert parsed([True, False], "category") == ["true", "false"]
+    assert parsed([1, 2], "category") == ["1", "2"]
+    assert parsed([1.0, 2.5, math.nan], "category") == ["1", "2.5", None]
+    assert parsed([b"a", b"\xff", None], "string") == ["a", BAD, None]
+    assert parsed(pa.array(["a", "b", "a"]).dictionary_encode(), "category") == ["a", "b", "a"]
+    assert parsed(pa.array(["a"], pa.large_string()), "string") == ["a"]
+
+
+@pytest.mark.parametrize("kind", list(TYPES))
+def test_nested_values_are_faulty_and_nothing_is_missing_everywhere(kind: ColumnType) -> None:
+    assert parsed([[1], None], kind) == [BAD, None]
+    assert parsed(pa.nulls(2), kind) == [None, None]
+    assert parsed(pa.array([], pa.string()), kind) == []
