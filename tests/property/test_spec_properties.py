@@ -15,7 +15,7 @@ from perennial.contracts.errors import InputError
 from perennial.contracts.metrics import METRICS, metrics_for
 from perennial.spec import parse_spec, spec_text
 from perennial.spec.cron import check_cron
-from perennial.spec.documents import document_text, read_document, inline_text
+from perennial.spec.documents import document_text, inline_text, read_document
 from perennial.spec.parameters import DOMAINS, TUNABLE
 from perennial.spec.publish import json_schema
 from perennial.spec.values import format_duration
