@@ -207,12 +207,13 @@ def _label(spec: ModelSpec, stats: BatchStats) -> Iterator[Finding]:
         what = f"label {name} has {len(counts)} classes, a binary label two: {shown}"
         yield Finding(check="label", outcome="failed", what=what, fix="use objective: multiclass")
     else:
-        yield _named_classes(spec, list(counts), f"label {name}: {shown}{unknown}")
+        yield _with_positive(spec, column, f"label {name}: {shown}{unknown}")
 
 
-def _named_classes(spec: ModelSpec, names: list[str], what: str) -> Finding:
+def _with_positive(spec: ModelSpec, column: Mapping[str, Any], what: str) -> Finding:
+    values = list(column["levels"]) if "levels" in column else _values(column)
     try:
-        label_classes(pd.Series(names, dtype="str"), spec)
+        label_classes(pd.Series(values), spec)
     except InputError as error:
         problem = error.problems[0]
         return Finding(check="label", outcome="failed", what=problem.what, fix=problem.fix)
@@ -228,13 +229,19 @@ def class_counts(column: Mapping[str, Any]) -> dict[str, int] | None:
     histogram = Histogram.read(column["histogram"])
     if histogram.shift:
         return None
-    values = [histogram.edges(i)[0] for i in range(len(histogram.keys))]
+    values = _values(column)
     if column["type"] == "boolean":
         names = ["true" if value else "false" for value in values]
     else:
         names = [f"{value:.15g}" for value in values]
     pairs = sorted(zip(histogram.counts.tolist(), names, strict=True), key=lambda p: (-p[0], p[1]))
     return {name: count for count, name in pairs}
+
+
+def _values(column: Mapping[str, Any]) -> list[float]:
+    """The distinct values of a number column that has few."""
+    histogram = Histogram.read(column["histogram"])
+    return [histogram.edges(bucket)[0] for bucket in range(len(histogram.keys))]
 
 
 def _empty_columns(

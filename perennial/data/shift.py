@@ -37,9 +37,10 @@ class Shift:
 def shift(reference: Mapping[str, Any], current: Mapping[str, Any]) -> Shift | None:
     """Compare one column of two profiles (``Profile.as_dict()["columns"][…]``).
 
-    Numbers are put in about ten bins of equal share in the reference, texts in one for each of the
-    commonest levels and one for the rest; missing values are a bin of their own. None where there is nothing to compare: an empty side, times, or
-    a column whose type changed.
+    Numbers are put in about ten bins of equal share in the reference and one beyond each of its
+    ends, texts in one for each of the commonest levels and one for the rest; missing values are a
+    bin of their own. None where there is nothing to compare: an empty side, times, or a column
+    whose type changed.
     """
     if reference["type"] != current["type"] or reference["type"] == "datetime":
         return None
@@ -70,10 +71,10 @@ def _binned_numbers(
     coarsest = max(before.shift, after.shift)
     before, after = before.coarser(coarsest), after.coarser(coarsest)
     share = np.cumsum(before.counts) / before.total
-    # A bin ends where the reference's share passes another tenth; values between two keys of the
-    # reference fall to the upper one.
+    # A bin ends where the reference's share passes another tenth; what lies below or above all of
+    # the reference has bins of its own.
     ends = np.unique(np.minimum(np.floor(share * _BINS - 1e-9), _BINS - 1), return_index=True)[1]
-    starts = before.keys[ends[1:]]
+    starts = np.array([before.keys[0], *before.keys[ends[1:]], before.keys[-1] + 1])
     bins = len(starts) + 1
     return (
         np.bincount(np.searchsorted(starts, before.keys, "right"), before.counts, bins),
