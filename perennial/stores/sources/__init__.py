@@ -11,7 +11,7 @@ from pathlib import Path
 from perennial.contracts.refs import SourceRef
 from perennial.spec import ModelSpec
 from perennial.stores.sources import columnar, database, delimited
-from perennial.stores.sources.batches import Batch, Piece, batches
+from perennial.stores.sources.batches import Batch, Piece, join
 from perennial.stores.sources.files import address, locate
 
 __all__ = ["Batch", "inspect", "read"]
@@ -64,7 +64,7 @@ def read(spec: ModelSpec, root: Path, source: SourceRef) -> Iterator[Batch]:
     Rows outside the source's window are left out where that saves reading; others come along.
     Raises InputError for what can't be read at all: see the readers of each kind.
     """
-    return batches(_pieces(spec, root, source))
+    return join(_pieces(spec, root, source))
 
 
 def _pieces(spec: ModelSpec, root: Path, source: SourceRef) -> Iterator[Piece]:

@@ -76,7 +76,7 @@ class Batch:
         return f"{piece.place} row {piece.rows[position - self.starts[at]]}"
 
 
-def batches(pieces: Iterable[Piece]) -> Iterator[Batch]:
+def join(pieces: Iterable[Piece]) -> Iterator[Batch]:
     """Join pieces of one schema to batches of about ``ROWS`` rows, in order."""
     waiting: list[Piece] = []
     rows = size = 0
