@@ -37,7 +37,7 @@ def continuous_training(
     source = inspect_source(definition, as_of, force)
     staged = stage(definition, source)
     audit = validate(definition, staged, route)
-    dataset = publish(definition, source, staged, audit)
+    dataset = publish(definition, source, staged, audit, as_of)
 
     parts = split(definition, dataset)
     features = compute_features(definition, dataset, parts)

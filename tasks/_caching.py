@@ -21,7 +21,8 @@ from prefect.results import ResultStore, get_result_store
 from pydantic_core import to_jsonable_python
 
 import perennial
-from perennial.contracts.refs import DatasetRef, ModelRef
+from perennial.contracts.refs import DatasetRef, ModelRef, ValidationRef
+from perennial.contracts.runs import RouteRef
 from perennial.stores.artefacts import intact
 from tasks._definition import read_definition
 
@@ -70,6 +71,10 @@ class Stage(CachePolicy):
             return [used, value.code_digest if self.feature_code else ""]
         if isinstance(value, DatasetRef):  # a later version that changed nothing in the window
             return value.model_dump(mode="json", exclude={"version"})
+        if isinstance(value, RouteRef):  # who is beaten, not how often the route changed
+            return value.champion.digest if value.champion else None
+        if isinstance(value, ValidationRef):  # that the batch may be published, not what was noted
+            return value.passed
         return to_jsonable_python(value)
 
 

@@ -113,6 +113,11 @@ def measured(stage: str) -> Iterator[Measured]:
     (folder / f"{stage}.json").write_text(record.model_dump_json())
 
 
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _bar() -> Progress:
     columns = (
         SpinnerColumn(),

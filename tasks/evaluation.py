@@ -28,7 +28,7 @@ from perennial.stores.matrices import read_matrix, read_schema
 from perennial.stores.project import Project
 from tasks._caching import Stage
 from tasks._definition import read_definition
-from tasks._running import RETRIES, measured
+from tasks._running import RETRIES, cores, measured
 
 _CACHE = Stage(
     name="evaluate",
@@ -100,7 +100,7 @@ def _evaluate(
         curves=found.curves,
         champion_curves=found.champion_curves,
         importance=importance(booster, schema),
-        unseen_categories=Predictor(opened).predict(rows).unseen,
+        unseen_categories=Predictor(opened, cores()).predict(rows).unseen,
         serving=serving,
         judgement=judgement,
     )
@@ -117,7 +117,7 @@ def _champion_predictions(
     if champion is None:
         return None
     bundle = open_bundle(Path(champion.uri), champion.digest)
-    predictor = Predictor(bundle)
+    predictor = Predictor(bundle, cores())
     try:
         values = predictor.predict(rows).values
     except IntegrityError:

@@ -13,7 +13,7 @@ from perennial.contracts.refs import BundleRef, ModelRef, StudyRef
 from perennial.contracts.runs import Decision, EvaluationRef, RouteRef
 from perennial.contracts.verdicts import EvaluationReport, Outcome
 from perennial.stores.project import Project
-from perennial.stores.registry import Registry, StaleRouteError
+from perennial.stores.registry import Action, Registry, StaleRouteError
 from tasks._running import RETRIES, measured
 from tasks._tracking import tracker_of
 
@@ -45,7 +45,7 @@ def register(
         evidence = report.judgement.model_dump(mode="json")
         cause = f"judged {bundle.digest} against {report.champion_digest or 'nobody'}"
         if evaluation.outcome is not Outcome.PASSED:
-            action = "kept champion" if route.champion else "refused"
+            action: Action = "kept champion" if route.champion else "refused"
             registry.record(
                 model.name, action, version=None, digest=bundle.digest, actor=actor,
                 reason=evaluation.reason, evidence=evidence, cause=cause, now=now,
@@ -71,7 +71,7 @@ def register(
 def _links(study: StudyRef, evaluation: EvaluationRef, reason: str) -> dict[str, str]:
     return {
         "prefect_flow_run": str(flow_run.get_id()),
-        "prefect_flow_run_url": flow_run.get_ui_url() or "",
+        "prefect_flow_run_url": str(flow_run.ui_url or ""),
         "study": study.study,
         "wandb_group": study.tracking_group,
         "report": evaluation.report.html_uri,

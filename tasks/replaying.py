@@ -23,7 +23,7 @@ from perennial.spec import ModelSpec
 from perennial.stores import tables
 from perennial.stores.project import Project
 from tasks._definition import read_definition
-from tasks._running import RETRIES
+from tasks._running import RETRIES, cores
 
 
 @task(cache_policy=NO_CACHE, timeout_seconds=600, **RETRIES)
@@ -90,6 +90,6 @@ def _rows_between(spec: ModelSpec, start: datetime, end: datetime) -> pd.DataFra
 
 def _score(spec: ModelSpec, version: VersionRef, rows: pd.DataFrame, metric: str) -> float:
     bundle = open_bundle(Path(version.uri), version.digest)
-    predicted = Predictor(bundle).predict(rows).values
+    predicted = Predictor(bundle, cores()).predict(rows).values
     label = encode_label(rows[spec.label.column], spec, bundle.schema.classes)
     return scores(spec.objective, label, predicted)[metric]

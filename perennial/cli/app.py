@@ -36,7 +36,7 @@ def _options(
         Path | None,
         typer.Option(help="Folder with models/ and .perennial/; by default the working directory."),
     ] = None,
-    verbose: Annotated[bool, typer.Option(help="Show the flow's own log.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the flow's own log.")] = False,
     version: Annotated[  # noqa: ARG001 (acted on by its callback)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,

@@ -17,7 +17,9 @@ from perennial.stores.project import Project
 _QUICK = "Four trainings instead of ten."
 
 
-def demo(context: typer.Context, quick: Annotated[bool, typer.Option(help=_QUICK)] = False) -> None:
+def demo(
+    context: typer.Context, quick: Annotated[bool, typer.Option("--quick", help=_QUICK)] = False
+) -> None:
     """Replay a year of real flights: train, retrain, and refuse what is no better."""
     from perennial.cli.demo import run_demo
 
@@ -36,7 +38,7 @@ def init(
     from perennial.spec.publish import write_model
 
     project = context_of(context).project
-    inferred = infer(data, name, label, time)
+    inferred = infer(data, name, label, time, project.root)
     for path in write_model(project.models, inferred):
         typer.echo(f"wrote {path}")
     _write_prefect_yaml(project)
@@ -46,7 +48,7 @@ def init(
 def check(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
-    write: Annotated[bool, typer.Option(help="Write prefect.yaml anew if it differs.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write prefect.yaml anew.")] = False,
 ) -> None:
     """Check model.yaml, features.py, the source's columns and prefect.yaml, without training."""
     from perennial.cli.checking import check_model
@@ -70,7 +72,7 @@ def train(
         str | None, typer.Option(help="Train with what was known then: 2013-07-01, UTC.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "by hand",
-    force: Annotated[bool, typer.Option(help="Run every stage again, cached or not.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, cached or not.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a candidate and let it take over if the gates say so. Exit code 1: they said no."""
@@ -114,7 +116,7 @@ def quarantine(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model.")],
     put_back: Annotated[
-        bool, typer.Option(help="Check the rows by today's rules; those that pass go back.")
+        bool, typer.Option("--put-back", help="Check by today's rules; what passes goes back.")
     ] = False,
     limit: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -24,6 +24,7 @@ class Context:
         return {
             "PREFECT_LOCAL_STORAGE_PATH": str(self.project.home / "results"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
             "PREFECT_LOGGING_LEVEL": "INFO" if self.verbose else "CRITICAL",
             "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
             "PERENNIAL_PROGRESS": "1" if sys.stderr.isatty() and not self.verbose else "",

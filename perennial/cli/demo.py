@@ -36,7 +36,8 @@ def run_demo(context: Context, quick: bool) -> None:
     started = time.monotonic()
     project = _prepare(context.project.home / "demo")
     months = [datetime(2013, month, 1, tzinfo=UTC) for month in range(3, 13)]
-    moments = [months[0], months[4], months[7], months[8]] if quick else months
+    months.append(datetime(2014, 1, 1, tzinfo=UTC))
+    moments = [months[0], months[4], months[7], months[-1]] if quick else months
     demo = Context(project=project, verbose=context.verbose)
     console = Console()
     with _prefect_server(project.home / "prefect", demo) as url:
@@ -49,9 +50,11 @@ def run_demo(context: Context, quick: bool) -> None:
         )
         summary = ReplaySummary.model_validate(result)
         console.print(_periods_table(summary))
+        _print_reasons(console, summary)
         console.print("[bold]2.[/] Somebody trains on the last three months only")
         hasty = _hasty(demo, project, moments[-1])
-        console.print(f"   {hasty.decision.action}: {hasty.decision.reason}")
+        outcome = f"  {hasty.decision.action}: {hasty.decision.reason}"
+        console.print(outcome, soft_wrap=True, highlight=False, markup=False)
     _pointers(console, project, summary, hasty, time.monotonic() - started)
 
 
@@ -62,7 +65,8 @@ def _prepare(root: Path) -> Project:
     shutil.rmtree(root, ignore_errors=True)
     folder = root / "models" / _EXAMPLE.name
     shutil.copytree(_EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
-    subprocess.run([sys.executable, folder / "data.py", folder / "data"], check=True)
+    command = [sys.executable, folder / "data.py", folder / "data"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return Project(root)
 
 
@@ -86,7 +90,7 @@ def _periods_table(summary: ReplaySummary) -> Table:
     table = Table(title=f"{summary.model}, {summary.periods[0].metric} on each period's flights")
     for heading, justify in (
         ("period", "left"), ("flights", "right"), ("stale", "right"), ("retrained", "right"),
-        ("gain", "right"), ("serving", "right"), ("decision at its start", "left"),
+        ("gain", "right"), ("serving", "right"), ("decision", "left"),
     ):  # fmt: skip
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for period in summary.periods:
@@ -97,9 +101,15 @@ def _periods_table(summary: ReplaySummary) -> Table:
             f"{period.current:.3f}",
             f"{period.current - period.stale:+.3f}",
             f"v{period.current_version}",
-            f"{period.decision.action}: {period.decision.reason}",
+            period.decision.action,
         )
     return table
+
+
+def _print_reasons(console: Console, summary: ReplaySummary) -> None:
+    for period in summary.periods:
+        decision = f"{period.start:%d %b}  {period.decision.action}: {period.decision.reason}"
+        console.print(f"  {decision}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _pointers(

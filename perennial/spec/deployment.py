@@ -41,9 +41,7 @@ def _deployment(spec: ModelSpec) -> dict[str, Any]:
         "tags": [f"model:{spec.name}"],
         "entrypoint": "flows.continuous_training.continuous_training",
         "parameters": {"model": spec.name},
-        "schedules": [
-            {"cron": schedule, "timezone": "UTC", "parameters": {"reason": "schedule"}}
-        ]
+        "schedules": [{"cron": schedule, "timezone": "UTC", "parameters": {"reason": "schedule"}}]
         if schedule
         else [],
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},

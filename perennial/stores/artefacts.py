@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from perennial.contracts.refs import (
 from perennial.contracts.runs import EvaluationRef
 
 _UNFINISHED = ".writing-"
+_HOST = platform.node()
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{os.getpid()}-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{_HOST}-{os.getpid()}-", dir=parent))
     try:
         yield folder
     except OSError as error:
@@ -50,8 +52,9 @@ def new_folder(parent: Path) -> Iterator[Path]:
 
 def _remove_leftovers(parent: Path) -> None:
     """Remove what killed writers of this machine left behind."""
-    for folder in parent.glob(f"{_UNFINISHED}*"):
-        writer = folder.name.removeprefix(_UNFINISHED).split("-")[0]
+    own = f"{_UNFINISHED}{_HOST}-"  # another host's process ids say nothing here
+    for folder in parent.glob(f"{own}*"):
+        writer = folder.name.removeprefix(own).split("-")[0]
         try:
             os.kill(int(writer), 0)
         except ProcessLookupError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,10 @@ from perennial.contracts.features import FeatureSchema
 from perennial.contracts.refs import PARTS, Part
 from perennial.data.encoding import SchemaBuilder, encode
 from perennial.data.features import FeatureProgram
+from perennial.data.frames import arrow_schema, table_columns
 from perennial.data.labels import encode_label, label_classes
 from perennial.data.leaks import check_row_local
+from perennial.data.profile import Profile
 from perennial.spec import ModelSpec
 
 Scan = Callable[[Sequence[str]], Iterator[pd.DataFrame]]
@@ -73,6 +76,20 @@ def read_schema(folder: Path) -> FeatureSchema:
     return FeatureSchema.model_validate_json((folder / "schema.json").read_text())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that was written beside the matrices."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def reference_profile(folder: Path, spec: ModelSpec) -> dict[str, Any]:
+    """The profile of the sample of training rows, which later batches are compared with."""
+    columns = table_columns(spec)
+    profile = Profile(columns)
+    profile.add(pq.read_table(folder / "reference.parquet").cast(arrow_schema(columns)))
+    return profile.as_dict()
+
+
 def _write_rows(
     spec: ModelSpec,
     program: FeatureProgram,
@@ -94,7 +111,7 @@ def _write_rows(
     filled = dict.fromkeys(PARTS, 0)
     wanted = _sample(np.flatnonzero(parts == 0), spec.split.seed)
     reference: list[pd.DataFrame] = []
-    columns = list(dict.fromkeys((*spec.columns, *spec.identity, spec.label.column)))
+    columns = list(table_columns(spec))
     writer: pq.ParquetWriter | None = None
     for place, frame in _placed(scan, columns):
         used = parts[place] >= 0

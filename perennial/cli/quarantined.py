@@ -1,0 +1,48 @@
+"""``perennial quarantine``: bad rows with their reasons, and the way back."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perennial.stores import quarantine
+from perennial.stores.project import Project
+
+
+def show_rows(project: Project, name: str, limit: int, as_json: bool) -> None:
+    """Print the newest quarantined rows."""
+    project.load_model(name)
+    uri = str(project.folder("quarantine", name))
+    total, rows = quarantine.count(uri), quarantine.rows(uri, limit)
+    if as_json:
+        values = [row.model_dump(mode="json") for row in rows]
+        typer.echo(json.dumps({"count": total, "rows": values}, indent=2))
+        return
+    if not rows:
+        typer.echo(f"{name}: no row is in quarantine")
+        return
+    table = Table(title=f"{name}: {len(rows):,} of {total:,} rows in quarantine")
+    for heading in ("where", "why", "row"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        text = row.row if isinstance(row.row, str) else json.dumps(row.row, ensure_ascii=False)
+        table.add_row(row.place, row.reason, text)
+    Console().print(table)
+
+
+def put_rows_back(project: Project, name: str, as_json: bool) -> None:
+    """Check the rows by today's rules, put back what passes, and say how it went."""
+    _, spec = project.load_model(name)
+    done = quarantine.put_back(
+        spec, str(project.folder("quarantine", name)), str(project.folder("tables", name))
+    )
+    if as_json:
+        typer.echo(done.model_dump_json(indent=2))
+        return
+    typer.echo(
+        f"{name}: {done.checked:,} rows checked, {done.put_back:,} put back, "
+        f"{done.present:,} already in the table, {done.bad:,} still break a rule"
+    )

@@ -1,0 +1,78 @@
+"""Bring a source's new rows into the model's table: look, stage, and, once audited, publish."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from perennial.contracts.errors import PerennialError
+from perennial.contracts.refs import DatasetRef, ModelRef, SourceRef, StagedRef, ValidationRef
+from perennial.stores import sources, staging, tables
+from perennial.stores.ingested import ingested, remember
+from perennial.stores.project import Project
+from tasks._caching import Stage
+from tasks._definition import read_definition
+from tasks._running import RETRIES, measured
+
+_SECTIONS = ("source", "columns", "label", "objective")
+
+
+@task(cache_policy=NO_CACHE, timeout_seconds=300, **RETRIES)
+def inspect_source(model: ModelRef, as_of: datetime | None, full: bool) -> SourceRef:
+    """What the source holds now, and from where on it has to be read.
+
+    A source that was ingested as it is now is the same source: later stages are then cached.
+    """
+    project = Project.current()
+    spec = read_definition(model)
+    table = str(project.folder("tables", model.name))
+    source = sources.inspect(spec, project.root, tables.watermark(spec, table), as_of, full)
+    return ingested(Path(table), source) or source
+
+
+@task(
+    cache_policy=Stage(name="stage", sections=_SECTIONS, libraries=("pyarrow", "duckdb")),
+    result_serializer="json",
+    timeout_seconds=4 * 3600,
+    **RETRIES,
+)
+def stage(model: ModelRef, source: SourceRef) -> StagedRef:
+    """Read, type and check the source's rows into a folder of their own."""
+    project = Project.current()
+    with measured("stage") as counts:
+        staged = staging.stage(
+            read_definition(model), project.root, source, project.folder("staging", model.name)
+        )
+        counts.rows_in, counts.rows_out = staged.rows + staged.bad_rows, staged.rows
+    return staged
+
+
+@task(
+    cache_policy=Stage(name="publish", sections=(*_SECTIONS, "quarantine")),
+    result_serializer="json",
+    timeout_seconds=4 * 3600,
+    **RETRIES,
+)
+def publish(
+    model: ModelRef,
+    source: SourceRef,
+    staged: StagedRef,
+    audit: ValidationRef,
+    as_of: datetime | None,
+) -> DatasetRef:
+    """Upsert good rows into the table and bad ones into quarantine; nothing twice."""
+    if not audit.passed:
+        raise PerennialError(f"the batch was not accepted; see {audit.uri}")
+    project = Project.current()
+    spec = read_definition(model)
+    table = str(project.folder("tables", model.name))
+    with measured("publish") as counts:
+        tables.publish(spec, staged, table, str(project.folder("quarantine", model.name)))
+        remember(Path(table), source)
+        staging.prune(project.folder("staging", model.name), keep=Path(staged.uri))
+        dataset = tables.dataset(spec, table, as_of)
+        counts.rows_in, counts.rows_out = staged.rows, dataset.rows
+    return dataset

@@ -1,0 +1,83 @@
+"""Train the candidate and write its bundle."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from perennial.bundle.write import BundleContent, write_bundle
+from perennial.contracts.refs import BundleRef, DatasetRef, FeaturesRef, ModelRef, StudyRef
+from perennial.learning.training import booster_bytes, train_booster
+from perennial.spec import ModelSpec
+from perennial.stores.matrices import read_json, read_schema, reference_profile
+from perennial.stores.project import Project, feature_source
+from tasks._caching import Stage, code_fingerprint
+from tasks._definition import read_definition
+from tasks._running import RETRIES, cores, measured
+from tasks.tuning import read_matrices
+
+_LIBRARIES = ("xgboost", "numpy", "pandas", "apache-hamilton", "pyarrow")
+_CACHE = Stage(
+    name="train", sections=tuple(ModelSpec.model_fields), feature_code=True, libraries=_LIBRARIES
+)
+
+
+@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=24 * 3600, **RETRIES)
+def train(
+    model: ModelRef, dataset: DatasetRef, features: FeaturesRef, study: StudyRef
+) -> BundleRef:
+    """Fit the booster with what the study found, and write it with all that made it.
+
+    The same inputs give the same digest: no time, run or machine is in a bundle.
+    """
+    spec = read_definition(model)
+    project = Project.current()
+    folder = Path(features.uri)
+    with measured("train") as counts:
+        booster = train_booster(
+            read_matrices(features),
+            spec,
+            study.best_params,
+            study.best_rounds,
+            cores(),
+            "train+validation" if spec.training.refit else "train",
+        )
+        content = BundleContent(
+            spec=spec,
+            schema=read_schema(folder),
+            booster=booster_bytes(booster),
+            features_source=feature_source(Path(model.directory)),
+            state=read_json(folder / "state.json"),
+            reference=(folder / "reference.parquet").read_bytes(),
+            profile=reference_profile(folder, spec),
+            metrics={"validation": {study.metric: study.best_value}},
+            lineage=_lineage(project, dataset, features, study),
+        )
+        bundle = write_bundle(project.folder("bundles", model.name), content)
+        fitted = features.rows["train"]
+        if spec.training.refit:
+            fitted += features.rows["validation"]
+        counts.rows_in = fitted
+    return bundle
+
+
+def _lineage(
+    project: Project, dataset: DatasetRef, features: FeaturesRef, study: StudyRef
+) -> dict[str, Any]:
+    """What the candidate was made from. Places are relative to the project: a bundle made on
+    another machine from the same data is the same bundle."""
+    place = Path(dataset.uri)
+    uri = place.relative_to(project.root) if place.is_relative_to(project.root) else place
+    return {
+        "dataset": {**dataset.model_dump(mode="json"), "uri": str(uri)},
+        "rows": dict(features.rows),
+        "features_digest": features.digest,
+        "study": study.model_dump(mode="json"),
+        "code": code_fingerprint(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "python": ".".join(platform.python_version_tuple()[:2]),
+    }

@@ -1,0 +1,44 @@
+"""Audit a staged batch before anything of it is published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from perennial.bundle.read import open_bundle
+from perennial.contracts.refs import ModelRef, StagedRef, ValidationRef
+from perennial.contracts.runs import RouteRef
+from perennial.reports.validation import render_validation
+from perennial.stores import staging
+from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.project import Project
+from tasks._caching import Stage
+from tasks._definition import read_definition
+from tasks._running import RETRIES, measured
+
+_CACHE = Stage(name="validate", sections=("source", "columns", "label", "objective", "quarantine"))
+
+
+@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=3600, **RETRIES)
+def validate(model: ModelRef, staged: StagedRef, route: RouteRef) -> ValidationRef:
+    """Judge the batch as a whole: too many bad rows, a label nothing can learn, an empty column.
+
+    How far columns moved from the champion's training set is reported, never a failure: that is
+    what retraining is for. Raises InputError with every failed check, after the report is written.
+    """
+    spec = read_definition(model)
+    with measured("validate") as counts:
+        champion = route.champion
+        reference = open_bundle(Path(champion.uri), champion.digest).profile if champion else None
+        report = staging.validate(spec, staged, reference)
+        with new_folder(Project.current().folder("audits", model.name)) as folder:
+            (folder / "audit.json").write_text(report.model_dump_json(indent=1))
+            place, digest = keep_folder(folder)
+        counts.rows_in, counts.rows_out = staged.rows + staged.bad_rows, staged.rows
+    create_markdown_artifact(
+        render_validation(report, report.stats.profile), key=f"{model.name}-validation"
+    )
+    report.raise_failures()
+    return ValidationRef(uri=str(place / "audit.json"), digest=digest, passed=report.passed)
