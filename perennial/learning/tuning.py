@@ -109,7 +109,7 @@ def tune(
         starts = _begin(store, study_name, settings, _starts(spec, warm_start))
         study = _Study(spec, store, starts, progress)
         if study.ended or tracker is None:
-            tracker = StudyTracker.off()
+            tracker = StudyTracker(spec.name, None)
         parallel = max(1, min(workers, spec.tuning.batch))
         threads = max(1, workers // parallel)
         runner = TrialRunner(spec, matrices, cores=workers, threads=threads, deadline=deadline)
