@@ -71,8 +71,9 @@ def judge(
 def _summary(outcome: Outcome, gates: Sequence[Gate], verdicts: Sequence[Verdict]) -> str:
     """One sentence: what decided, in figures, and which other checks did not pass."""
     if outcome is Outcome.PASSED:
-        telling = next((i for i, gate in enumerate(gates) if isinstance(gate, Beats)), 0)
-        return f"passed all {len(verdicts)} checks: {verdicts[telling].reason}"
+        beaten = (v for g, v in zip(gates, verdicts, strict=False) if isinstance(g, Beats))
+        telling = next((v for v in beaten if v.evidence.n), verdicts[0])
+        return f"passed all {len(verdicts)} checks: {telling.reason}"
     decided = next(v for v in verdicts if v.outcome is outcome)
     others = [v for v in verdicts if v.outcome is not Outcome.PASSED and v is not decided]
     more = "".join(f"; {v.outcome}: {v.evidence.rule}" for v in others)
@@ -185,14 +186,15 @@ def _slices(
     }
     low, loss = max(losses.values(), key=lambda loss: loss[0], default=(-inf, evidence))
     if low > limit:
-        return _failed(loss, f"{rule}: {loss.detail}, above the {figure(limit)} allowed")
+        bound = f"({percent(confidence)} at least {unlike(low, limit)})"
+        over = f"above the {figure(limit)} allowed on {loss.n:,} rows"
+        return _failed(loss, f"{rule}: {_told(loss)} {bound}, {over}")
     if missing := sorted(judged - losses.keys()):
         example = f"such as {missing[0][0]}={shortened(missing[0][1])}"
         reason = f"{len(missing)} of {len(judged)} could not be compared, {example}"
         return _inconclusive(evidence, f"{rule}: {reason}")
-    allowed = f"not clearly above the {figure(limit)} allowed"
-    counted = f"{len(judged)} of {len(present)} slices judged"
-    return _passed(loss, f"{rule}: at worst {loss.detail}, {allowed}; {counted}")
+    none = f"none of {len(judged)} is clearly worse by more than {figure(limit)}"
+    return _passed(loss, f"{rule}: {none}; nearest {_told(loss)} on {loss.n:,} rows")
 
 
 def _loss(
@@ -203,12 +205,22 @@ def _loss(
     reach = normal.inv_cdf(confidence) / normal.inv_cdf(comparison.confidence)
     half = reach * (comparison.high - comparison.low) / 2
     loss = 0.0 - comparison.gain  # not -gain: a loss of nothing reads 0, not -0
-    low, limit = loss - half, evidence.limit or 0.0
-    bound = f"{percent(confidence)} at least {unlike(low, limit)}"
-    told = f"{found.column}={shortened(found.level)} loses {unlike(loss, limit)} ({bound})"
-    detail = f"{told} on {comparison.n:,} rows"
-    bounds = {"value": loss, "low": low, "high": loss + half, "confidence": confidence}
-    return low, evidence.model_copy(update={**bounds, "n": comparison.n, "detail": detail})
+    low, high = loss - half, loss + half
+    return low, evidence.model_copy(
+        update={
+            "value": loss,
+            "low": low,
+            "high": high,
+            "confidence": confidence,
+            "n": comparison.n,
+            "detail": f"{found.column}={shortened(found.level)}",
+        }
+    )
+
+
+def _told(loss: Evidence) -> str:
+    value, limit = loss.value or 0.0, loss.limit or 0.0
+    return f"{loss.detail} {'loses' if value >= 0 else 'gains'} {unlike(abs(value), limit)}"
 
 
 def _latency(gate: Latency, serving: ServingCheck | None) -> Verdict:

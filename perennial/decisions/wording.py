@@ -23,7 +23,8 @@ def unlike(value: float, limit: float) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.6g} %"
+    """A confidence in four digits, in six where it would read 100."""
+    return f"{100 * share:.{4 if share < 0.9995 else 6}g} %"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from perennial.learning.metrics import Array
 
 MAX_POINTS = 200
 _BINS = 10
-_BARS = 40
+_MOST_BARS = 40
 
 
 def calibration(objective: Objective, y: Array, p: Array) -> tuple[CalibrationBin, ...]:
@@ -93,7 +93,7 @@ def _residuals(y: Array, p: Array, other: Array | None) -> Curve:
     low, high = np.quantile(both, [0.01, 0.99])
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, _BARS + 1)
+    edges = np.linspace(low, high, int(np.clip(np.sqrt(len(y)), 8, _MOST_BARS)) + 1)
     rows, _ = np.histogram(np.clip(y - p, low, high), bins=edges)
     middles = (edges[1:] + edges[:-1]) / 2
     return _curve("Residuals", "Observed - predicted", "Share of rows", middles, rows / len(y))

@@ -275,8 +275,8 @@ def test_slices_pass_when_none_is_clearly_worse_than_allowed():
     verdict = first(SLICES, slices=GOOD, levels=LEVELS)
     assert verdict.outcome is PASSED
     assert verdict.reason == (
-        "slices of origin on logloss: at worst origin=LGA loses 0.01 (98.3333 % at least 0.003531) "
-        "on 1,000 rows, not clearly above the 0.02 allowed; 3 of 4 slices judged"
+        "slices of origin on logloss: none of 3 is clearly worse by more than 0.02; "
+        "nearest origin=LGA loses 0.01 on 1,000 rows"
     )
 
 
@@ -285,8 +285,8 @@ def test_one_slice_that_is_clearly_worse_fails_the_gate_and_is_named():
     verdict = first(SLICES, slices=bad, levels=LEVELS)
     assert verdict.outcome is FAILED
     assert verdict.reason == (
-        "slices of origin on logloss: origin=LGA loses 0.05 (98.3333 % at least 0.03706) "
-        "on 1,000 rows, above the 0.02 allowed"
+        "slices of origin on logloss: origin=LGA loses 0.05 (98.33 % at least 0.03706), "
+        "above the 0.02 allowed on 1,000 rows"
     )
     assert verdict.evidence.value == pytest.approx(0.05)
     assert verdict.evidence.confidence == pytest.approx(1 - 0.05 / 3)
@@ -342,9 +342,11 @@ def test_small_slices_are_not_judged():
     assert first(SLICES, slices=awful, levels=LEVELS).outcome is PASSED
 
 
-def test_a_slice_that_neither_gains_nor_loses_is_said_to_lose_0():
-    even = [sliced("EWR", 0.0, 0.0)]
-    assert "EWR loses 0 (" in first(SLICES, slices=even, levels={"origin": {"EWR": 500}}).reason
+@pytest.mark.parametrize(("gain", "told"), [(0.0, "loses 0"), (0.03, "gains 0.03")])
+def test_the_nearest_slice_is_said_to_lose_or_to_gain(gain, told):
+    found = [sliced("EWR", gain, 0.01)]
+    reason = first(SLICES, slices=found, levels={"origin": {"EWR": 500}}).reason
+    assert reason.endswith(f"; nearest origin=EWR {told} on 1,000 rows")
 
 
 @pytest.mark.parametrize(
@@ -461,6 +463,12 @@ def test_passing_says_how_the_champion_was_beaten():
         "passed all 4 checks: beats champion on logloss: gain 0.0123 (95 % at least 0.0051) "
         "exceeds 0 on 13,204 rows"
     )
+
+
+def test_a_first_version_passes_by_what_was_measured_of_it():
+    beats = BEATS.model_copy(update={"first_version": "passed"})
+    judgement = judged(FLOOR, beats, estimates=[estimate(0.7)], has_champion=False)
+    assert judgement.reason == ("passed all 4 checks: roc_auc 0.7 is at least 0.65 on 13,204 rows")
 
 
 @pytest.mark.parametrize(
