@@ -1,0 +1,148 @@
+"""Ingestion that is killed, or that meets another: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from perennial.spec import parse_spec
+from perennial.stores import quarantine, tables
+
+MODEL = """
+name: m
+objective: regression
+source: {kind: csv, uri: rows.csv, event_time: at, entity: [id]}
+label: {column: y}
+columns:
+  id: {type: category}
+  x: {type: float, max: 100}
+  y: {type: float}
+"""
+# Says when it is past its imports, so that a kill falls into the work.
+INGEST = """
+import sys
+from pathlib import Path
+import deltalake, duckdb, pandera.pandas
+from perennial.spec import load_spec
+from perennial.stores import sources, staging, tables
+
+root, source, repeats = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+spec = load_spec(root / "model.yaml")
+spec = spec.model_copy(update={"source": spec.source.model_copy(update={"uri": source})})
+table, bad = str(root / "tables" / "m"), str(root / "quarantine" / "m")
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(repeats):
+    look = sources.inspect(spec, root, None, None)
+    staged = staging.stage(spec, root, look, root / "staging")
+    tables.publish(spec, staged, table, bad)
+"""
+SPEC = parse_spec(MODEL)
+
+
+def rows(first: int, count: int, y: float) -> str:
+    lines = []
+    for i in range(first, first + count):
+        x = 1000 if i % 50 == 7 else i % 90
+        lines.append(f"2024-01-01T{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}Z,c{i},{x},{y}\n")
+    return "at,id,x,y\n" + "".join(lines)
+
+
+def start(root: Path, source: str, repeats: int = 1) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", INGEST, str(root), source, str(repeats)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+def end_state(root: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """The table, the quarantined rows, and the temporary folders that are left."""
+    table, bad = str(root / "tables" / "m"), str(root / "quarantine" / "m")
+    frames = tables.scan(tables.dataset(SPEC, table, None), SPEC)
+    kept = sorted(str(row.row) for row in quarantine.rows(bad, limit=10_000))
+    left = [path.name for path in root.rglob(".writing-*")]
+    return pd.concat(frames, ignore_index=True), kept, left
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "model.yaml").write_text(MODEL)
+    return tmp_path
+
+
+def test_killed_at_any_moment_and_run_again_ingestion_comes_to_the_same_end(root: Path) -> None:
+    before, after = rows(0, 3000, 1.0), rows(0, 3000, 1.0).replace(",5,1.0", ",5,2.0")
+    after += rows(3000, 3000, 1.0).partition("\n")[2]
+    (root / "rows.csv").write_text(before)
+    undisturbed = start(root, "rows.csv")
+    began = time.monotonic()
+    go(undisturbed)
+    finish(undisturbed)
+    length = time.monotonic() - began
+    (root / "rows.csv").write_text(after)
+    moments = random.Random(11)
+    killed = 0
+    for _ in range(6):
+        process = start(root, "rows.csv")
+        go(process)
+        try:
+            process.wait(moments.uniform(0.0, 1.1) * length)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            killed += 1
+        process.communicate()
+    assert killed > 0
+    final = start(root, "rows.csv")
+    go(final)
+    finish(final)
+    table, kept, left = end_state(root)
+    assert len(table) == 6000 - 120
+    assert table["id"].is_unique
+    assert (table["y"] == 2.0).sum() == (table["x"] == 5).loc[table.index[:2940]].sum() > 0
+    assert len(kept) == 120
+    assert left == []
+
+
+def test_writers_at_once_neither_lose_nor_double_a_row(root: Path) -> None:
+    """Three batches that overlap, the last two changing rows of the first, several times each."""
+    (root / "a.csv").write_text(rows(0, 2000, 1.0))
+    (root / "b.csv").write_text(rows(1000, 2000, 1.0))
+    (root / "c.csv").write_text(rows(2000, 2000, 1.0))
+    processes = [start(root, f"{name}.csv", repeats=3) for name in "abc"]
+    for process in processes:
+        go(process)
+    for process in processes:
+        finish(process)
+    table, kept, left = end_state(root)
+    assert len(table) == 4000 - 80
+    assert table["id"].is_unique
+    assert len(kept) == len(set(kept)) == 80
+    assert left == []
+    again = start(root, "a.csv")
+    version = tables.dataset(SPEC, str(root / "tables" / "m"), None).version
+    go(again)
+    finish(again)
+    assert tables.dataset(SPEC, str(root / "tables" / "m"), None).version == version
