@@ -23,7 +23,7 @@ _MOST_THREADS = 4  # each needs a share of the memory
 def connect(near: Path) -> Iterator[Any]:
     """A DuckDB connection in UTC that spills into a temporary folder below ``near``.
 
-    Raises PerennialError when the disk is full.
+    Raises PerennialError when there is no space left to spill to, or a file can't be read.
     """
     import duckdb
 
@@ -35,11 +35,9 @@ def connect(near: Path) -> Iterator[Any]:
         connection.execute("SET python_enable_replacements = false")  # no variable is a table
         try:
             yield connection
-        except duckdb.OutOfMemoryException as error:
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             first = str(error).splitlines()[0]
-            raise PerennialError(
-                f"no space left for temporary data below {near}: {first}. Free some and run again"
-            ) from None
+            raise PerennialError(f"work on data below {near} failed: {first}") from None
 
 
 def one(connection: Any, query: str) -> tuple[Any, ...]:

@@ -17,13 +17,20 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from perennial.contracts.errors import InputError, IntegrityError, Problem, UnavailableError
+from perennial.contracts.errors import (
+    InputError,
+    IntegrityError,
+    PerennialError,
+    Problem,
+    UnavailableError,
+)
 from perennial.stores import engine
 
 _WRITER = "perennial"
 _ATTEMPTS = 8
 _ROW_GROUP = 131_072
 _LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
+_DISK_FULL = re.compile(r"os error (27|28|122)\b|No space left", re.IGNORECASE)
 _SQL_TYPES = {
     "double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN", "string": "VARCHAR",
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
@@ -141,7 +148,7 @@ def write(
     ``replace`` in place of all rows.
 
     ``table`` is what the caller read, None for no table yet: the new one remembers ``identity``.
-    Raises ConflictError when somebody else committed since.
+    Raises ConflictError when somebody else committed since, PerennialError when the disk is full.
     """
     from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
@@ -163,9 +170,13 @@ def write(
         )
     except CommitFailedError as error:
         raise ConflictError(str(error)) from None
-    except DeltaError:
+    except (DeltaError, OSError) as error:
         if table is None and open_table(uri) is not None:
             raise ConflictError("the table was made by another writer") from None
+        if _DISK_FULL.search(str(error)):
+            raise PerennialError(
+                f"no space left while writing {uri}; it is as it was. Free some space and run again"
+            ) from None
         raise
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import deltalake
+import numpy as np
 import pandas as pd
 import pytest
 
-from perennial.contracts.errors import InputError, IntegrityError
+from perennial.contracts.errors import InputError, IntegrityError, PerennialError
 from perennial.stores import quarantine, tables
 
 HEAD = "at,car,zone,km,stops,note,late\n"
@@ -356,3 +359,32 @@ def test_the_profile_of_a_dataset_counts_its_window_only(trips: Any) -> None:
     assert profile["rows"] == 2
     assert profile["columns"]["km"]["max"] == 20.5
     assert profile["columns"]["zone"]["levels"] == {"north": 1, "south": 1}
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file can grow beyond 100 kB, which to a writer is as good as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_the_table_stays_as_it_was(
+    trips: Any, request: pytest.FixtureRequest
+) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    random = np.random.default_rng(1).random(20_000)
+    lines = (f"2024-01-04 10:00:00,{i},north,{x * 500},1,{x},\n" for i, x in enumerate(random))
+    trips.csv(FIRST + "".join(lines))
+    staged = trips.stage()
+    request.getfixturevalue("small_disk")
+    with pytest.raises(PerennialError) as caught:
+        trips.publish(staged)
+    assert str(caught.value) == (
+        f"no space left while writing {trips.table}; it is as it was. Free some space and run again"
+    )
+    assert len(trips.rows()) == 3
+    with pytest.raises(PerennialError, match="no space left while writing below"):
+        trips.stage(full=True)
+    assert [p.name for p in (trips.root / "staging").iterdir() if p.name.startswith(".")] == []
