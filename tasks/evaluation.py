@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from perennial.bundle.predictor import Predictor
 from perennial.bundle.probe import check_serving
 from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import IntegrityError, PerennialError
@@ -20,7 +19,6 @@ from perennial.contracts.verdicts import EvaluationReport
 from perennial.data.frames import canonical_frame, table_columns
 from perennial.decisions.gates import judge
 from perennial.learning.evaluation import measure
-from perennial.learning.training import importance, load_booster, predict
 from perennial.reports.evaluation import render_html, render_markdown
 from perennial.spec import ModelSpec
 from perennial.stores.artefacts import keep_folder, new_folder
@@ -63,6 +61,9 @@ def evaluate(
 def _evaluate(
     spec: ModelSpec, bundle: BundleRef, place: Path, champion: VersionRef | None
 ) -> EvaluationReport:
+    from perennial.bundle.predictor import Predictor
+    from perennial.learning.training import importance, load_booster, predict
+
     x, y = read_matrix(place, "test")
     rows_file = place / "test.rows.parquet"
     rows = canonical_frame(pq.read_table(rows_file), table_columns(spec))
@@ -114,6 +115,8 @@ def _champion_predictions(
     Raises IntegrityError for a damaged champion; None when it can't read these rows any more (a
     column it needs is gone): the comparison is then missing, and its gate inconclusive.
     """
+    from perennial.bundle.predictor import Predictor
+
     if champion is None:
         return None
     bundle = open_bundle(Path(champion.uri), champion.digest)

@@ -11,7 +11,6 @@ from prefect import task
 
 from perennial.bundle.write import BundleContent, write_bundle
 from perennial.contracts.refs import BundleRef, DatasetRef, FeaturesRef, ModelRef, StudyRef
-from perennial.learning.training import booster_bytes, train_booster
 from perennial.spec import ModelSpec
 from perennial.stores.matrices import read_json, read_schema, reference_profile
 from perennial.stores.project import Project, feature_source
@@ -21,8 +20,12 @@ from tasks._running import RETRIES, cores, measured
 from tasks.tuning import read_matrices
 
 _LIBRARIES = ("xgboost", "numpy", "pandas", "apache-hamilton", "pyarrow")
+_LATER = {"description", "quarantine", "gates", "drift", "retrain", "rollout"}
 _CACHE = Stage(
-    name="train", sections=tuple(ModelSpec.model_fields), feature_code=True, libraries=_LIBRARIES
+    name="train",
+    sections=tuple(key for key in ModelSpec.model_fields if key not in _LATER),
+    feature_code=True,
+    libraries=_LIBRARIES,
 )
 
 
@@ -34,6 +37,8 @@ def train(
 
     The same inputs give the same digest: no time, run or machine is in a bundle.
     """
+    from perennial.learning.training import booster_bytes, train_booster
+
     spec = read_definition(model)
     project = Project.current()
     folder = Path(features.uri)
@@ -47,7 +52,7 @@ def train(
             "train+validation" if spec.training.refit else "train",
         )
         content = BundleContent(
-            spec=spec,
+            spec=_definition(spec),
             schema=read_schema(folder),
             booster=booster_bytes(booster),
             features_source=feature_source(Path(model.directory)),
@@ -63,6 +68,12 @@ def train(
             fitted += features.rows["validation"]
         counts.rows_in = fitted
     return bundle
+
+
+def _definition(spec: ModelSpec) -> ModelSpec:
+    """The spec without what doesn't make the model: a new schedule or gate is no new bundle."""
+    kept = spec.model_dump(mode="json", exclude_unset=True, exclude=_LATER)
+    return ModelSpec.model_validate(kept)
 
 
 def _lineage(

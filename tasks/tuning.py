@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from perennial.contracts.refs import FeaturesRef, ModelRef, StudyRef
-from perennial.learning.matrices import Matrices
-from perennial.learning.tuning import tune as run_study
 from perennial.reports.study import render_study
 from perennial.spec import ModelSpec
 from perennial.stores.matrices import read_matrix, read_schema
@@ -21,6 +20,9 @@ from tasks._caching import Stage
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
 from tasks._tracking import tracker_of
+
+if TYPE_CHECKING:
+    from perennial.learning.matrices import Matrices
 
 _CACHE = Stage(
     name="tune",
@@ -35,6 +37,8 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
 
     The study is named by what it searches on, so a run that was killed goes on where it was.
     """
+    from perennial.learning.tuning import tune as run_study
+
     spec = read_definition(model)
     project = Project.current()
     name = _study_name(spec, features)
@@ -66,6 +70,8 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
 
 def read_matrices(features: FeaturesRef) -> Matrices:
     """The training and validation parts, mapped from disk."""
+    from perennial.learning.matrices import Matrices
+
     folder = Path(features.uri)
     x_train, y_train = read_matrix(folder, "train")
     x_validation, y_validation = read_matrix(folder, "validation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,16 +124,17 @@ def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetR
     _check_columns(spec, table, table_uri)
     moment = None if as_of is None else as_of.replace(tzinfo=as_of.tzinfo or UTC).astimezone(UTC)
     start = end = known_at = None
+    content = f"sum(hash({engine.names(list(table_columns(spec)))})::HUGEINT)"
     with engine.connect(engine.spill_place(table_uri)) as connection:
         rows = lake.relation(connection, table, table_uri)
         if time is None:
-            (count,) = engine.one(connection, f"SELECT count(*) FROM {rows}")
+            count, content_sum = engine.one(connection, f"SELECT count(*), {content} FROM {rows}")
         else:
             column = engine.name(time)
             bound = "true" if moment is None else f"{column} <= {_moment(moment)}"
-            figures = f"count(*), min({column}), max({column})"
+            figures = f"count(*), {content}, min({column}), max({column})"
             query = f"SELECT {figures} FROM {rows} WHERE {bound}"
-            count, first, last = engine.one(connection, query)
+            count, content_sum, first, last = engine.one(connection, query)
             if count:
                 start, end = first.astimezone(UTC), last.astimezone(UTC) + _MICROSECOND
                 known_at = min(filter(None, (moment, end + spec.label.delay)))
@@ -147,6 +149,7 @@ def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetR
         as_of=known_at,
         rows=count,
         schema_digest=schema_digest(table_columns(spec)),
+        content_digest=hashlib.sha256(f"{count} {content_sum}".encode()).hexdigest()[:16],
     )
 
 

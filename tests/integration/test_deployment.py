@@ -1,0 +1,74 @@
+"""prefect.yaml on a real server and a real process worker, as a team would use it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tests.workplace import Workplace
+
+pytestmark = pytest.mark.xdist_group("server")
+
+
+def _prefect(project: Workplace, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        cwd=project.root,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Workplace) -> None:
+    written = flow_project.cli("check", "demand", "--write")
+    assert written.returncode == 0, written.stderr
+    declared = yaml.safe_load((flow_project.root / "prefect.yaml").read_text())
+    assert declared["deployments"][0]["schedules"][0]["cron"] == "0 6 * * 1"
+
+    _prefect(flow_project, "work-pool", "create", "perennial", "--type", "process", "--overwrite")
+    for _ in range(2):  # declaring the same again changes nothing
+        _prefect(flow_project, "deploy", "--all")
+    inspected = json.loads(
+        _prefect(
+            flow_project, "deployment", "inspect", "continuous-training/demand", "--output", "json"
+        )
+    )
+    assert inspected["parameters"] == {"model": "demand"}
+    assert [s["parameters"] for s in inspected["schedules"]] == [{"reason": "schedule"}]
+
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
+        cwd=flow_project.root,
+        env={**flow_project.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _prefect(
+            flow_project, "deployment", "run", "continuous-training/demand",
+            "--param", "reason=deployment", "--watch", "--watch-timeout", "240",
+        )  # fmt: skip
+    finally:
+        worker.send_signal(signal.SIGINT)
+        try:
+            worker.wait(20)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+    registry = Registry(Project(flow_project.root).registry_url)
+    (version,) = registry.versions("demand")
+    assert version.links["trigger"] == "deployment"
+    assert version.links["prefect_flow_run"]
