@@ -91,8 +91,8 @@ def _residuals(y: Array, p: Array, other: Array | None) -> Curve:
     """Shares of rows in bars between the 1 % and 99 % quantiles; the outer bars hold the tails."""
     both = y - p if other is None else np.concatenate([y - p, y - other])
     low, high = np.quantile(both, [0.01, 0.99])
-    if low == high:
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-4 * max(abs(low), abs(high)):  # nearly equal: six digits can't tell
+        low, high = low - 0.5 * max(1.0, abs(low)), high + 0.5 * max(1.0, abs(high))
     edges = np.linspace(low, high, int(np.clip(np.sqrt(len(y)), 8, _MOST_BARS)) + 1)
     rows, _ = np.histogram(np.clip(y - p, low, high), bins=edges)
     middles = (edges[1:] + edges[:-1]) / 2

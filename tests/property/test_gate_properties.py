@@ -143,7 +143,7 @@ def without(draw: st.DataObject, measured: dict[str, Any]) -> dict[str, Any]:
     return {**measured, **left}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(cases(), st.data())
 def test_removing_evidence_never_turns_a_refusal_into_a_pass(case, data):
     chosen, measured = case
@@ -195,7 +195,7 @@ def better(measured: dict[str, Any], by: float) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(cases(), st.floats(0, 2))
 def test_a_better_value_never_gets_a_worse_verdict(case, by):
     chosen, measured = case
