@@ -1,22 +1,104 @@
-"""``perennial check``: everything that can be wrong before any training."""
+"""What can be wrong before any training, told within seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from perennial.contracts.errors import InputError
+from perennial.spec import ModelSpec
 from perennial.stores.project import Project, feature_source
+
+if TYPE_CHECKING:
+    from perennial.data.checks import Checked
+    from perennial.data.features import FeatureProgram
+
+_TRIED_ROWS = 2_000
+
+
+def look_over(project: Project, name: str, as_of: datetime | None) -> None:
+    """Find what can be told before a flow is started: a wrong model.yaml or features.py, a source
+    that isn't there, is empty or lacks a column, a damaged table. Raises InputError.
+
+    Of a source that was ingested as it is now, nothing is read.
+    """
+    from perennial.stores import sources, tables
+    from perennial.stores.ingested import ingested
+
+    spec, program = _compiled(project, name)
+    table = project.folder("tables", name)
+    source = sources.inspect(spec, project.root, tables.watermark(spec, str(table)), as_of)
+    if ingested(table, source) is not None:
+        return
+    for batch in sources.read(spec, project.root, source):
+        _try_features(spec, program, _checked(spec, batch.table), insist=False)
+        return
 
 
 def check_model(project: Project, name: str) -> Iterator[str]:
-    """A line for each thing that is in order. Raises InputError at the first that is not."""
-    from perennial.data.features import FeatureProgram
+    """A line for each thing that is in order. Raises InputError at the first that is not.
+
+    The first batch of the source is checked row by row, and features.py runs over its good rows.
+    """
     from perennial.stores import sources
 
-    ref, spec = project.load_model(name)
-    yield f"model.yaml: {spec.objective}, {len(spec.columns)} columns, {len(spec.gates)} gates"
-    program = FeatureProgram.load(feature_source(project.model_folder(ref.name)), spec)
-    yield f"features.py: {len(program.features)} features, {len(program.fitted)} fitted values"
+    spec, program = _compiled(project, name)
+    columns, gates = _count(len(spec.columns), "column"), _count(len(spec.gates), "gate")
+    yield f"model.yaml: {spec.objective}, {columns}, {gates}"
+    features = _count(len(program.features), "feature")
+    yield f"features.py: {features}, {_count(len(program.fitted), 'fitted value')}"
     source = sources.inspect(spec, project.root, watermark=None, as_of=None)
-    first = next(iter(sources.read(spec, project.root, source)), None)
-    rows = 0 if first is None else first.num_rows
-    yield f"source: readable, {rows:,} rows in the first batch"
+    batch = next(iter(sources.read(spec, project.root, source)), None)
+    if batch is None:
+        yield "source: no rows yet"
+        return
+    checked = _checked(spec, batch.table)
+    broken = sum(1 for _ in batch.malformed)
+    rows = _count(batch.num_rows + broken, "row")
+    bad = _count(len(checked.bad_rows) + broken, "row")
+    yield f"source: {rows} in the first batch, {bad} for quarantine"
+    for fault in sorted(checked.faults, key=lambda fault: -len(fault.rows))[:5]:
+        example = f"{batch.where(int(fault.rows[0]))} ({fault.told[0].as_py()})"
+        yield f"source: {_count(len(fault.rows), 'row')} such as {example}"
+    tried = _try_features(spec, program, checked, insist=True)
+    yield f"features: computed for {_count(tried, 'row')}, each from its own row alone"
+
+
+def _compiled(project: Project, name: str) -> tuple[ModelSpec, FeatureProgram]:
+    from perennial.data.features import FeatureProgram
+
+    ref, spec = project.load_model(name)
+    return spec, FeatureProgram.load(feature_source(Path(ref.directory)), spec)
+
+
+def _checked(spec: ModelSpec, rows: object) -> Checked:
+    from perennial.data.checks import RowChecks
+
+    return RowChecks(spec).check(rows)
+
+
+def _try_features(
+    spec: ModelSpec, program: FeatureProgram, checked: Checked, *, insist: bool
+) -> int:
+    """Run features.py over good rows; returns how many. Raises InputError as training would.
+
+    Training fits on rows of its own, so what can't be fitted here is an error only to ``insist``.
+    """
+    from perennial.data.frames import canonical_frame, table_columns
+    from perennial.data.leaks import check_row_local
+
+    frame = canonical_frame(checked.good, table_columns(spec))
+    try:
+        state = program.fit(frame) if len(frame) else {}
+    except InputError:
+        if insist:
+            raise
+        return 0
+    check_row_local(program, frame.head(_TRIED_ROWS), state)
+    return min(len(frame), _TRIED_ROWS)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -76,13 +76,18 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a candidate and let it take over if the gates say so. Exit code 1: they said no."""
+    from perennial.cli.checking import look_over
     from perennial.cli.outcome import print_run
 
-    moment = _moment(as_of).isoformat() if as_of else None
+    moment = _moment(as_of) if as_of else None
     found = context_of(context)
-    found.project.load_model(name)  # a wrong model.yaml is told before Prefect is started
+    look_over(found.project, name, moment)  # most mistakes are told before Prefect is started
     result = found.run_flow(
-        "continuous_training", model=name, as_of=moment, reason=reason, force=force
+        "continuous_training",
+        model=name,
+        as_of=moment.isoformat() if moment else None,
+        reason=reason,
+        force=force,
     )
     summary = RunSummary.model_validate(result)
     if as_json:

@@ -25,7 +25,9 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head} ({self.fix})" if self.fix else head
+        if not self.fix:
+            return head
+        return f"{head}\n  ({self.fix})" if "\n" in head else f"{head} ({self.fix})"
 
 
 class PerennialError(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -129,7 +129,7 @@ def _quarantine(spec: ModelSpec, stats: BatchStats, bad_place: str) -> Iterator[
     what = f"{stats.bad_rows:,} of {_rows_of(total)} ({_percent(share)}) break a rule"
     worst = sorted(stats.faults, key=lambda fault: -fault.rows)
     for fault in worst[:_SHOWN]:
-        examples = "; ".join(fault.examples[:3])
+        examples = "; ".join(_grouped(fault.examples[:3]))
         rule = f"column {fault.column}, {fault.rule}" if fault.column else fault.rule
         what += f"\n  {rule}: {_rows_of(fault.rows)}, such as {examples}"
     if len(worst) > _SHOWN:
@@ -138,7 +138,7 @@ def _quarantine(spec: ModelSpec, stats: BatchStats, bad_place: str) -> Iterator[
         yield Finding(check="quarantine.max_share", outcome="passed", what=what)
         return
     head, _, rest = what.partition("\n")
-    fix = f"mend the source or the rules of these columns in model.yaml; the rows: {bad_place}"
+    fix = f"mend the source or the rules of these columns; the rows, as Parquet: {bad_place}"
     yield Finding(
         check="quarantine.max_share",
         outcome="failed",
@@ -146,6 +146,16 @@ def _quarantine(spec: ModelSpec, stats: BatchStats, bad_place: str) -> Iterator[
         + (f"\n{rest}" if rest else ""),
         fix=fix,
     )
+
+
+def _grouped(examples: Sequence[str]) -> Iterator[str]:
+    """``place (what)`` for each, with the places of one ``what`` together."""
+    places: dict[str, list[str]] = {}
+    for example in examples:
+        place, _, what = example.partition(" (")
+        places.setdefault(what, []).append(place)
+    for what, found in places.items():
+        yield f"{', '.join(found)} ({what}"
 
 
 def _rows_of(count: int) -> str:

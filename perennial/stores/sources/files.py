@@ -67,7 +67,9 @@ def locate(source: Source, root: Path) -> Files:
     )
     filled = tuple(file for file in files if file.size)
     if not filled:
-        raise InputError(Problem(where, "empty file" if len(files) == 1 else "only empty files"))
+        if len(files) == 1:
+            raise InputError(Problem(files[0].path, "empty file"))
+        raise InputError(Problem(where, "only empty files"))
     packed = [file for file in filled if file.name.lower().endswith((".zip", ".tar", ".tgz"))]
     if packed:
         fix = "unpack it; .gz, .bz2, .zst and .lz4 are read as they are"

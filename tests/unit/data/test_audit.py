@@ -84,9 +84,18 @@ def test_too_many_bad_rows_fail_with_rule_count_examples_and_place() -> None:
     assert str(caught.value) == (
         "/data/x.csv: 4 of 104 rows (3.85 %) break a rule, above quarantine.max_share (2 %)\n"
         "  column x, min: 3 rows, such as x.csv row 2 (column x: -1 …)\n"
-        "  malformed: 1 row, such as x.csv row 9 (2 values …) "
-        "(mend the source or the rules of these columns in model.yaml; the rows: /staged/bad)"
+        "  malformed: 1 row, such as x.csv row 9 (2 values …)\n"
+        "  (mend the source or the rules of these columns; the rows, as Parquet: /staged/bad)"
     )
+
+
+def test_examples_with_the_same_fault_tell_it_once() -> None:
+    examples = ("x.csv row 2 (column x: 'a' is not a number)",) * 2
+    examples += ("x.csv row 7 (column x: 'b' is not a number)",)
+    faults = (FaultCount(column="x", rule="type", rows=3, examples=examples),)
+    found = report(model(), TWO, bad_rows=3, faults=faults)
+    told = "x.csv row 2, x.csv row 2 (column x: 'a' is not a number); x.csv row 7 (column x: 'b'"
+    assert any(told in finding.what for finding in found.findings)
 
 
 def test_a_share_equal_to_the_limit_passes() -> None:
