@@ -97,10 +97,10 @@ def code_fingerprint() -> str:
 
 
 def fingerprint(package: Path, tasks: Path) -> str:
-    """Digest of the Python files below two folders, by relative path and content."""
+    """Digest of the Python files and page templates below two folders, by path and content."""
     digest = hashlib.sha256()
     for folder in (package, tasks):
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".j2")):
             relative = path.relative_to(folder)
             if folder == package and relative.parts[0] in ("cli.py", "cli", "serving"):
                 continue

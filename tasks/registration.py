@@ -57,6 +57,7 @@ def register(
             metrics={e.metric: e.value for e in report.estimates},
             links=_links(study, evaluation, reason), reason=evaluation.reason, now=now,
         )  # fmt: skip
+        tracker_of(model).link_registration(study, version)
         try:
             registry.promote(
                 model.name, version.version, expected_generation=route.generation, actor=actor,
@@ -64,7 +65,6 @@ def register(
             )  # fmt: skip
         except StaleRouteError:
             return None
-        tracker_of(model).link_registration(study, version)
         return Decision(action="promoted", version=version, reason=evaluation.reason)
 
 

@@ -65,7 +65,7 @@ def _prepare(root: Path) -> Project:
     shutil.rmtree(root, ignore_errors=True)
     folder = root / "models" / _EXAMPLE.name
     shutil.copytree(_EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
-    command = [sys.executable, folder / "data.py", folder / "data"]
+    command = [sys.executable, str(folder / "data.py"), str(folder / "data")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return Project(root)
 

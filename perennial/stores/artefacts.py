@@ -23,6 +23,7 @@ from perennial.contracts.refs import (
     ValidationRef,
 )
 from perennial.contracts.runs import EvaluationRef
+from perennial.contracts.verdicts import Outcome
 
 _UNFINISHED = ".writing-"
 _HOST = platform.node()
@@ -102,8 +103,8 @@ def write_file(path: Path, content: str) -> None:
 def intact(ref: object) -> bool:
     """Whether what a reference points at is still there and unchanged. True for plain values."""
     match ref:
-        case EvaluationRef():
-            return intact(ref.report)
+        case EvaluationRef():  # what could not be measured is to be measured again
+            return ref.outcome is not Outcome.ERROR and intact(ref.report)
         case SplitRef() | FeaturesRef() | ReportRef() | ValidationRef():
             folder = Path(ref.uri)
             folder = folder if folder.suffix == "" else folder.parent

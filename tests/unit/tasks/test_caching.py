@@ -88,7 +88,7 @@ def test_another_library_version_changes_the_key(
 ) -> None:
     stage = Stage(name="tune", libraries=("xgboost",))
     before = _key(stage, project)
-    monkeypatch.setattr("tasks._caching.version", lambda name: "99")
+    monkeypatch.setattr("tasks._caching.version", lambda _: "99")
     assert _key(stage, project) != before
 
 
