@@ -34,7 +34,11 @@ def _options(
     context: typer.Context,
     project: Annotated[
         Path | None,
-        typer.Option(help="Folder with models/ and .perennial/; by default the working directory."),
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder with models/ and .perennial/; by default the working directory.",
+        ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the flow's own log.")] = False,
     version: Annotated[  # noqa: ARG001 (acted on by its callback)

@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 
 from perennial.cli.context import context_of
-from perennial.cli.reading import parse_version
+from perennial.cli.reading import find_version
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.runs import ReproductionSummary, RunSummary
-from perennial.stores.project import Project
 
 _QUICK = "Four trainings instead of ten."
 
@@ -34,6 +33,7 @@ def init(
     time: Annotated[str | None, typer.Option(help="Column with the time of each row.")] = None,
 ) -> None:
     """Write a model.yaml for a data file, ready to train."""
+    from perennial.cli.deploying import write_prefect_yaml
     from perennial.data.infer import infer
     from perennial.spec.publish import write_model
 
@@ -41,7 +41,10 @@ def init(
     inferred = infer(data, name, label, time, project.root)
     for path in write_model(project.models, inferred):
         typer.echo(f"wrote {path}")
-    _write_prefect_yaml(project)
+    try:
+        typer.echo(write_prefect_yaml(project))
+    except InputError as error:  # the new model is there and complete
+        typer.echo(f"not written: {error.message}", err=True)
     typer.echo(f"next: perennial check {name}, perennial train {name}")
 
 
@@ -52,6 +55,7 @@ def check(
 ) -> None:
     """Check model.yaml, features.py, the source's columns and prefect.yaml, without training."""
     from perennial.cli.checking import check_model
+    from perennial.cli.deploying import compare_prefect_yaml, write_prefect_yaml
 
     project = context_of(context).project
     names = [name] if name else project.model_names()
@@ -60,9 +64,7 @@ def check(
     for model in names:
         for line in check_model(project, model):
             typer.echo(f"{model}: {line}")
-    if write:
-        _write_prefect_yaml(project)
-    _insist_on_prefect_yaml(project)
+    typer.echo(write_prefect_yaml(project) if write else compare_prefect_yaml(project))
 
 
 def train(
@@ -104,8 +106,9 @@ def reproduce(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train a registered version again from its recorded lineage and compare, file by file."""
-    name, number = parse_version(version)
-    result = context_of(context).run_flow("reproduction", model=name, version=number)
+    found = context_of(context)
+    ref = find_version(found.project, version).ref
+    result = found.run_flow("reproduction", model=ref.model, version=ref.version)
     summary = ReproductionSummary.model_validate(result)
     if as_json:
         typer.echo(summary.model_dump_json(indent=2))
@@ -143,25 +146,3 @@ def _moment(text: str) -> datetime:
         fix = "write for example 2013-07-01 or 2013-07-01T06:00:00Z"
         raise InputError(Problem("--as-of", f"{text!r} is not a time", fix)) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _expected_prefect_yaml(project: Project) -> str:
-    from perennial.spec.deployment import prefect_yaml
-
-    return prefect_yaml([project.load_model(name)[1] for name in project.model_names()])
-
-
-def _write_prefect_yaml(project: Project) -> None:
-    from perennial.stores.artefacts import write_file
-
-    write_file(project.root / "prefect.yaml", _expected_prefect_yaml(project))
-    typer.echo(f"wrote {project.root / 'prefect.yaml'}")
-
-
-def _insist_on_prefect_yaml(project: Project) -> None:
-    path = project.root / "prefect.yaml"
-    there = path.read_text(encoding="utf-8") if path.is_file() else None
-    if there != _expected_prefect_yaml(project):
-        what = "differs from the models' specs" if there else "no such file"
-        raise InputError(Problem(str(path), what, "perennial check --write writes it"))
-    typer.echo(f"{path.name}: in step with the models")

@@ -39,16 +39,17 @@ class Context:
         server of PREFECT_API_URL, or to one that Prefect starts for the run. Ends this command with
         the flow's exit code, after the flow has said why, when it did not complete.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "flows", name, json.dumps(parameters)],
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise typer.Exit(done.returncode if done.returncode in (1, 2) else 1)
-        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        command = [sys.executable, "-m", "flows", name, json.dumps(parameters)]
+        environment = self.environment()
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as flow:
+            try:
+                printed, _ = flow.communicate()
+            except KeyboardInterrupt:
+                flow.wait()  # it got the Ctrl-C too, and tells the server
+                raise
+        if flow.returncode:
+            raise typer.Exit(flow.returncode if flow.returncode in (1, 2) else 1)
+        result: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
         return result
 
 

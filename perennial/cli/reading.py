@@ -79,10 +79,8 @@ def show(
 ) -> None:
     """One version: its metrics, what it was judged by, and what it was made from."""
     project = context_of(context).project
-    registry = _registry(project)
-    name, number = parse_version(version)
-    found = registry.version(_known(project, registry, name), number)
-    values = _version_values(found, registry.route(name).champion)
+    found = find_version(project, version)
+    values = _version_values(found, _registry(project).route(found.ref.model).champion)
     lineage = Path(found.ref.uri) / "lineage.json"
     values["lineage"] = json.loads(lineage.read_text()) if lineage.is_file() else None
     if as_json:
@@ -91,17 +89,20 @@ def show(
     _print_version(Console(), found, values)
 
 
-def parse_version(text: str) -> tuple[str, int]:
-    """``flight-delay@3`` as name and number. Raises InputError."""
+def find_version(project: Project, text: str) -> Version:
+    """The registered version ``flight-delay@3``. Raises InputError."""
     name, at, number = text.partition("@")
     number = number.removeprefix("v")
     if not (name and at and number.isdecimal() and int(number) > 0):
         raise InputError(f"{text!r} is not NAME@V; write for example flight-delay@3")
-    return name, int(number)
+    registry = _registry(project)
+    return registry.version(_known(project, registry, name), int(number))
 
 
 def _registry(project: Project) -> Registry:
-    project.home.mkdir(parents=True, exist_ok=True)
+    if not project.models.is_dir() and not project.home.is_dir():  # and leave none behind
+        fix = "perennial init makes a model here; --project names another place"
+        raise InputError(Problem(str(project.root), "no models here", fix))
     return Registry(project.registry_url)
 
 

@@ -33,6 +33,11 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
+def is_ours(text: str) -> bool:
+    """Whether ``prefect_yaml`` wrote this text, now or for other models."""
+    return text.startswith(_HEADER.splitlines()[0])
+
+
 def _deployment(spec: ModelSpec) -> dict[str, Any]:
     schedule = spec.retrain.schedule
     return {

@@ -50,22 +50,35 @@ class Project:
         return self.home / kind / model
 
     def model_names(self) -> list[str]:
-        """The names of all models with a readable model.yaml, sorted."""
-        return sorted(load_spec(path).name for path in self.models.glob("*/model.yaml"))
+        """The names of all models, sorted. Raises InputError for a wrong model.yaml, or for two of
+        the same name."""
+        return sorted(self._folders())
 
     def model_folder(self, name: str) -> Path:
         """The folder under ``models/`` whose model.yaml has this name. Raises InputError."""
-        guess = self.models / name.replace("-", "_")
-        for path in (guess / "model.yaml", *sorted(self.models.glob("*/model.yaml"))):
-            if path.is_file() and load_spec(path).name == name:
-                return path.parent
-        known = sorted(path.parent.name for path in self.models.glob("*/model.yaml"))
+        guess = self.models / name.replace("-", "_") / "model.yaml"
+        if guess.is_file() and load_spec(guess).name == name:
+            return guess.parent
+        folders = self._folders()
+        if name in folders:
+            return folders[name]
+        known = sorted(folders)
         fix = (
             f"models here: {', '.join(known)}"
             if known
             else "perennial init makes one; --project names another place"
         )
         raise InputError(Problem(str(self.models), f"no model {name!r}{nearest(name, known)}", fix))
+
+    def _folders(self) -> dict[str, Path]:
+        folders: dict[str, Path] = {}
+        for path in sorted(self.models.glob("*/model.yaml")):
+            name = load_spec(path).name
+            if name in folders:
+                what = f"the name {name!r} is also that of {folders[name] / path.name}"
+                raise InputError(Problem(f"{path}, name", what, "give each model its own name"))
+            folders[name] = path.parent
+        return folders
 
     def load_model(self, name: str) -> tuple[ModelRef, ModelSpec]:
         """A model by its name. Raises InputError when it is unknown or its model.yaml is wrong."""

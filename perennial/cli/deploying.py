@@ -1,0 +1,46 @@
+"""prefect.yaml beside the models: written, compared, and never written over somebody's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perennial.contracts.errors import InputError, Problem
+from perennial.spec.deployment import is_ours, prefect_yaml
+from perennial.stores.artefacts import write_file
+from perennial.stores.project import Project
+
+_HOW = "perennial check --write writes it"
+
+
+def write_prefect_yaml(project: Project) -> str:
+    """Write it for all models, and say so. Raises InputError for one that somebody else wrote."""
+    path, there = _there(project)
+    if there is not None and not is_ours(there):
+        fix = "keep your own deployments in a file of another name; prefect deploy --prefect-file"
+        raise InputError(Problem(str(path), "was not written by Perennial, so it was kept", fix))
+    text = _expected(project)
+    if there != text:
+        write_file(path, text)
+        return f"wrote {path}"
+    return f"{path.name}: in step with the models"
+
+
+def compare_prefect_yaml(project: Project) -> str:
+    """What there is to say of it. Raises InputError when it is Perennial's and out of date."""
+    path, there = _there(project)
+    if there is None:
+        return f"{path.name}: none, needed for deployments only; {_HOW}"
+    if not is_ours(there):
+        return f"{path.name}: not written by Perennial, not compared"
+    if there != _expected(project):
+        raise InputError(Problem(str(path), "differs from what the models say", _HOW))
+    return f"{path.name}: in step with the models"
+
+
+def _there(project: Project) -> tuple[Path, str | None]:
+    path = project.root / "prefect.yaml"
+    return path, path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _expected(project: Project) -> str:
+    return prefect_yaml([project.load_model(name)[1] for name in project.model_names()])
