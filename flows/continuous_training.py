@@ -11,7 +11,7 @@ from tasks.definition import find_champion, read_model
 from tasks.evaluation import evaluate
 from tasks.features import compute_features
 from tasks.ingestion import inspect_source, publish, stage
-from tasks.notification import flow_run_name, summarise
+from tasks.notification import completed, flow_run_name, summarise
 from tasks.registration import register
 from tasks.splitting import split
 from tasks.training import train
@@ -51,4 +51,5 @@ def continuous_training(
             evaluation = evaluate(definition, bundle, features, route)
         decision = register(definition, bundle, study, evaluation, route, reason)
 
-    return summarise(definition, dataset, bundle, study, evaluation, decision, reason)
+    summary = summarise(definition, dataset, bundle, study, evaluation, decision, reason)
+    return completed(summary)

@@ -12,14 +12,19 @@ from perennial.stores.registry import Registry
 from tasks._running import RETRIES
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=60)
+@task(task_run_name="read {name}", cache_policy=NO_CACHE, timeout_seconds=60)
 def read_model(name: str) -> ModelRef:
     """Read model.yaml and features.py once; every later stage insists on what was read here."""
     ref, _ = Project.current().load_model(name)
     return ref
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=60, **RETRIES)
+@task(
+    task_run_name="find champion of {model.name}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=60,
+    **RETRIES,
+)
 def find_champion(model: ModelRef) -> RouteRef:
     """Who serves the model now, with the generation a promotion must name."""
     registry = Registry(Project.current().registry_url)

@@ -20,6 +20,7 @@ from perennial.data.frames import canonical_frame, table_columns
 from perennial.decisions.gates import judge
 from perennial.learning.evaluation import measure
 from perennial.reports.evaluation import render_html, render_markdown
+from perennial.reports.markdown import code, plain
 from perennial.spec import ModelSpec
 from perennial.stores.artefacts import keep_folder, new_folder
 from perennial.stores.matrices import read_matrix, read_schema
@@ -35,7 +36,13 @@ _CACHE = Stage(
 )
 
 
-@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=7200, **RETRIES)
+@task(
+    task_run_name="evaluate {model.name}",
+    cache_policy=_CACHE,
+    result_serializer="json",
+    timeout_seconds=7200,
+    **RETRIES,
+)
 def evaluate(
     model: ModelRef, bundle: BundleRef, features: FeaturesRef, route: RouteRef
 ) -> EvaluationRef:
@@ -49,7 +56,12 @@ def evaluate(
             (folder / "evaluation.json").write_text(report.model_dump_json(indent=1))
             (folder / "evaluation.html").write_text(render_html(report), encoding="utf-8")
             kept, digest = keep_folder(folder)
-    create_markdown_artifact(render_markdown(report), key=f"{model.name}-evaluation")
+    page = f"\nThe page with its plots: {code(str(kept / 'evaluation.html'))}\n"
+    create_markdown_artifact(
+        render_markdown(report) + page,
+        key=f"{model.name}-evaluation",
+        description=plain(report.judgement.reason),
+    )
     written = ReportRef(
         uri=str(kept / "evaluation.json"), html_uri=str(kept / "evaluation.html"), digest=digest
     )

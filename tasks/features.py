@@ -28,7 +28,13 @@ _CACHE = Stage(
 )
 
 
-@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=7200, **RETRIES)
+@task(
+    task_run_name="features of {model.name}",
+    cache_policy=_CACHE,
+    result_serializer="json",
+    timeout_seconds=7200,
+    **RETRIES,
+)
 def compute_features(model: ModelRef, dataset: DatasetRef, parts: SplitRef) -> FeaturesRef:
     """Fit on the training part, compute all parts, and draw the graph of features."""
     spec = read_definition(model)
@@ -39,8 +45,12 @@ def compute_features(model: ModelRef, dataset: DatasetRef, parts: SplitRef) -> F
             schema = write_matrices(spec, program, scan, read_parts(parts), folder)
             place, digest = keep_folder(folder)
         counts.rows_in, counts.rows_out = dataset.rows, sum(parts.rows.values())
-    text = render_features(schema, (place / "graph.dot").read_text(encoding="utf-8"))
-    create_markdown_artifact(text, key=f"{model.name}-features")
+    svg = (place / "graph.svg").read_text(encoding="utf-8")
+    create_markdown_artifact(
+        render_features(schema, program.graph(), svg),
+        key=f"{model.name}-features",
+        description=f"{len(schema.features)} features, drawn; the picture: {place / 'graph.svg'}",
+    )
     return FeaturesRef(
         uri=str(place), digest=digest, rows=parts.rows, features=len(schema.features)
     )

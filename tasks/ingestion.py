@@ -20,7 +20,12 @@ from tasks._running import RETRIES, measured
 _SECTIONS = ("source", "columns", "label", "objective")
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=300, **RETRIES)
+@task(
+    task_run_name="look at source of {model.name}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=300,
+    **RETRIES,
+)
 def inspect_source(model: ModelRef, as_of: datetime | None, full: bool) -> SourceRef:
     """What the source holds now, and from where on it has to be read.
 
@@ -34,6 +39,7 @@ def inspect_source(model: ModelRef, as_of: datetime | None, full: bool) -> Sourc
 
 
 @task(
+    task_run_name="stage {model.name}",
     cache_policy=Stage(name="stage", sections=_SECTIONS, libraries=("pyarrow", "duckdb")),
     result_serializer="json",
     timeout_seconds=4 * 3600,
@@ -51,6 +57,7 @@ def stage(model: ModelRef, source: SourceRef) -> StagedRef:
 
 
 @task(
+    task_run_name="publish {model.name}",
     cache_policy=Stage(name="publish", sections=(*_SECTIONS, "quarantine")),
     result_serializer="json",
     timeout_seconds=4 * 3600,

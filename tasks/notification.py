@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import cast
+from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from perennial.contracts.refs import BundleRef, DatasetRef, ModelRef, StudyRef
 from perennial.contracts.runs import Decision, EvaluationRef, RunSummary
-from perennial.reports.summary import render_summary
+from perennial.reports.markdown import plain
+from perennial.reports.summary import headline, render_summary
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tasks._running import RETRIES, stage_records
@@ -31,7 +36,7 @@ def flow_run_name() -> str:
     return f"{parameters['model']} as of {moment:%Y-%m-%d} ({parameters.get('reason', 'by hand')})"
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=120, **RETRIES)
+@task(task_run_name="summarise {model.name}", cache_policy=NO_CACHE, timeout_seconds=120, **RETRIES)
 def summarise(
     model: ModelRef,
     dataset: DatasetRef,
@@ -57,12 +62,22 @@ def summarise(
         stages=stage_records(str(flow_run.get_id()), STAGES),
     )
     create_markdown_artifact(
-        render_summary(summary), key=f"{model.name}-run", description=decision.reason
+        render_summary(summary),
+        key=f"{model.name}-run",
+        description=plain(f"{headline(summary)}: {decision.reason}"),
     )
-    if summary.report_uri:
-        create_link_artifact(
-            f"file://{summary.report_uri}",
-            link_text="evaluation report",
-            key=f"{model.name}-report",
-        )
     return summary
+
+
+def completed(summary: RunSummary) -> RunSummary:
+    """End the flow in a state whose message says what came of it, and tag the run with the decision
+    (``decision:kept``), so that a refusal shows, and can be filtered for, among all runs.
+
+    The state's name stays Completed: automations that watch for dead runs wait for that event.
+    A flow that returns a state hands its callers the state's data, as if that were returned.
+    """
+    tags = {*flow_run.get_tags(), f"decision:{summary.decision.action}"}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(flow_run.get_id())), tags=sorted(tags))
+    message = f"{headline(summary)}: {summary.decision.reason}"
+    return cast("RunSummary", Completed(message=message, data=summary))

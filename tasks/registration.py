@@ -18,7 +18,7 @@ from tasks._running import RETRIES, measured
 from tasks._tracking import tracker_of
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=300, **RETRIES)
+@task(task_run_name="register {model.name}", cache_policy=NO_CACHE, timeout_seconds=300, **RETRIES)
 def register(
     model: ModelRef,
     bundle: BundleRef,

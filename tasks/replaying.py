@@ -26,7 +26,12 @@ from tasks._definition import read_definition
 from tasks._running import RETRIES, cores
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=600, **RETRIES)
+@task(
+    task_run_name="score {model.name} from {start:%Y-%m-%d}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=600,
+    **RETRIES,
+)
 def score_period(
     model: ModelRef,
     first: RunSummary,
@@ -54,7 +59,7 @@ def score_period(
     )
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=60)
+@task(task_run_name="conclude replay of {model.name}", cache_policy=NO_CACHE, timeout_seconds=60)
 def conclude(model: ModelRef, periods: list[ReplayPeriod]) -> ReplaySummary:
     """The replay in one value and one table artifact."""
     table = [

@@ -14,13 +14,16 @@ from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
 from perennial.contracts.runs import Recalled, ReproductionSummary
+from perennial.reports.markdown import plain
 from perennial.stores.artefacts import intact, write_file
 from perennial.stores.project import Project, load_model
 from perennial.stores.registry import Registry
 from tasks._running import RETRIES
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=120, **RETRIES)
+@task(
+    task_run_name="recall {model}@{version}", cache_policy=NO_CACHE, timeout_seconds=120, **RETRIES
+)
 def recall(model: str, version: int) -> Recalled:
     """The version's definition, data, and parameters, from its bundle.
 
@@ -43,7 +46,11 @@ def recall(model: str, version: int) -> Recalled:
     return Recalled(version=ref, definition=load_model(folder)[0], dataset=dataset, study=study)
 
 
-@task(cache_policy=NO_CACHE, timeout_seconds=120)
+@task(
+    task_run_name="compare {original.version.model}@{original.version.version}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=120,
+)
 def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
     """File by file, the version's bundle beside the one just trained."""
     version = original.version
@@ -62,8 +69,8 @@ def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
         reason=reason,
         differences=differences,
     )
-    text = "\n".join([f"# {reason}", "", *(f"- {line}" for line in differences)])
-    create_markdown_artifact(text, key=f"{version.model}-reproduction")
+    text = "\n".join([f"# {plain(reason)}", "", *(f"- {plain(line)}" for line in differences)])
+    create_markdown_artifact(text, key=f"{version.model}-reproduction", description=plain(reason))
     return summary
 
 

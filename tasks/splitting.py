@@ -20,7 +20,13 @@ from tasks._running import RETRIES, measured
 _CACHE = Stage(name="split", sections=("split", "label", "source", "objective"))
 
 
-@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=3600, **RETRIES)
+@task(
+    task_run_name="split {model.name}",
+    cache_policy=_CACHE,
+    result_serializer="json",
+    timeout_seconds=3600,
+    **RETRIES,
+)
 def split(model: ModelRef, dataset: DatasetRef) -> SplitRef:
     """Assign every row to a part; reads only the columns the split needs."""
     spec = read_definition(model)

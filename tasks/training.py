@@ -29,7 +29,13 @@ _CACHE = Stage(
 )
 
 
-@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=24 * 3600, **RETRIES)
+@task(
+    task_run_name="train {model.name}",
+    cache_policy=_CACHE,
+    result_serializer="json",
+    timeout_seconds=24 * 3600,
+    **RETRIES,
+)
 def train(
     model: ModelRef, dataset: DatasetRef, features: FeaturesRef, study: StudyRef
 ) -> BundleRef:

@@ -31,7 +31,13 @@ _CACHE = Stage(
 )
 
 
-@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=24 * 3600, **RETRIES)
+@task(
+    task_run_name="tune {model.name}",
+    cache_policy=_CACHE,
+    result_serializer="json",
+    timeout_seconds=24 * 3600,
+    **RETRIES,
+)
 def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
     """Run the study, or what is left of it, starting from the best of former versions.
 
@@ -55,7 +61,11 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
             progress=counts.progress,
         )
         counts.rows_in = features.rows["train"] + features.rows["validation"]
-    create_markdown_artifact(render_study(name, spec.metric, found), key=f"{model.name}-study")
+    create_markdown_artifact(
+        render_study(model.name, found),
+        key=f"{model.name}-study",
+        description=f"{spec.metric} {found.best_value:.5f} after {len(found.records)} trials",
+    )
     return StudyRef(
         study=name,
         best_params=found.best_params,

@@ -21,7 +21,13 @@ from tasks._running import RETRIES, measured
 _CACHE = Stage(name="validate", sections=("source", "columns", "label", "objective", "quarantine"))
 
 
-@task(cache_policy=_CACHE, result_serializer="json", timeout_seconds=3600, **RETRIES)
+@task(
+    task_run_name="validate {model.name}",
+    cache_policy=_CACHE,
+    result_serializer="json",
+    timeout_seconds=3600,
+    **RETRIES,
+)
 def validate(model: ModelRef, staged: StagedRef, route: RouteRef) -> ValidationRef:
     """Judge the batch as a whole: too many bad rows, a label nothing can learn, an empty column.
 
@@ -37,8 +43,11 @@ def validate(model: ModelRef, staged: StagedRef, route: RouteRef) -> ValidationR
             (folder / "audit.json").write_text(report.model_dump_json(indent=1))
             place, digest = keep_folder(folder)
         counts.rows_in, counts.rows_out = staged.rows + staged.bad_rows, staged.rows
+    failed = [finding.check for finding in report.findings if finding.outcome == "failed"]
     create_markdown_artifact(
-        render_validation(report, report.stats.profile), key=f"{model.name}-validation"
+        render_validation(report, report.stats.profile),
+        key=f"{model.name}-validation",
+        description=f"batch refused: {', '.join(failed)}" if failed else "batch accepted",
     )
     report.raise_failures()
     return ValidationRef(uri=str(place / "audit.json"), digest=digest, passed=report.passed)

@@ -106,7 +106,7 @@ class FeaturesRef(Value):
     ``{part}.x.npy`` float32 (rows, features), ``{part}.y.npy`` float32 (rows,),
     ``test.rows.parquet`` (raw rows of the test part, label included), ``reference.parquet`` (raw
     sample of the training part), ``schema.json`` (FeatureSchema), ``state.json``
-    (fitted values), ``graph.dot``.
+    (fitted values), ``graph.dot`` and ``graph.svg`` (what the features are made from).
     """
 
     uri: str

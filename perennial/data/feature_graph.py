@@ -57,7 +57,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureGraph:
+class Functions:
     """The functions in order of definition, and what each one reads (columns and functions).
 
     ``fitted`` are those marked @fitted; ``tables`` those declared to return a DataFrame (input of
@@ -92,7 +92,7 @@ class FeatureGraph:
         return values
 
 
-def build_graph(code: FeatureCode, spec: ModelSpec) -> FeatureGraph:
+def build_graph(code: FeatureCode, spec: ModelSpec) -> Functions:
     """The graph of a features.py over a model's columns.
 
     Raises InputError with every parameter that is the label, or neither a column nor a function, a
@@ -110,7 +110,7 @@ def build_graph(code: FeatureCode, spec: ModelSpec) -> FeatureGraph:
     origin = {node.name: node.originating_functions[0].__name__ for node in nodes}
     nodes.sort(key=lambda node: order.get(origin[node.name], len(order)))
     places = {node.name: code.place(origin[node.name]) for node in nodes}
-    graph = FeatureGraph(
+    graph = Functions(
         dependencies={node.name: tuple(node.input_types) for node in nodes},
         fitted=frozenset(node.name for node in nodes if FITTED_TAG in node.tags),
         tables=frozenset(node.name for node in nodes if node.type is pd.DataFrame),
@@ -137,7 +137,7 @@ def build_graph(code: FeatureCode, spec: ModelSpec) -> FeatureGraph:
 
 
 def _parameter_problem(
-    graph: FeatureGraph, function: str, parameter: str, hint: Any, spec: ModelSpec
+    graph: Functions, function: str, parameter: str, hint: Any, spec: ModelSpec
 ) -> Problem | None:
     where = graph.places[function]
     if parameter in graph.dependencies:

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 
 from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.contracts.features import FeatureGraph, GraphNode, NodeKind
 from perennial.data.feature_code import fitted, read_code
 from perennial.spec import ModelSpec
 from perennial.spec.values import nearest
 
 if TYPE_CHECKING:
-    from perennial.data.feature_graph import FeatureGraph
+    from perennial.data.feature_graph import Functions
 
 __all__ = ["FeatureProgram", "fitted"]
 
@@ -39,7 +40,7 @@ class FeatureProgram:
     names of the state.
     """
 
-    def __init__(self, spec: ModelSpec, graph: FeatureGraph, features: tuple[str, ...]) -> None:
+    def __init__(self, spec: ModelSpec, graph: Functions, features: tuple[str, ...]) -> None:
         self.features = features
         self._graph = graph
         self._functions = [name for name in features if name in graph.dependencies]
@@ -131,12 +132,30 @@ class FeatureProgram:
         """All that a feature is made from: columns, functions, and itself."""
         return self._graph.upstream([feature])
 
-    def graph(self) -> str:
-        """The features' graph as Graphviz DOT text: columns, fitted values and functions, with the
-        functions' docstrings as tooltips. Stable to the byte."""
-        from perennial.data.feature_dot import dot
+    def graph(self) -> FeatureGraph:
+        """What the features are made from, to be drawn."""
+        functions, drawn = self._graph.dependencies, self._graph.upstream(self.features)
+        columns = [
+            GraphNode(name=name, kind="column", feature=name in self.features)
+            for name in sorted(drawn - functions.keys())
+        ]
+        made = [
+            GraphNode(
+                name=name,
+                kind=self._kind(name),
+                feature=name in self.features,
+                summary=self._graph.summaries[name],
+                reads=reads,
+            )
+            for name, reads in functions.items()
+            if name in drawn
+        ]
+        return FeatureGraph(nodes=(*columns, *made))
 
-        return dot(self._graph, self.features)
+    def _kind(self, function: str) -> NodeKind:
+        if function in self._graph.fitted:
+            return "fitted"
+        return "feature" if function in self.features else "step"
 
     def _columns(self, frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:
         """Columns under the index 0…n-1, contiguous in memory: NumPy may round the last bit of a
@@ -180,7 +199,7 @@ class _UnusableError(Exception):
 
 
 def _selection_problems(
-    features: tuple[str, ...], spec: ModelSpec, graph: FeatureGraph
+    features: tuple[str, ...], spec: ModelSpec, graph: Functions
 ) -> list[Problem]:
     """What is wrong with the features model.yaml names, beyond what the spec itself refuses."""
     if not features:

@@ -1,24 +1,38 @@
-"""The features of a model as Markdown: what the booster reads, and the graph it comes from."""
+"""The features of a model as Markdown: a picture of what they are made from, then a row each."""
 
 from __future__ import annotations
 
-from perennial.contracts.features import FeatureSchema
+from perennial.contracts.features import Feature, FeatureGraph, FeatureSchema
+from perennial.reports.markdown import picture, plain, row
+
+_MOST_ROWS = 100
 
 
-def render_features(schema: FeatureSchema, dot: str) -> str:
-    """Markdown with a table of features and the graph as Graphviz text."""
-    lines = [
+def render_features(schema: FeatureSchema, graph: FeatureGraph, svg: str) -> str:
+    """Markdown for a Prefect artifact; ``svg`` is the drawn ``graph``."""
+    nodes = {node.name: node for node in graph.nodes}
+    fitted = [node.name for node in graph.nodes if node.kind == "fitted"]
+    text = [
         f"# {len(schema.features)} features from {len(schema.inputs)} columns",
         "",
-        "| feature | kind |",
-        "|---|---|",
-        *(
-            f"| {f.name} | {'number' if f.levels is None else f'category, {len(f.levels)} levels'} |"
-            for f in schema.features
-        ),
+        picture("what the features are made from", svg),
         "",
-        "```dot",
-        dot.strip(),
-        "```",
     ]
-    return "\n".join(lines)
+    if fitted:
+        names = ", ".join(plain(name) for name in fitted)
+        text += [f"Fitted on the training rows alone and kept in the bundle: {names}.", ""]
+    text += ["| feature | kind | made from | what it is |", "|---|---|---|---|"]
+    for feature in schema.features[:_MOST_ROWS]:
+        node = nodes[feature.name]
+        reads = ", ".join(plain(name) for name in node.reads) or "the column itself"
+        text.append(row(plain(feature.name), _kind(feature), reads, plain(node.summary)))
+    hidden = len(schema.features) - _MOST_ROWS
+    if hidden > 0:
+        text += ["", f"… and {hidden:,} more."]
+    return "\n".join(text) + "\n"
+
+
+def _kind(feature: Feature) -> str:
+    if feature.levels is None:
+        return "number"
+    return f"category, {len(feature.levels):,} level{'s' if len(feature.levels) != 1 else ''}"

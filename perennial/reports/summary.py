@@ -3,48 +3,71 @@
 from __future__ import annotations
 
 from perennial.contracts.runs import RunSummary, StageRecord
+from perennial.reports.markdown import code, plain, row
 
-_HEADLINES = {
-    "promoted": "A better version took over",
-    "kept": "The champion stays",
-    "unchanged": "Nothing changed",
-}
+
+def headline(summary: RunSummary) -> str:
+    """What the run came to, in a few words: ``version 3 took over``."""
+    decision, champion = summary.decision, summary.champion
+    if decision.action == "promoted" and decision.version:
+        return f"version {decision.version.version} took over"
+    if champion is None:
+        return "candidate refused, nobody serves yet"
+    if decision.action == "unchanged":
+        return f"nothing changed, version {champion.version} stays"
+    return f"candidate refused, version {champion.version} stays"
 
 
 def render_summary(summary: RunSummary) -> str:
-    """Markdown for a Prefect artifact: decision, reason, places to look, a table of stages."""
+    """Markdown for a Prefect artifact: decision, reason, places to look, a table of stages.
+
+    Places are paths on the machine that ran it: a page from a server can't link to files.
+    """
     champion = summary.champion
-    serving = f"version {champion.version}" if champion else "nobody: no version was accepted yet"
+    serving = f"version {champion.version}" if champion else "nobody"
     as_of = f"{summary.as_of:%Y-%m-%d %H:%M} UTC" if summary.as_of else "the whole snapshot"
-    lines = [
-        f"# {_HEADLINES[summary.decision.action]}: {summary.model}",
+    text = [
+        f"# {plain(summary.model)}: {headline(summary)}",
         "",
-        summary.decision.reason,
+        plain(summary.decision.reason),
         "",
         f"- **serving now**: {serving}",
         f"- **data**: {summary.rows:,} rows, as of {as_of}",
-        f"- **started by**: {summary.trigger}",
-        f"- **bundle**: `{summary.bundle_uri}`",
-        f"- **study**: `{summary.study}`, W&B group `{summary.tracking_group}`",
+        f"- **started by**: {plain(summary.trigger)}",
     ]
     if summary.report_uri:
-        lines.append(f"- **report**: `{summary.report_uri}`")
-    lines += [
+        text.append(f"- **report**: {code(summary.report_uri)}")
+    text += [
+        f"- **bundle**: {code(summary.bundle_uri)}",
+        f"- **study**: {code(summary.study)}, W&B group {code(summary.tracking_group)}",
         "",
         "| stage | time | peak memory | rows in | rows out |",
         "|---|--:|--:|--:|--:|",
         *(_row(record) for record in summary.stages),
     ]
-    return "\n".join(lines)
+    done = [record for record in summary.stages if not record.cached]
+    if len(done) < len(summary.stages):
+        text += ["", "*cached*: nothing that the stage depends on has changed since it last ran."]
+    return "\n".join(text) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``53.1 s``, ``2 min 3 s``, ``1 h 2 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _row(record: StageRecord) -> str:
     if record.cached:
-        return f"| {record.stage} | cached | | | |"
-    figures = [
-        f"{record.seconds:.1f} s" if record.seconds is not None else "",
-        f"{record.peak_memory_mib:,.0f} MiB" if record.peak_memory_mib is not None else "",
-        f"{record.rows_in:,}" if record.rows_in is not None else "",
-        f"{record.rows_out:,}" if record.rows_out is not None else "",
-    ]
-    return f"| {record.stage} | " + " | ".join(figures) + " |"
+        return row(plain(record.stage), "*cached*", "", "", "")
+    return row(
+        plain(record.stage),
+        "" if record.seconds is None else duration(record.seconds),
+        "" if record.peak_memory_mib is None else f"{record.peak_memory_mib:,.0f} MiB",
+        "" if record.rows_in is None else f"{record.rows_in:,}",
+        "" if record.rows_out is None else f"{record.rows_out:,}",
+    )

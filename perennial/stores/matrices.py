@@ -20,6 +20,8 @@ from perennial.data.frames import arrow_schema, table_columns
 from perennial.data.labels import encode_label, label_classes
 from perennial.data.leaks import check_row_local
 from perennial.data.profile import Profile
+from perennial.reports.feature_dot import render_dot
+from perennial.reports.feature_graph import render_svg
 from perennial.spec import ModelSpec
 
 Scan = Callable[[Sequence[str]], Iterator[pd.DataFrame]]
@@ -61,7 +63,9 @@ def write_matrices(
     _write_rows(spec, program, schema, state, scan, parts, folder)
     (folder / "schema.json").write_text(schema.model_dump_json(indent=1))
     (folder / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
-    (folder / "graph.dot").write_text(program.graph())
+    graph = program.graph()
+    (folder / "graph.dot").write_text(render_dot(graph), encoding="utf-8")
+    (folder / "graph.svg").write_text(render_svg(graph), encoding="utf-8")
     return schema
 
 
@@ -150,4 +154,5 @@ def _placed(scan: Scan, columns: Sequence[str]) -> Iterator[tuple[slice, pd.Data
 
 
 def _training_rows(scan: Scan, columns: Sequence[str], parts: np.ndarray) -> pd.DataFrame:
-    return pd.concat([f[parts[place] == 0] for place, f in _placed(scan, columns)])
+    frames: list[pd.DataFrame] = [f[parts[place] == 0] for place, f in _placed(scan, columns)]
+    return pd.concat(frames)

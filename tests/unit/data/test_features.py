@@ -461,22 +461,23 @@ def test_code_that_fails_to_run_leaves_no_module_behind() -> None:
     assert {name for name in sys.modules if name.startswith("perennial_features_")} == before
 
 
-def test_the_graph_shows_columns_fitted_values_and_features() -> None:
-    text = program(GOOD).graph()
-    assert text == program(GOOD).graph()
-    assert text.startswith("digraph features {")
-    assert '"usual_km" [shape=box, style="rounded,filled,dashed"' in text
-    assert 'tooltip="Hour of the day."' in text
-    for edge in ('"km" -> "usual_km"', '"usual_km" -> "km_over"', '"at" -> "hour"'):
-        assert f"  {edge};" in text
-    assert "late" not in text
-    assert "_over" not in text.replace("km_over", "")
+def test_the_graph_holds_columns_fitted_values_and_features() -> None:
+    graph = program(GOOD).graph()
+    assert graph == program(GOOD).graph()
+    nodes = {node.name: node for node in graph.nodes}
+    assert (nodes["km"].kind, nodes["km"].feature, nodes["km"].reads) == ("column", True, ())
+    assert (nodes["usual_km"].kind, nodes["usual_km"].feature) == ("fitted", False)
+    assert nodes["usual_km"].reads == ("km",)
+    assert "usual_km" in nodes["km_over"].reads
+    assert (nodes["hour"].kind, nodes["hour"].summary) == ("feature", "Hour of the day.")
+    assert "late" not in nodes
+    assert not any(name.startswith("_") for name in nodes)
 
 
-def test_only_what_the_chosen_features_need_is_drawn() -> None:
-    text = program(GOOD, "features: [when]").graph()
-    assert '"hour" [shape=box, style="rounded"' in text
-    assert "usual_km" not in text
+def test_only_what_the_chosen_features_need_is_in_the_graph() -> None:
+    nodes = {node.name: node for node in program(GOOD, "features: [when]").graph().nodes}
+    assert (nodes["hour"].kind, nodes["hour"].feature) == ("step", False)
+    assert "usual_km" not in nodes
 
 
 def test_loading_imports_no_plotting_or_training_library_and_opens_no_connection() -> None:
