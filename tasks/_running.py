@@ -16,6 +16,8 @@ from typing import Any, TypedDict
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 from rich.console import Console
@@ -111,6 +113,16 @@ def measured(stage: str) -> Iterator[Measured]:
     folder = records_folder(str(flow_run.get_id() or "outside"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{stage}.json").write_text(record.model_dump_json())
+    if TaskRunContext.get():
+        get_run_logger().info(_told(record))
+
+
+def _told(record: StageRecord) -> str:
+    """``tune: 59,620 rows in, 35.7 s, peak memory 574 MiB``, for the run's log."""
+    rows = ((record.rows_in, "in"), (record.rows_out, "out"))
+    figures = [f"{count:,} rows {way}" for count, way in rows if count is not None]
+    figures += [f"{record.seconds:.1f} s", f"peak memory {record.peak_memory_mib:,.0f} MiB"]
+    return f"{record.stage}: {', '.join(figures)}"
 
 
 def cores() -> int:

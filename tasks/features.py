@@ -47,9 +47,9 @@ def compute_features(model: ModelRef, dataset: DatasetRef, parts: SplitRef) -> F
         counts.rows_in, counts.rows_out = dataset.rows, sum(parts.rows.values())
     svg = (place / "graph.svg").read_text(encoding="utf-8")
     create_markdown_artifact(
-        render_features(schema, program.graph(), svg),
+        render_features(model.name, schema, program.graph(), svg),
         key=f"{model.name}-features",
-        description=f"{len(schema.features)} features, drawn; the picture: {place / 'graph.svg'}",
+        description=f"{len(schema.features)} features; the picture is {place / 'graph.svg'}",
     )
     return FeaturesRef(
         uri=str(place), digest=digest, rows=parts.rows, features=len(schema.features)

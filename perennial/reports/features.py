@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from perennial.contracts.features import Feature, FeatureGraph, FeatureSchema
 from perennial.reports.markdown import picture, plain, row
 
 _MOST_ROWS = 100
 
 
-def render_features(schema: FeatureSchema, graph: FeatureGraph, svg: str) -> str:
+def render_features(model: str, schema: FeatureSchema, graph: FeatureGraph, svg: str) -> str:
     """Markdown for a Prefect artifact; ``svg`` is the drawn ``graph``."""
     nodes = {node.name: node for node in graph.nodes}
     fitted = [node.name for node in graph.nodes if node.kind == "fitted"]
     text = [
-        f"# {len(schema.features)} features from {len(schema.inputs)} columns",
+        f"# {plain(model)}: {_count(schema.features, 'feature')} "
+        f"from {_count(schema.inputs, 'column')}",
         "",
         picture("what the features are made from", svg),
         "",
@@ -35,4 +38,8 @@ def render_features(schema: FeatureSchema, graph: FeatureGraph, svg: str) -> str
 def _kind(feature: Feature) -> str:
     if feature.levels is None:
         return "number"
-    return f"category, {len(feature.levels):,} level{'s' if len(feature.levels) != 1 else ''}"
+    return f"category, {_count(feature.levels, 'level')}"
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things):,} {name}" + ("" if len(things) == 1 else "s")

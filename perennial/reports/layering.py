@@ -37,7 +37,7 @@ def lay_out(reads: Mapping[str, Sequence[str]], *, size: float, gap: float) -> L
     edges = [(source, name) for name, sources in reads.items() for source in dict.fromkeys(sources)]
     depth = _depths(reads)
     chains = [_chain(source, name, depth) for source, name in edges]
-    layers: list[list[Point]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    layers: list[list[Point]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
     for name in reads:
         layers[depth[name]].append(name)
     for source, layer in dict.fromkeys(p for chain in chains for p in chain if _passes(p)):

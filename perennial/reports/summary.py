@@ -52,7 +52,9 @@ def render_summary(summary: RunSummary) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``0.4 s``, ``53.1 s``, ``2 min 3 s``, ``1 h 2 min``."""
+    """``< 0.1 s``, ``53.1 s``, ``2 min 3 s``, ``1 h 2 min``."""
+    if seconds < 0.05:
+        return "< 0.1 s"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -66,7 +68,7 @@ def _row(record: StageRecord) -> str:
         return row(plain(record.stage), "*cached*", "", "", "")
     return row(
         plain(record.stage),
-        "" if record.seconds is None else duration(record.seconds),
+        "" if record.seconds is None else plain(duration(record.seconds)),
         "" if record.peak_memory_mib is None else f"{record.peak_memory_mib:,.0f} MiB",
         "" if record.rows_in is None else f"{record.rows_in:,}",
         "" if record.rows_out is None else f"{record.rows_out:,}",
