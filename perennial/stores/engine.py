@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _MOST_THREADS = 4  # each needs a share of the memory
 def connect(near: Path) -> Iterator[Any]:
     """A DuckDB connection in UTC that spills into a temporary folder below ``near``.
 
-    Raises PerennialError when there is no space left to spill to, or a file can't be read.
+    Raises PerennialError when there is no space left to spill to.
     """
     import duckdb
 
@@ -35,15 +36,30 @@ def connect(near: Path) -> Iterator[Any]:
         connection.execute("SET python_enable_replacements = false")  # no variable is a table
         try:
             yield connection
-        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        except duckdb.OutOfMemoryException as error:
             first = str(error).splitlines()[0]
-            raise PerennialError(f"work on data below {near} failed: {first}") from None
+            raise PerennialError(f"no space left for work on data below {near}: {first}") from None
 
 
 def one(connection: Any, query: str) -> tuple[Any, ...]:
     """The single row that a query gives."""
     (row,) = connection.execute(query).fetchall()
     return tuple(row)
+
+
+def micros(expression: str) -> str:
+    """A time as microseconds since 1970, in SQL; ``moment`` reads it."""
+    return f"epoch_us({expression})"
+
+
+def moment(since_1970: int) -> datetime:
+    """A time that a query gave as microseconds."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=since_1970)
+
+
+def at(value: datetime) -> str:
+    """A time with an offset, in SQL."""
+    return f"{literal(value.isoformat())}::TIMESTAMPTZ"
 
 
 def spill_place(uri: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -64,27 +65,36 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
 
 def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
     """Make a snapshot the table's content, unless it is already."""
-    columns = list(table_columns(spec)) + ([] if spec.identity else [ROW])
-    order = engine.names(spec.identity or [ROW])
+    schema = _stored(spec)
 
-    def summary(rows: str) -> Any:
-        content = f"hash({engine.names(columns)})::HUGEINT"
-        return engine.one(connection, f"SELECT count(*), sum({content}) FROM {rows}")
+    def summary(rows: str) -> tuple[Any, ...]:
+        return engine.one(connection, f"SELECT count(*), {_content_sum(schema.names)} FROM {rows}")
 
     def attempt() -> int:
         table = lake.open_table(uri)
         if (
             table is not None
-            and set(lake.schema_of(table).names) == set(columns)
+            and set(lake.schema_of(table)) == set(schema)
             and summary(lake.relation(connection, table, uri)) == summary(relation)
         ):
             return int(table.version())
-        rows = connection.sql(f"SELECT {engine.names(columns)} FROM {relation} ORDER BY {order}")
+        rows = connection.sql(f"SELECT {engine.names(schema.names)} FROM {relation}")
         reader = rows.to_arrow_reader(100_000)
         lake.write(uri, table, reader, replace=True, schema_mode="overwrite")
         return lake.version_of(uri)
 
     return lake.until_committed(uri, attempt)
+
+
+def _stored(spec: ModelSpec) -> Any:
+    """A table's Arrow schema; the order of a snapshot without identity is a column of it."""
+    schema = arrow_schema(table_columns(spec))
+    return schema if spec.identity else schema.append(pa.field(ROW, pa.int64()))
+
+
+def _content_sum(columns: Sequence[str]) -> str:
+    """A number that is the same for the same rows in whatever order they lie, in SQL."""
+    return f"sum(hash({engine.names(columns)})::HUGEINT)"
 
 
 def exists(table_uri: str) -> bool:
@@ -105,8 +115,9 @@ def watermark(spec: ModelSpec, table_uri: str) -> datetime | None:
         return None
     with engine.connect(engine.spill_place(table_uri)) as connection:
         rows = lake.relation(connection, table, table_uri)
-        (last,) = engine.one(connection, f"SELECT max({engine.name(time)}) FROM {rows}")
-    return None if last is None else last.astimezone(UTC)
+        last = engine.micros(f"max({engine.name(time)})")
+        (micros,) = engine.one(connection, f"SELECT {last} FROM {rows}")
+    return None if micros is None else engine.moment(micros)
 
 
 def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetRef:
@@ -124,19 +135,19 @@ def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetR
     _check_columns(spec, table, table_uri)
     moment = None if as_of is None else as_of.replace(tzinfo=as_of.tzinfo or UTC).astimezone(UTC)
     start = end = known_at = None
-    content = f"sum(hash({engine.names(list(table_columns(spec)))})::HUGEINT)"
+    content = _content_sum(_stored(spec).names)
     with engine.connect(engine.spill_place(table_uri)) as connection:
         rows = lake.relation(connection, table, table_uri)
         if time is None:
             count, content_sum = engine.one(connection, f"SELECT count(*), {content} FROM {rows}")
         else:
             column = engine.name(time)
-            bound = "true" if moment is None else f"{column} <= {_moment(moment)}"
-            figures = f"count(*), {content}, min({column}), max({column})"
-            query = f"SELECT {figures} FROM {rows} WHERE {bound}"
+            bound = "true" if moment is None else f"{column} <= {engine.at(moment)}"
+            ends = f"{engine.micros(f'min({column})')}, {engine.micros(f'max({column})')}"
+            query = f"SELECT count(*), {content}, {ends} FROM {rows} WHERE {bound}"
             count, content_sum, first, last = engine.one(connection, query)
             if count:
-                start, end = first.astimezone(UTC), last.astimezone(UTC) + _MICROSECOND
+                start, end = engine.moment(first), engine.moment(last) + _MICROSECOND
                 known_at = min(filter(None, (moment, end + spec.label.delay)))
     if not count:
         until = "" if moment is None else f" up to {moment.isoformat()}"
@@ -205,13 +216,25 @@ def _batches(
     window = "true"
     if time is not None and ref.start is not None and ref.end is not None:
         column = engine.name(time)
-        window = f"{column} >= {_moment(ref.start)} AND {column} < {_moment(ref.end)}"
-    with engine.connect(engine.spill_place(ref.uri)) as connection:
+        window = f"{column} >= {engine.at(ref.start)} AND {column} < {engine.at(ref.end)}"
+    with _readable(ref), engine.connect(engine.spill_place(ref.uri)) as connection:
         rows = lake.relation(connection, table, ref.uri, time, (ref.start, ref.end))
         chosen = engine.names(columns) or ROW
         query = f"SELECT {chosen} FROM {rows} WHERE {window} {order}"
         for batch in connection.sql(query).to_arrow_reader(batch_rows):
             yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _readable(ref: DatasetRef) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException) as error:
+        what = f"version {ref.version} can't be read: {str(error).splitlines()[0][:200]}"
+        fix = "restore the table from a backup, or remove its folder and train anew"
+        raise IntegrityError(Problem(ref.uri, what, fix)) from None
 
 
 def _check_columns(spec: ModelSpec, table: Any, uri: str) -> None:
@@ -229,7 +252,3 @@ def _check_columns(spec: ModelSpec, table: Any, uri: str) -> None:
     ]
     if problems:
         raise InputError(problems)
-
-
-def _moment(value: datetime) -> str:
-    return f"{engine.literal(value.isoformat())}::TIMESTAMPTZ"

@@ -101,8 +101,7 @@ def _within(rows: Incoming) -> str:
     start, end = rows.window
     if rows.time is None or start is None or end is None:
         return "true"
-    ends = engine.literal(start.isoformat()), engine.literal(end.isoformat())
-    return f"{engine.name(rows.time)} BETWEEN {ends[0]}::TIMESTAMPTZ AND {ends[1]}::TIMESTAMPTZ"
+    return f"{engine.name(rows.time)} BETWEEN {engine.at(start)} AND {engine.at(end)}"
 
 
 def _hash(expressions: list[str]) -> str:
@@ -112,8 +111,11 @@ def _hash(expressions: list[str]) -> str:
 def _span(connection: Any, time: str, taken: str) -> str:
     """The time that rows cover, as a condition both DuckDB and Delta read."""
     column = engine.name(time)
-    low, high = engine.one(connection, f"SELECT min({column}), max({column}) FROM {taken}")
-    first, last = engine.literal(low.isoformat()), engine.literal(high.isoformat())
+    ends = f"{engine.micros(f'min({column})')}, {engine.micros(f'max({column})')}"
+    first, last = (
+        engine.literal(engine.moment(end).isoformat())
+        for end in engine.one(connection, f"SELECT {ends} FROM {taken}")
+    )
     return f"{column} >= {first} AND {column} <= {last}"
 
 

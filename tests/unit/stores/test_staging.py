@@ -146,8 +146,8 @@ def test_a_validation_says_where_the_bad_rows_are(trips: Any) -> None:
     assert str(caught.value) == (
         f"{trips.root}/trips.csv: 1 of 3 rows (33.3 %) break a rule, above quarantine.max_share "
         "(2 %)\n  column zone, allowed: 1 row, such as trips.csv row 4 (column zone: 'west' is not "
-        "an allowed value)\n  (mend the source or the rules of these columns; the rows, as Parquet: "
-        f"{staged.uri}/bad)"
+        "an allowed value)\n  (mend the source or the rules of these columns; the rows, as "
+        f"Parquet: {staged.uri}/bad)"
     )
 
 

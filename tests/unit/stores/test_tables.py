@@ -388,3 +388,30 @@ def test_a_full_disk_is_told_and_the_table_stays_as_it_was(
     with pytest.raises(PerennialError, match="no space left while writing below"):
         trips.stage(full=True)
     assert [p.name for p in (trips.root / "staging").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_file_damaged_inside_is_told_when_it_is_read(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, None)
+    (file,) = Path(trips.table).glob("*.parquet")
+    content = bytearray(file.read_bytes())
+    content[4:900] = b"\xff" * 896
+    file.write_bytes(content)
+    with pytest.raises(IntegrityError, match="version 0 can't be read: "):
+        list(tables.scan(ref, trips.spec))
+
+
+def test_a_snapshot_whose_empty_column_changes_its_type_is_replaced(leaves: Any) -> None:
+    leaves.csv("length,kind,width\n3,,1\n1,,2\n")
+    leaves.ingest()
+    project = leaves.changed("kind: {type: category}", "kind: {type: float}")
+    assert project.ingest() == 1
+    assert str(project.rows()["kind"].dtype) == "float64"
+
+
+def test_a_source_of_broken_rows_only_is_staged_and_refused(trips: Any) -> None:
+    trips.csv(HEAD + "x\ny,z\n")
+    staged = trips.stage()
+    assert (staged.rows, staged.bad_rows) == (0, 2)
+    assert not trips.validate(staged).passed
