@@ -27,8 +27,9 @@ from perennial.data.audit import BatchStats, FaultCount, ValidationReport, audit
 from perennial.data.checks import Checked, RowChecks, texts_of
 from perennial.data.profile import Profile
 from perennial.spec import ModelSpec
-from perennial.stores import engine, sources
+from perennial.stores import sources
 from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.repeats import Repeats, find_repeats
 
 ROW = "_perennial_row"
 """The column of a good row's number; a table without identity keeps it as its order."""
@@ -158,21 +159,16 @@ class _Writer:
         rows = len(checked.bad_rows) + len(broken)
         if not rows:
             return
-        times = pa.nulls(len(checked.bad_rows), BAD_SCHEMA.field("event_time").type)
+        times = checked.times
+        if times is None:
+            times = pa.nulls(len(checked.bad_rows), BAD_SCHEMA.field("event_time").type)
+        places = [batch.where(int(row)) for row in checked.bad_rows]
+        texts = texts_of(batch.table, checked.bad_rows)
         columns = [
             pa.array([*checked.reasons.to_pylist(), *(row.reason for row in broken)]),
-            pa.array(
-                [*(batch.where(int(r)) for r in checked.bad_rows), *(row.where for row in broken)]
-            ),
-            pa.array(
-                [*texts_of(batch.table, checked.bad_rows), *(json.dumps(r.text) for r in broken)]
-            ),
-            pa.concat_arrays(
-                [
-                    times if checked.times is None else checked.times,
-                    pa.nulls(len(broken), BAD_SCHEMA.field("event_time").type),
-                ]
-            ),
+            pa.array([*places, *(row.where for row in broken)]),
+            pa.array([*texts, *(json.dumps(row.text) for row in broken)]),
+            pa.concat_arrays([times, pa.nulls(len(broken), times.type)]),
             pa.array(range(self._bad, self._bad + rows)),
         ]
         path = self._folder / "bad" / f"{self._batches:05}.parquet"
@@ -184,7 +180,7 @@ class _Writer:
         self._faults[column, rule] = (before + rows, (told + examples)[:_EXAMPLES])
 
     def finish(self) -> BatchStats:
-        repeats, conflicts, examples = self._find_repeats()
+        repeats = self._find_repeats()
         return BatchStats(
             source=self._source.uri,
             full=self._source.since is None,
@@ -195,9 +191,9 @@ class _Writer:
             start=self._start,
             end=self._end,
             ordered=self._ordered,
-            repeats=repeats,
-            conflicts=conflicts,
-            conflict_examples=examples,
+            repeats=repeats.numbers.num_rows if repeats else 0,
+            conflicts=repeats.conflicts if repeats else 0,
+            conflict_examples=repeats.examples if repeats else (),
             undeclared=tuple(self._undeclared),
             faults=tuple(
                 FaultCount(column=column, rule=rule, rows=rows, examples=tuple(told))
@@ -206,41 +202,13 @@ class _Writer:
             profile=self._profile.as_dict(),
         )
 
-    def _find_repeats(self) -> tuple[int, int, tuple[str, ...]]:
-        """Rows whose identity comes again later: hashes first, to keep nearly all rows out of the
-        exact comparison. Writes their numbers; returns how many, how many differ, and examples."""
+    def _find_repeats(self) -> Repeats | None:
         keys = self._spec.identity
         files = sorted((self._folder / "good").glob("*.parquet"))
         if not keys or not files:
-            return 0, 0, ()
-        rest = [c for c in self._checks.columns if c not in keys]
-        content = f"hash({engine.names(rest)})" if rest else "0"
-        good, hashed = engine.parquet(files), f"hash({engine.names(keys)})"
-        with engine.connect(self._folder) as connection:
-            connection.execute(
-                f"CREATE TEMP TABLE suspect AS SELECT {hashed} AS h FROM {good} "
-                "GROUP BY h HAVING count(*) > 1"
-            )
-            connection.execute(
-                f"CREATE TEMP TABLE repeat AS SELECT {ROW}, {content} AS content, "
-                f"last_value(content) OVER same AS kept, row_number() OVER newest AS place, "
-                f"{engine.names(keys)} FROM {good} WHERE {hashed} IN (FROM suspect) "
-                f"WINDOW newest AS (PARTITION BY {engine.names(keys)} ORDER BY {ROW} DESC), "
-                f"same AS (PARTITION BY {engine.names(keys)} ORDER BY {ROW} "
-                "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
-            )
-            connection.execute("DELETE FROM repeat WHERE place = 1")
-            rows, conflicts = engine.one(
-                connection,
-                "SELECT count(*), count(*) FILTER (content <> kept) FROM repeat",
-            )
-            if not rows:
-                return 0, 0, ()
-            numbers = connection.sql(f"SELECT {ROW} FROM repeat ORDER BY {ROW}").to_arrow_table()
-            pq.write_table(numbers, self._folder / "repeats.parquet")
-            found = connection.execute(
-                f"SELECT {engine.names(keys)} FROM repeat WHERE content <> kept "
-                f"ORDER BY {ROW} LIMIT {_EXAMPLES}"
-            ).fetchall()
-        examples = (", ".join(f"{k}={v}" for k, v in zip(keys, r, strict=True)) for r in found)
-        return rows, conflicts, tuple(text[:200] for text in examples)
+            return None
+        rest = [name for name in self._checks.columns if name not in keys]
+        found = find_repeats(self._folder, files, ROW, keys, rest)
+        if found is not None:
+            pq.write_table(found.numbers, self._folder / "repeats.parquet")
+        return found

@@ -87,7 +87,7 @@ def test_repeats_are_found_by_identity_and_conflicts_by_content(trips: Any) -> N
     stats = staging.read_stats(staged)
     assert (staged.rows, stats.repeats, stats.conflicts) == (5, 3, 2)
     assert stats.conflict_examples == (
-        "at=2024-01-01 10:00:00+00:00, car=a", "at=2024-01-01 10:00:00+00:00, car=a",
+        "at=2024-01-01 10:00:00+00, car=a", "at=2024-01-01 10:00:00+00, car=a",
     )  # fmt: skip
     repeats = staging.repeats_file(staged)
     assert repeats is not None
