@@ -1,0 +1,1 @@
+"""Runnable comparisons; results as ratios of runs on the same machine."""
