@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
 
 SIZES = (300_000, 1_000_000, 5_000_000)
 _CHUNK = 250_000
@@ -56,29 +57,38 @@ columns:
 def write_source(path: Path, rows: int, shuffled: bool, changed: float = 0.0) -> None:
     """A CSV of so many rows, one a second; about one in 1,000 breaks a rule."""
     order = np.random.default_rng(0).permutation(rows) if shuffled else np.arange(rows)
-    path.unlink(missing_ok=True)
-    for start in range(0, rows, _CHUNK):
-        at = order[start : start + _CHUNK]
-        random = np.random.default_rng(start)
-        n = len(at)
-        frame = pd.DataFrame({"at": pd.to_datetime(1_700_000_000 + at, unit="s", utc=True)})
-        frame["at"] = frame["at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-        for name, levels in (("carrier", 16), ("destination", 105), ("aircraft", 4000)):
-            names = np.array([f"{name[:2].upper()}{i}" for i in range(levels)], dtype=object)
-            frame[name] = names[random.integers(0, levels, n)]
-        frame["origin"] = np.array(["EWR", "JFK", "LGA"], dtype=object)[random.integers(0, 3, n)]
-        frame["flight"] = random.integers(1, 8000, n)
-        frame["distance"] = random.integers(80, 5000, n)
-        frame.loc[random.random(n) < 0.001, "distance"] = -1
-        frame["scheduled"] = random.integers(0, 2360, n)
-        for i in range(10):
-            values = random.normal(50, 20, n).round(2)
-            values[random.random(n) < 0.02] = np.nan
-            frame[f"m{i}"] = values
-        frame["seats"] = random.integers(50, 400, n)
-        late = random.random(n) < 0.23
-        frame["late"] = late ^ (np.random.default_rng(start + 1).random(n) < changed)
-        frame.to_csv(path, mode="a", header=start == 0, index=False)
+    with path.open("wb") as file:
+        for start in range(0, rows, _CHUNK):
+            chunk = _rows(order[start : start + _CHUNK], start, changed)
+            pacsv.write_csv(chunk, file, pacsv.WriteOptions(include_header=start == 0))
+
+
+def _rows(seconds: np.ndarray, seed: int, changed: float) -> Any:
+    random, n = np.random.default_rng(seed), len(seconds)
+
+    def levels(prefix: str, count: int) -> Any:
+        names = pa.array([f"{prefix}{i}" for i in range(count)])
+        return names.take(pa.array(random.integers(0, count, n)))
+
+    distance = random.integers(80, 5000, n)
+    distance[random.random(n) < 0.001] = -1
+    columns = {
+        "at": pa.array(1_700_000_000 + seconds, pa.timestamp("s", "UTC")),
+        "carrier": levels("CA", 16),
+        "flight": random.integers(1, 8000, n),
+        "origin": pa.array(["EWR", "JFK", "LGA"]).take(pa.array(random.integers(0, 3, n))),
+        "destination": levels("DE", 105),
+        "aircraft": levels("N", 4000),
+        "distance": distance,
+        "scheduled": random.integers(0, 2360, n),
+    }
+    for i in range(10):
+        empty = random.random(n) < 0.02
+        columns[f"m{i}"] = pa.array(random.normal(50, 20, n).round(2), mask=empty)
+    columns["seats"] = random.integers(50, 400, n)
+    late = random.random(n) < 0.23
+    columns["late"] = late ^ (np.random.default_rng(seed + 1).random(n) < changed)
+    return pa.table(columns)
 
 
 def ingest(root: Path) -> dict[str, Any]:
