@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from perennial.contracts.refs import DatasetRef, FeaturesRef, ModelRef, SplitRef
 from perennial.data.features import FeatureProgram
 from perennial.reports.features import render_features
+from perennial.reports.markdown import code
 from perennial.stores import tables
 from perennial.stores.artefacts import keep_folder, new_folder
 from perennial.stores.matrices import write_matrices
@@ -45,11 +46,12 @@ def compute_features(model: ModelRef, dataset: DatasetRef, parts: SplitRef) -> F
             schema = write_matrices(spec, program, scan, read_parts(parts), folder)
             place, digest = keep_folder(folder)
         counts.rows_in, counts.rows_out = dataset.rows, sum(parts.rows.values())
-    svg = (place / "graph.svg").read_text(encoding="utf-8")
+    picture = place / "graph.svg"
+    text = render_features(model.name, schema, program.graph(), picture.read_text(encoding="utf-8"))
     create_markdown_artifact(
-        render_features(model.name, schema, program.graph(), svg),
+        f"{text}\nThe picture by itself: {code(str(picture))}\n",
         key=f"{model.name}-features",
-        description=f"{len(schema.features)} features; the picture is {place / 'graph.svg'}",
+        description=f"{len(schema.features)} features, and what they are made from",
     )
     return FeaturesRef(
         uri=str(place), digest=digest, rows=parts.rows, features=len(schema.features)

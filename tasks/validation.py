@@ -10,7 +10,8 @@ from prefect.artifacts import create_markdown_artifact
 from perennial.bundle.read import open_bundle
 from perennial.contracts.refs import ModelRef, StagedRef, ValidationRef
 from perennial.contracts.runs import RouteRef
-from perennial.reports.validation import render_validation
+from perennial.reports.markdown import plain
+from perennial.reports.validation import render_validation, verdict
 from perennial.stores import staging
 from perennial.stores.artefacts import keep_folder, new_folder
 from perennial.stores.project import Project
@@ -43,11 +44,10 @@ def validate(model: ModelRef, staged: StagedRef, route: RouteRef) -> ValidationR
             (folder / "audit.json").write_text(report.model_dump_json(indent=1))
             place, digest = keep_folder(folder)
         counts.rows_in, counts.rows_out = staged.rows + staged.bad_rows, staged.rows
-    failed = [finding.check for finding in report.findings if finding.outcome == "failed"]
     create_markdown_artifact(
         render_validation(report, report.stats.profile),
         key=f"{model.name}-validation",
-        description=f"batch refused: {', '.join(failed)}" if failed else "batch accepted",
+        description=plain(verdict(report)),
     )
     report.raise_failures()
     return ValidationRef(uri=str(place / "audit.json"), digest=digest, passed=report.passed)

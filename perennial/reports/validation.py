@@ -36,10 +36,24 @@ class Audit(Protocol):
     def findings(self) -> tuple[_Finding, ...]: ...
 
 
+def verdict(audit: Audit) -> str:
+    """What the audit came to, in a few words."""
+    outcomes = [finding.outcome for finding in audit.findings]
+    if not audit.passed:
+        failed = dict.fromkeys(f.check for f in audit.findings if f.outcome == "failed")
+        return f"batch refused, nothing was published: {', '.join(failed)}"
+    warned = outcomes.count("warned")
+    return "batch accepted" + (f", {warned} warning{'s' * (warned > 1)}" if warned else "")
+
+
 def render_validation(audit: Audit, profile: Mapping[str, Any]) -> str:
     """Markdown for a Prefect artifact. ``profile`` is ``BatchStats.profile``: of the good rows."""
-    head = "batch accepted" if audit.passed else "batch refused, nothing was published"
-    text = [f"# {plain(audit.model)}: {head}", "", "| | check | finding |", "|---|---|---|"]
+    text = [
+        f"# {plain(audit.model)}: {plain(verdict(audit))}",
+        "",
+        "| | check | finding |",
+        "|---|---|---|",
+    ]
     for finding in audit.findings:
         what = lines(finding.what)
         if finding.fix and finding.outcome != "passed":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import sqlite3
@@ -177,9 +178,8 @@ def _no_server() -> Iterator[None]:
 
 def _shown(name: str, error: Exception) -> str:
     """What a log of this name prints of an error, trace included."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    shown = io.StringIO()
+    handler = logging.StreamHandler(shown)
     logger = get_logger(name)
     logger.addHandler(handler)
     try:
@@ -189,7 +189,7 @@ def _shown(name: str, error: Exception) -> str:
             logger.exception("Task run failed: %s", error)
     finally:
         logger.removeHandler(handler)
-    return logging.Formatter().format(records[0])
+    return shown.getvalue().rstrip("\n")
 
 
 @pytest.mark.usefixtures("_no_server")
