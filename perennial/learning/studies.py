@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 State = Literal["complete", "pruned", "failed"]
 
+_KEPT = "perennial"
+
 BUSY_SECONDS = 30
 """How long SQLite waits for another writer."""
 
@@ -106,7 +108,8 @@ class StudyStore:
         counting = (TrialState.COMPLETE, TrialState.PRUNED)
         records: dict[int, TrialRecord] = {}
         for trial in self._study.get_trials(deepcopy=False, states=counting):
-            records.setdefault(trial.user_attrs["number"], _thawed(trial))
+            record = _thawed(trial)
+            records.setdefault(record.number, record)
         return records
 
     def add(self, record: TrialRecord) -> None:
@@ -117,7 +120,7 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's tables, made when they are missing; two processes may both find them missing."""
     import optuna
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import DBAPIError, OperationalError
+    from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
     address = make_url(url)
     sqlite = address.get_backend_name() == "sqlite"
@@ -129,7 +132,8 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
             storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
             break
         except DBAPIError as error:
-            if attempt == 4 or "already exists" not in str(error):
+            race = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if attempt == 4 or not race:
                 raise
             time.sleep(0.1 * 2**attempt)
     if sqlite:  # readers don't wait for the writer; the file keeps it, and works without
@@ -139,7 +143,8 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
 
 
 def frozen(records: Sequence[TrialRecord], space: Mapping[str, Range]) -> list[FrozenTrial]:
-    """Records as Optuna's trials; what Optuna has no field for is in their user attributes."""
+    """Records as Optuna's trials; what Optuna has no field for is in one user attribute, as every
+    row of a trial costs SQLite some 2 ms."""
     from optuna.trial import TrialState, create_trial
 
     states = {
@@ -156,7 +161,7 @@ def frozen(records: Sequence[TrialRecord], space: Mapping[str, Range]) -> list[F
             params=dict(record.params),
             distributions=domains,
             intermediate_values=dict(record.curve),
-            user_attrs={key: getattr(record, key) for key in kept},
+            user_attrs={_KEPT: {key: getattr(record, key) for key in kept}},
         )
         for record in records
     ]
@@ -171,5 +176,5 @@ def _thawed(trial: FrozenTrial) -> TrialRecord:
         state="complete" if trial.state == TrialState.COMPLETE else "pruned",
         value=trial.value,
         curve=dict(trial.intermediate_values),
-        **trial.user_attrs,
+        **trial.user_attrs[_KEPT],
     )

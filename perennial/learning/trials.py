@@ -132,6 +132,6 @@ class TrialRunner:
 
 
 def _places(rounds: int) -> list[int]:
-    """Where a curve is kept: 1, 2, 5, 10, 20, 50… and the last round."""
-    places = [step * 10**power for power in range(6) for step in (1, 2, 5)]
+    """Where a curve is kept: 10, 20, 50, 100… and the last round."""
+    places = [step * 10**power for power in range(1, 6) for step in (1, 2, 5)]
     return [*(place for place in places if place < rounds), rounds]

@@ -1,0 +1,244 @@
+"""Training one booster: repeatable, with categories and missing values as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perennial.contracts.errors import PerennialError
+from perennial.contracts.features import Feature, FeatureSchema
+from perennial.learning.matrices import Matrices
+from perennial.learning.training import (
+    Watch,
+    booster_bytes,
+    booster_params,
+    importance,
+    load_booster,
+    predict,
+    train_booster,
+)
+from perennial.spec import ModelSpec
+
+OBJECTIVES = ("binary", "multiclass", "regression")
+SEARCHED = {"learning_rate": 0.2, "max_depth": 5, "subsample": 0.7, "colsample_bytree": 0.6}
+
+MakeSpec = Callable[..., ModelSpec]
+MakeMatrices = Callable[..., Matrices]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_same_inputs_give_the_same_bytes_whatever_the_number_of_threads(
+    objective: str, make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    boosters = {
+        booster_bytes(
+            train_booster(make_matrices(objective), make_spec(objective), SEARCHED, 12, threads)
+        )
+        for threads in (1, 2, 2, 3)
+    }
+    assert len(boosters) == 1
+
+
+def test_another_seed_gives_another_booster(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    boosters = {
+        booster_bytes(
+            train_booster(make_matrices(), make_spec(training={"seed": seed}), SEARCHED, 5, 1)
+        )
+        for seed in (1, 2)
+    }
+    assert len(boosters) == 2
+
+
+def test_a_refit_on_both_parts_is_a_fit_on_all_rows_at_once(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    parts = make_matrices()
+    together = replace(
+        parts,
+        x_train=np.concatenate([parts.x_train, parts.x_validation]),
+        y_train=np.concatenate([parts.y_train, parts.y_validation]),
+    )
+    refitted = train_booster(parts, make_spec(), SEARCHED, 8, 1, "train+validation")
+    assert booster_bytes(refitted) == booster_bytes(
+        train_booster(together, make_spec(), SEARCHED, 8, 1)
+    )
+    assert booster_bytes(refitted) != booster_bytes(
+        train_booster(parts, make_spec(), SEARCHED, 8, 1, "train")
+    )
+
+
+def test_arrays_mapped_from_disk_train_like_arrays_in_memory(
+    tmp_path: Path, make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    memory = make_matrices()
+    for name in ("x_train", "y_train", "x_validation", "y_validation"):
+        np.save(tmp_path / f"{name}.npy", getattr(memory, name))
+    mapped = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.glob("*.npy")}
+    disk = Matrices(**mapped, schema=memory.schema)
+    assert booster_bytes(train_booster(disk, make_spec(), SEARCHED, 5, 1)) == booster_bytes(
+        train_booster(memory, make_spec(), SEARCHED, 5, 1)
+    )
+
+
+def test_a_category_is_split_by_membership_not_by_the_order_of_its_levels(
+    make_spec: MakeSpec,
+) -> None:
+    levels = tuple(f"level {i:02}" for i in range(40))
+    codes = np.tile(np.arange(40, dtype=np.float32), 50)[:, None]
+    label = (codes[:, 0] * 7 % 5 < 2).astype(np.float32)
+    schema = FeatureSchema(
+        inputs=(), features=(Feature(name="code", levels=levels),), classes=("0", "1")
+    )
+    matrices = Matrices(codes, label, codes[:40], label[:40], schema)
+    booster = train_booster(matrices, make_spec(), {"max_depth": 1, "learning_rate": 1.0}, 1, 1)
+    assert booster.feature_types == ["c"]
+    assert ((predict(booster, codes, schema) > 0.5) == label).all()
+
+
+def test_missing_values_are_learned_from(make_spec: MakeSpec) -> None:
+    x = np.array([[1.0], [np.nan]] * 200, dtype=np.float32)
+    y = np.array([0.0, 1.0] * 200, dtype=np.float32)
+    schema = FeatureSchema(inputs=(), features=(Feature(name="x"),), classes=("0", "1"))
+    booster = train_booster(Matrices(x, y, x[:2], y[:2], schema), make_spec(), {}, 20, 1)
+    known, missing = predict(booster, x[:2], schema)
+    assert known < 0.05
+    assert missing > 0.95
+
+
+def test_fixed_parameters_win_over_searched_ones(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    fixed = make_spec(training={"params": {"max_depth": 2, "max_bin": 64}})
+    settings = booster_params(make_matrices().schema, fixed, SEARCHED, 1)
+    assert (settings["max_depth"], settings["max_bin"]) == (2, 64)
+    depth_two = {**SEARCHED, "max_depth": 2, "max_bin": 64}
+    assert booster_bytes(train_booster(make_matrices(), fixed, SEARCHED, 5, 1)) == booster_bytes(
+        train_booster(make_matrices(), make_spec(), depth_two, 5, 1)
+    )
+
+
+def test_what_xgboost_refuses_is_told_in_its_words_without_a_stack_trace(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    spec = make_spec(training={"params": {"monotone_constraints": "(1,0,0,0,0,0,1)"}})
+    with pytest.raises(PerennialError) as caught:
+        train_booster(make_matrices(), spec, {}, 2, 1)
+    assert caught.value.message.startswith("XGBoost can't train: ")
+    assert "\n" not in caught.value.message
+    assert "libxgboost" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("objective", "width"), [("binary", ()), ("multiclass", (3,)), ("regression", ())]
+)
+def test_predictions_have_the_shape_of_the_objective_also_for_no_rows(
+    objective: str, width: tuple[int, ...], make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    matrices = make_matrices(objective)
+    booster = train_booster(matrices, make_spec(objective), SEARCHED, 3, 1)
+    for rows in (5, 1, 0):
+        values = predict(booster, matrices.x_validation[:rows], matrices.schema)
+        assert values.shape == (rows, *width)
+        assert values.dtype == np.float32
+
+
+def test_a_booster_survives_its_bytes(make_spec: MakeSpec, make_matrices: MakeMatrices) -> None:
+    matrices = make_matrices("multiclass")
+    booster = train_booster(matrices, make_spec("multiclass"), SEARCHED, 5, 2)
+    again = load_booster(booster_bytes(booster))
+    assert booster_bytes(again) == booster_bytes(booster)
+    rows = matrices.x_validation
+    assert (
+        predict(again, rows, matrices.schema).tobytes()
+        == predict(booster, rows, matrices.schema).tobytes()
+    )
+
+
+def test_importance_is_shares_of_the_gain_under_the_features_own_names(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    matrices = make_matrices()
+    shares = importance(
+        train_booster(matrices, make_spec(), {"max_depth": 3}, 3, 1), matrices.schema
+    )
+    assert set(shares) == {"speed", "height [m]", "colour", "noise"}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert next(iter(shares)) in ("speed", "colour")
+    assert shares["noise"] < 0.1
+
+
+def test_importance_without_a_split_is_nothing_for_everyone(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    matrices = make_matrices()
+    stump = train_booster(matrices, make_spec(), {"gamma": 1e9}, 2, 1)
+    assert set(importance(stump, matrices.schema).values()) == {0.0}
+
+
+def follow(watch: Watch, values: list[float]) -> int:
+    """Show a watch one value a round; returns the rounds until it ended the training."""
+    for epoch, value in enumerate(values):
+        if watch.after_iteration(None, epoch, {"validation": {"metric": [value]}}):
+            return epoch + 1
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "ended", "best_rounds", "best_value"),
+    [
+        ("logloss", [0.6, 0.5, 0.4, 0.41, 0.42, 0.43, 0.44, 0.45, 0.1], 8, 3, 0.4),
+        ("roc_auc", [0.6, 0.7, 0.69, 0.68, 0.67, 0.66, 0.65, 0.9], 7, 2, 0.7),
+        ("logloss", [0.5, 0.4, 0.3, 0.2, 0.1], 0, 5, 0.1),
+        ("logloss", [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 6, 1, 0.5),
+    ],
+    ids=["rises again", "greater is better", "still gains", "a tie is no gain"],
+)
+def test_early_stopping_waits_its_rounds_and_keeps_the_best(
+    metric: str,
+    values: list[float],
+    ended: int,
+    best_rounds: int,
+    best_value: float,
+    make_spec: MakeSpec,
+) -> None:
+    watch = Watch(make_spec(tuning={"metric": metric}))
+    assert follow(watch, values) == ended
+    assert watch.stopped == ("early stopping" if ended else "")
+    assert (watch.best_rounds, watch.best_value) == (best_rounds, best_value)
+
+
+def test_the_last_digits_of_a_sum_decide_nothing(make_spec: MakeSpec) -> None:
+    exact, shaken = Watch(make_spec()), Watch(make_spec())
+    values = [0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
+    assert follow(exact, values) == follow(
+        shaken, [v * (1 - 2e-16 * i) for i, v in enumerate(values)]
+    )
+    assert (exact.best_rounds, exact.losses) == (shaken.best_rounds, shaken.losses)
+
+
+def test_a_watch_ends_a_training_when_it_is_told_to(
+    make_spec: MakeSpec,
+) -> None:
+    watch = Watch(make_spec(), lambda watch: "enough" if len(watch.losses) == 3 else "")
+    assert follow(watch, [0.5, 0.4, 0.3, 0.2]) == 3
+    assert watch.stopped == "enough"
+
+
+def test_a_metric_that_is_undefined_is_an_error_that_says_what_it_needs(
+    make_spec: MakeSpec,
+) -> None:
+    watch: Any = Watch(make_spec(tuning={"metric": "roc_auc"}))
+    with pytest.raises(PerennialError) as caught:
+        follow(watch, [float("nan")])
+    assert caught.value.message == (
+        "roc_auc on the validation part is nan after 1 rounds: it needs finite labels, and for a "
+        "ranking metric rows of every class"
+    )
