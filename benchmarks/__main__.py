@@ -1,0 +1,48 @@
+"""Run the benchmarks: ``python -m benchmarks [NAME …] [--quick]``. See benchmarks/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+
+from benchmarks.harness import console, machine
+
+BENCHMARKS = {
+    "flow": "the whole flow against a plain script, its cached rerun, its memory",
+    "tuning": "time to the best score of the ordinary way to search",
+    "ingestion_memory": "peak memory of ingestion against the size of the source",
+}
+_QUICK = {
+    "flow": ["--quick"],
+    "tuning": ["--quick"],
+    "ingestion_memory": ["--rows", "100000", "300000"],
+}
+
+
+def main() -> int:
+    listed = "\n".join(f"  {name:<18}{what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"Runnable comparisons:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="all by default")
+    parser.add_argument("--quick", action="store_true", help="small and once: that they work")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    console.print(machine())
+    for name in arguments.names or BENCHMARKS:
+        console.rule(f"{name}: {BENCHMARKS[name]}", align="left")
+        started = time.monotonic()
+        benchmark = importlib.import_module(f"benchmarks.{name}")
+        benchmark.main(_QUICK[name] if arguments.quick else [])
+        console.print(f"{name} took {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
