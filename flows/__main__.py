@@ -9,8 +9,11 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import traceback
 
+import httpx
 from prefect import Flow, tags
+from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel
 
 from perennial.contracts.errors import PerennialError
@@ -27,6 +30,17 @@ def main(name: str, parameters: str) -> int:
     except PerennialError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error):
+            fix = "start it, or unset PREFECT_API_URL: Prefect then starts one for the run"
+            where = PREFECT_API_URL.value()
+            print(f"{where}: the Prefect server does not answer ({fix})", file=sys.stderr)
+        else:  # a fault of ours or of the environment; Prefect's own frames tell nothing
+            traceback.print_exception(error, limit=-6, chain=False)
+        return 1
     print(result.model_dump_json())
     return 0
 

@@ -24,6 +24,7 @@ class Context:
         return {
             "PREFECT_LOCAL_STORAGE_PATH": str(self.project.home / "results"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
             "PREFECT_LOGGING_LEVEL": "INFO" if self.verbose else "CRITICAL",
             "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
@@ -41,6 +42,9 @@ class Context:
         """
         command = [sys.executable, "-m", "flows", name, json.dumps(parameters)]
         environment = self.environment()
+        if environment["PERENNIAL_PROGRESS"]:
+            place = environment.get("PREFECT_API_URL") or "a Prefect server, which may take a while"
+            typer.echo(f"starting with {place}", err=True)
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as flow:
             try:
                 printed, _ = flow.communicate()

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
+from perennial.cli.output import console, table_of
 from perennial.contracts.runs import RunSummary, StageRecord
 
 
 def print_run(summary: RunSummary) -> None:
     """The stages, then the decision and where to look."""
-    console = Console()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("stage", "time", "memory", "rows in", "rows out"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    out = console()
+    table = table_of("stage", "time", "memory", "rows in", "rows out")
+    for column in table.columns[1:]:
+        column.justify = "right"
     for record in summary.stages:
         table.add_row(record.stage, *_figures(record))
-    console.print(table)
+    out.print(table)
     version = summary.decision.version
     head = summary.decision.action + (f": version {version.version}" if version else "")
-    console.print(f"\n[bold]{head}[/]", highlight=False)
+    out.print(f"\n[bold]{head}[/]")
     for line in (
         summary.decision.reason,
         f"bundle  {summary.bundle_uri}",
         f"report  {summary.report_uri}" if summary.report_uri else "",
     ):
         if line:
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+            out.print(line, soft_wrap=True, markup=False)
 
 
 def _figures(record: StageRecord) -> tuple[str, str, str, str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from perennial.cli.output import console, table_of
 from perennial.stores import quarantine
 from perennial.stores.project import Project
 
@@ -24,13 +23,12 @@ def show_rows(project: Project, name: str, limit: int, as_json: bool) -> None:
     if not rows:
         typer.echo(f"{name}: no row is in quarantine")
         return
-    table = Table(title=f"{name}: {len(rows):,} of {total:,} rows in quarantine")
-    for heading in ("where", "why", "row"):
-        table.add_column(heading, overflow="fold")
+    typer.echo(f"{name}: {len(rows):,} of {total:,} rows in quarantine")
+    table = table_of("where", "why", "row")
     for row in rows:
         text = row.row if isinstance(row.row, str) else json.dumps(row.row, ensure_ascii=False)
         table.add_row(row.place, row.reason, text)
-    Console().print(table)
+    console().print(table)
 
 
 def put_rows_back(project: Project, name: str, as_json: bool) -> None:

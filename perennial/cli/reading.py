@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from perennial.cli.context import context_of
+from perennial.cli.output import console, table_of
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec.schema import nearest
 from perennial.stores.project import Project
@@ -34,11 +34,10 @@ def status(
     if as_json:
         _print_json(found)
         return
-    console = Console()
     if not found:
-        console.print(f"no models in {project.models}; perennial init makes one")
+        typer.echo(f"no models in {project.models}; perennial init makes one")
     for model in found:
-        _print_status(console, model)
+        _print_status(console(), model)
 
 
 def versions(
@@ -57,19 +56,16 @@ def versions(
     if not found:
         typer.echo(f"{name} has no version yet; perennial train {name} makes the first")
         return
-    table = Table()
     metrics = list(found[0].metrics)
-    for heading in ("version", "registered (UTC)", *metrics, "digest", "route"):
-        table.add_column(heading)
+    table = table_of("version", "registered (UTC)", *metrics, "route")
     for version in found:
         table.add_row(
             str(version.ref.version),
             f"{version.created_at:%Y-%m-%d %H:%M}",
             *(_figure(version.metrics.get(metric)) for metric in metrics),
-            version.ref.digest[:12],
             "champion" if version.ref.version == champion else "",
         )
-    Console().print(table)
+    console().print(table)
 
 
 def show(
@@ -86,7 +82,7 @@ def show(
     if as_json:
         _print_json(values)
         return
-    _print_version(Console(), found, values)
+    _print_version(console(), found, values)
 
 
 def find_version(project: Project, text: str) -> Version:
@@ -123,12 +119,13 @@ def _known(project: Project, registry: Registry, name: str) -> str:
 def _status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
     route = registry.route(model)
     champion = registry.version(model, route.champion) if route.champion else None
+    decided = registry.decisions(model, 2 * limit)  # a version is registered, then promoted
     return {
         "model": model,
         "champion": _version_values(champion, route.champion) if champion else None,
         "generation": route.generation,
         "versions": len(registry.versions(model)),
-        "decisions": [_decision_values(entry) for entry in registry.decisions(model, limit)],
+        "decisions": [_decision_values(e) for e in decided if e.action != "registered"][:limit],
     }
 
 
@@ -143,7 +140,7 @@ def _decision_values(entry: AuditEntry) -> dict[str, Any]:
 
 def _print_status(console: Console, model: dict[str, Any]) -> None:
     champion = model["champion"]
-    console.print(f"[bold]{model['model']}[/]", highlight=False)
+    console.print(f"[bold]{model['model']}[/]")
     if champion is None:
         console.print("  serving   nobody: no version was accepted yet")
     else:
@@ -158,27 +155,29 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
         at = datetime.fromisoformat(decision["at"])
         what = decision["action"] + (f" v{decision['version']}" if decision["version"] else "")
         line = f"  {at:%Y-%m-%d %H:%M}  {what}: {decision['reason']}"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _print_version(console: Console, version: Version, values: dict[str, Any]) -> None:
     ref = version.ref
     mark = " (champion)" if values["champion"] else ""
-    console.print(f"[bold]{ref.model}@{ref.version}[/]{mark}", highlight=False)
-    console.print(f"  registered  {version.created_at:%Y-%m-%d %H:%M} UTC", highlight=False)
-    console.print(f"  bundle      {ref.uri}", soft_wrap=True, highlight=False)
+    console.print(f"[bold]{ref.model}@{ref.version}[/]{mark}")
+    console.print(f"  registered  {version.created_at:%Y-%m-%d %H:%M} UTC")
+    console.print(f"  bundle      {ref.uri}", soft_wrap=True)
     for section, content in (
         ("metrics", {k: _figure(v) for k, v in version.metrics.items()}),
         ("parameters", {k: _figure(v) for k, v in version.params.items()}),
         ("links", version.links),
     ):
         console.print(f"  {section}")
+        width = max(map(len, content), default=0)
         for key, value in content.items():
-            console.print(f"    {key:<18}{value}", soft_wrap=True, highlight=False, markup=False)
+            line = f"    {key:<{width}}  {value}"
+            console.print(line, soft_wrap=True, markup=False)
     console.print("  gates")
     for verdict in version.judgement.get("verdicts", []):
         line = f"    {verdict['outcome']:<13}{verdict['reason']}"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, markup=False)
     if values["lineage"]:
         console.print("  lineage")
         text = json.dumps(values["lineage"], indent=2, sort_keys=True)
@@ -191,11 +190,11 @@ def _figure(value: object) -> str:
 
 def _ago(moment: datetime) -> str:
     age = datetime.now(UTC) - moment
-    if age < timedelta(hours=1):
-        return f"{age.seconds // 60} minutes old"
-    if age < timedelta(days=2):
-        return f"{age.days * 24 + age.seconds // 3600} hours old"
-    return f"{age.days} days old"
+    for unit in ("day", "hour", "minute"):
+        number = age // timedelta(**{f"{unit}s": 1})
+        if number > 0:
+            return f"{number} {unit}{'s' * (number > 1)} old"
+    return "just registered"
 
 
 def _print_json(value: object) -> None:

@@ -9,6 +9,7 @@ _LONGEST = 60
 
 def figure(value: float, digits: int = 4) -> str:
     """A number in four significant digits, from 1,000 on without a fraction."""
+    value += 0.0  # -0.0 reads as 0
     if abs(value) >= 1000:
         return f"{value:,.{digits - 4}f}"
     return f"{value:.{digits}g}"
