@@ -28,6 +28,7 @@ from perennial.contracts.runs import StageRecord
 from perennial.stores.project import Project
 
 PROGRESS_VARIABLE = "PERENNIAL_PROGRESS"
+_BAR_WIDTH = 41  # of all that stands before a bar's note
 
 
 class _Retries(TypedDict):
@@ -82,10 +83,8 @@ class Measured:
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Say how far the stage is. Silent unless the command line asked for bars."""
         if self._bar is not None:
-            self._bar.update(TaskID(0), completed=done, total=total, description=self._line(note))
-
-    def _line(self, note: str) -> str:
-        return f"{self.stage:<10}{note}"
+            room = max(self._bar.console.width - _BAR_WIDTH, 0)
+            self._bar.update(TaskID(0), completed=done, total=total, note=note[:room])
 
 
 @contextmanager
@@ -100,7 +99,7 @@ def measured(stage: str) -> Iterator[Measured]:
     with ExitStack() as shown:
         if os.environ.get(PROGRESS_VARIABLE):
             counts._bar = shown.enter_context(_bar())
-            counts._bar.add_task(counts._line(""), total=None)
+            counts._bar.add_task(stage, total=None, note="")
         yield counts
     record = StageRecord(
         stage=stage,
@@ -133,9 +132,10 @@ def cores() -> int:
 def _bar() -> Progress:
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=20),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
