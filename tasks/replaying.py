@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from prefect import task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
@@ -19,6 +19,7 @@ from perennial.contracts.refs import ModelRef, VersionRef
 from perennial.contracts.runs import ReplayPeriod, ReplaySummary, RunSummary
 from perennial.data.labels import encode_label
 from perennial.learning.metrics import scores
+from perennial.reports.replay import render_replay
 from perennial.spec import ModelSpec
 from perennial.stores import tables
 from perennial.stores.project import Project
@@ -61,25 +62,15 @@ def score_period(
 
 @task(task_run_name="conclude replay of {model.name}", cache_policy=NO_CACHE, timeout_seconds=60)
 def conclude(model: ModelRef, periods: list[ReplayPeriod]) -> ReplaySummary:
-    """The replay in one value and one table artifact."""
-    table = [
-        {
-            "from": f"{p.start:%Y-%m-%d}",
-            "rows": p.rows,
-            f"{p.metric}, never retrained": round(p.stale, 4),
-            f"{p.metric}, retrained": round(p.current, 4),
-            "serving": f"version {p.current_version}",
-            "decision": f"{p.decision.action}: {p.decision.reason}",
-        }
-        for p in periods
-    ]
-    create_table_artifact(table, key=f"{model.name}-replay")
+    """The replay in one value and one artifact."""
     started = flow_run.get_scheduled_start_time()
-    return ReplaySummary(
+    summary = ReplaySummary(
         model=model.name,
         periods=tuple(periods),
         seconds=round(time.time() - started.timestamp(), 1),
     )
+    create_markdown_artifact(render_replay(summary), key=f"{model.name}-replay")
+    return summary
 
 
 def _rows_between(spec: ModelSpec, start: datetime, end: datetime) -> pd.DataFrame:
