@@ -19,7 +19,7 @@ _QUICK = "Four trainings instead of ten."
 def demo(
     context: typer.Context, quick: Annotated[bool, typer.Option("--quick", help=_QUICK)] = False
 ) -> None:
-    """Replay a year of real flights: train, retrain, and refuse what is no better."""
+    """Replay a year of real flights. Trains, retrains, and refuses what is no better."""
     from perennial.cli.demo import run_demo
 
     run_demo(context_of(context), quick)
@@ -53,7 +53,8 @@ def check(
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Write prefect.yaml anew.")] = False,
 ) -> None:
-    """Check model.yaml, features.py, the source's columns and prefect.yaml, without training."""
+    """Say what is wrong before any training. Looks at model.yaml, features.py, the first rows of
+    the source, and prefect.yaml."""
     from perennial.cli.checking import check_model
     from perennial.cli.deploying import compare_prefect_yaml, write_prefect_yaml
 
@@ -77,7 +78,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Run every stage, cached or not.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a candidate and let it take over if the gates say so. Exit code 1: they said no."""
+    """Train a candidate; it takes over if the gates say so. Exit code 1: they said no."""
     from perennial.cli.checking import look_over
     from perennial.cli.outcome import print_run
 
@@ -105,7 +106,8 @@ def reproduce(
     version: Annotated[str, typer.Argument(metavar="NAME@V", help="For example flight-delay@3.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a registered version again from its recorded lineage and compare, file by file."""
+    """Train a version again and compare. From its recorded lineage, file by file. Exit code 1: it
+    is not the same."""
     found = context_of(context)
     ref = find_version(found.project, version).ref
     result = found.run_flow("reproduction", model=ref.model, version=ref.version)
@@ -129,7 +131,7 @@ def quarantine(
     limit: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a model's quarantined rows and why they are there, or put back those now in order."""
+    """Show bad rows and why they are bad. Or put back those that are in order by now."""
     from perennial.cli.quarantined import put_rows_back, show_rows
 
     project = context_of(context).project

@@ -18,7 +18,7 @@ def write_prefect_yaml(project: Project) -> str:
     if there is not None and not is_ours(there):
         fix = "keep your own deployments in a file of another name; prefect deploy --prefect-file"
         raise InputError(Problem(str(path), "was not written by Perennial, so it was kept", fix))
-    text = _expected(project)
+    text = prefect_yaml(project.specs())
     if there != text:
         write_file(path, text)
         return f"wrote {path}"
@@ -32,7 +32,7 @@ def compare_prefect_yaml(project: Project) -> str:
         return f"{path.name}: none, needed for deployments only; {_HOW}"
     if not is_ours(there):
         return f"{path.name}: not written by Perennial, not compared"
-    if there != _expected(project):
+    if there != prefect_yaml(project.specs()):
         raise InputError(Problem(str(path), "differs from what the models say", _HOW))
     return f"{path.name}: in step with the models"
 
@@ -40,7 +40,3 @@ def compare_prefect_yaml(project: Project) -> str:
 def _there(project: Project) -> tuple[Path, str | None]:
     path = project.root / "prefect.yaml"
     return path, path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _expected(project: Project) -> str:
-    return prefect_yaml([project.load_model(name)[1] for name in project.model_names()])

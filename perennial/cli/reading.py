@@ -73,7 +73,7 @@ def show(
     version: Annotated[str, typer.Argument(metavar="NAME@V", help="For example flight-delay@3.")],
     as_json: AsJson = False,
 ) -> None:
-    """One version: its metrics, what it was judged by, and what it was made from."""
+    """One version: metrics, verdicts, and what it was made from."""
     project = context_of(context).project
     found = find_version(project, version)
     values = _version_values(found, _registry(project).route(found.ref.model).champion)

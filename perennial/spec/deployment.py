@@ -11,8 +11,9 @@ from perennial.spec.schema import ModelSpec
 
 WORK_POOL = "perennial"
 
-_HEADER = """\
-# Written from models/*/model.yaml; `perennial check NAME --write` writes it anew.
+_MARK = "# Written from models/*/model.yaml"
+_HEADER = f"""\
+{_MARK}; `perennial check --write` writes it anew.
 #   prefect work-pool create perennial --type process
 #   prefect --no-prompt deploy --all
 #   prefect worker start --pool perennial
@@ -35,7 +36,7 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
 
 def is_ours(text: str) -> bool:
     """Whether ``prefect_yaml`` wrote this text, now or for other models."""
-    return text.startswith(_HEADER.splitlines()[0])
+    return text.startswith(_MARK)
 
 
 def _deployment(spec: ModelSpec) -> dict[str, Any]:

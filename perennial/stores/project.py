@@ -54,6 +54,10 @@ class Project:
         the same name."""
         return sorted(self._folders())
 
+    def specs(self) -> list[ModelSpec]:
+        """All models' specs, sorted by name. Raises as ``model_names``."""
+        return [self.load_model(name)[1] for name in self.model_names()]
+
     def model_folder(self, name: str) -> Path:
         """The folder under ``models/`` whose model.yaml has this name. Raises InputError."""
         guess = self.models / name.replace("-", "_") / "model.yaml"
