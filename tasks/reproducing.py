@@ -42,7 +42,8 @@ def recall(model: str, version: int) -> Recalled:
     folder = project.folder("reproductions", model) / ref.digest
     write_file(folder / "model.yaml", (place / "spec.yaml").read_text(encoding="utf-8"))
     write_file(folder / "features.py", (place / "features.py").read_text(encoding="utf-8"))
-    study = StudyRef.model_validate(lineage["study"])
+    name = f"{model}@{version}"
+    study = StudyRef.model_validate({**lineage["study"], "study": name, "tracking_group": ""})
     return Recalled(version=ref, definition=load_model(folder)[0], dataset=dataset, study=study)
 
 

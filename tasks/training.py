@@ -93,7 +93,7 @@ def _lineage(
         "dataset": {**dataset.model_dump(mode="json"), "uri": str(uri)},
         "rows": dict(features.rows),
         "features_digest": features.digest,
-        "study": study.model_dump(mode="json"),
+        "study": study.model_dump(mode="json", exclude={"study", "tracking_group"}),
         "code": code_fingerprint(),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "python": ".".join(platform.python_version_tuple()[:2]),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from perennial.bundle.read import open_bundle
+from perennial.contracts.errors import IntegrityError
 from perennial.contracts.refs import ModelRef, StagedRef, ValidationRef
 from perennial.contracts.runs import RouteRef
 from perennial.reports.markdown import plain
@@ -37,9 +39,7 @@ def validate(model: ModelRef, staged: StagedRef, route: RouteRef) -> ValidationR
     """
     spec = read_definition(model)
     with measured("validate") as counts:
-        champion = route.champion
-        reference = open_bundle(Path(champion.uri), champion.digest).profile if champion else None
-        report = staging.validate(spec, staged, reference)
+        report = staging.validate(spec, staged, _reference(route))
         with new_folder(Project.current().folder("audits", model.name)) as folder:
             (folder / "audit.json").write_text(report.model_dump_json(indent=1))
             place, digest = keep_folder(folder)
@@ -51,3 +51,15 @@ def validate(model: ModelRef, staged: StagedRef, route: RouteRef) -> ValidationR
     )
     report.raise_failures()
     return ValidationRef(uri=str(place / "audit.json"), digest=digest, passed=report.passed)
+
+
+def _reference(route: RouteRef) -> dict[str, Any] | None:
+    """The profile of the champion's training rows. None without a champion, and for one whose
+    bundle is damaged: this run may make it anew, and if not its evaluation refuses it."""
+    if route.champion is None:
+        return None
+    try:
+        return open_bundle(Path(route.champion.uri), route.champion.digest).profile
+    except IntegrityError as error:
+        get_run_logger().warning("Compared with no champion: %s", error.message)
+        return None
