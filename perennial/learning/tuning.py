@@ -281,8 +281,8 @@ def _summary(result: StudyResult) -> dict[str, Any]:
         "best_trial": result.best.number,
         "best_params": result.best_params,
         "trials": result.trials,
-        "pruned": result.pruned,
-        "failed": result.failed,
+        "trials_pruned": result.pruned,
+        "trials_failed": result.failed,
         "parameter_importance": dict(result.importances),
         "feature_importance": dict(result.best.importance),
     }

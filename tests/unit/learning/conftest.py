@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import yaml
 
 from perennial.contracts.features import Feature, FeatureSchema
 from perennial.learning.matrices import Matrices
+from perennial.learning.studies import StudyStore
 from perennial.spec import ModelSpec, parse_spec
 
 FEATURES = (
@@ -66,3 +70,29 @@ def make_matrices() -> Callable[..., Matrices]:
         return Matrices(x[:cut], y[:cut], x[cut:], y[cut:], schema)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Optuna's tables without a trial: making them takes longer than a small study."""
+    path = tmp_path_factory.mktemp("studies") / "empty.db"
+    with StudyStore.open(f"sqlite:///{path}", "none", {}, greater_is_better=False):
+        return path
+
+
+@pytest.fixture
+def new_url(tmp_path: Path, empty_database: Path) -> Callable[[], str]:
+    """Gives the address of another database of studies with every call."""
+    numbers = count()
+
+    def url() -> str:
+        path = tmp_path / f"studies-{next(numbers)}.db"
+        shutil.copy(empty_database, path)
+        return f"sqlite:///{path}"
+
+    return url
+
+
+@pytest.fixture
+def url(new_url: Callable[[], str]) -> str:
+    return new_url()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,9 @@ from perennial.learning.training import train_booster
 from perennial.learning.tuning import StudyResult, tune
 from perennial.spec import ModelSpec
 
+NewUrl = Callable[[], str]
 MakeSpec = Callable[..., ModelSpec]
 MakeMatrices = Callable[..., Matrices]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/studies.db"
 
 
 def timeless(result: StudyResult) -> Sequence[TrialRecord]:
@@ -39,7 +34,7 @@ def state(result: StudyResult, number: int) -> str:
 
 @pytest.mark.parametrize("objective", ["binary", "multiclass", "regression"])
 def test_a_study_is_the_same_to_the_bit_whatever_the_number_of_cores(
-    objective: str, tmp_path: Path, make_spec: MakeSpec, make_matrices: MakeMatrices
+    objective: str, new_url: NewUrl, make_spec: MakeSpec, make_matrices: MakeMatrices
 ) -> None:
     spec = make_spec(objective, training={"rounds": 60}, tuning={"trials": 7, "batch": 3})
     results = [
@@ -47,10 +42,10 @@ def test_a_study_is_the_same_to_the_bit_whatever_the_number_of_cores(
             spec,
             make_matrices(objective),
             study_name="s",
-            storage_url=f"sqlite:///{tmp_path}/{i}.db",
+            storage_url=new_url(),
             workers=workers,
         )
-        for i, workers in enumerate((1, 3))
+        for workers in (1, 3)
     ]
     assert len(results[0].records) == 7
     for other in results[1:]:
@@ -86,7 +81,7 @@ def test_a_metric_that_should_be_great_is_maximised(
 
 
 def test_hopeless_trials_are_pruned_unless_the_spec_says_not_to(
-    tmp_path: Path, make_spec: MakeSpec, make_matrices: MakeMatrices
+    new_url: NewUrl, make_spec: MakeSpec, make_matrices: MakeMatrices
 ) -> None:
     settings = {"rounds": 80, "early_stopping_rounds": 80}
     space = {"learning_rate": {"low": 0.0001, "high": 0.3, "log": True}}
@@ -95,7 +90,7 @@ def test_hopeless_trials_are_pruned_unless_the_spec_says_not_to(
             make_spec(training=settings, tuning={"trials": 10, "space": space, "prune": prune}),
             make_matrices(),
             study_name="s",
-            storage_url=f"sqlite:///{tmp_path}/{prune}.db",
+            storage_url=new_url(),
         )
         for prune in (True, False)
     ]
@@ -125,16 +120,16 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("after", [1, 4, 6, 9])
 def test_an_interrupted_study_goes_on_as_if_it_had_not_been(
-    after: int, tmp_path: Path, make_spec: MakeSpec, make_matrices: MakeMatrices
+    after: int, new_url: NewUrl, make_spec: MakeSpec, make_matrices: MakeMatrices
 ) -> None:
     spec, matrices = make_spec(tuning={"trials": 10}), make_matrices()
-    calm = tune(spec, matrices, study_name="s", storage_url=f"sqlite:///{tmp_path}/calm.db")
+    calm = tune(spec, matrices, study_name="s", storage_url=new_url())
 
     def strike(done: int, total: int, text: str) -> None:
         if done == after:
             raise Killed
 
-    url = f"sqlite:///{tmp_path}/struck.db"
+    url = new_url()
     with pytest.raises(Killed):
         tune(spec, matrices, study_name="s", storage_url=url, progress=strike, workers=2)
     assert len(optuna.load_study(study_name="s", storage=url).trials) == after
@@ -145,15 +140,13 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(
 
 
 def test_a_study_may_be_extended_and_keeps_its_first_trials(
-    tmp_path: Path, make_spec: MakeSpec, make_matrices: MakeMatrices
+    new_url: NewUrl, make_spec: MakeSpec, make_matrices: MakeMatrices
 ) -> None:
     short, long = make_spec(tuning={"trials": 6}), make_spec(tuning={"trials": 10})
-    url = f"sqlite:///{tmp_path}/extended.db"
+    url = new_url()
     begun = tune(short, make_matrices(), study_name="s", storage_url=url)
     extended = tune(long, make_matrices(), study_name="s", storage_url=url)
-    whole = tune(
-        long, make_matrices(), study_name="s", storage_url=f"sqlite:///{tmp_path}/whole.db"
-    )
+    whole = tune(long, make_matrices(), study_name="s", storage_url=new_url())
     assert extended.records[:6] == begun.records
     assert timeless(extended) == timeless(whole)
 
