@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import resource
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -95,7 +101,11 @@ class Workplace:
         assert old in text
         (self.model / file).write_text(text.replace(old, new))
 
-    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, most_file_bytes: int = resource.RLIM_INFINITY
+    ) -> subprocess.CompletedProcess[str]:
+        """The command line in a process of its own, which can't write larger files than that."""
+        limit = (most_file_bytes, most_file_bytes)
         return subprocess.run(
             [sys.executable, "-c", "from perennial.cli import main; main()", *arguments],
             cwd=self.root,
@@ -104,7 +114,26 @@ class Workplace:
             text=True,
             timeout=300,
             check=False,
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, limit),
         )
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line within this process: quicker, for what starts no flow."""
+        from perennial.cli import main
+
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            chdir(self.root),
+            patch.dict(os.environ, self.environment, clear=True),
+            patch.object(sys, "argv", ["perennial", *arguments]),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def start(self, flow: str, **parameters: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(

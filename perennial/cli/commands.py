@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from perennial.bundle.read import open_bundle
 from perennial.cli.context import context_of
 from perennial.cli.reading import find_version
 from perennial.contracts.errors import InputError, Problem
@@ -110,6 +111,7 @@ def reproduce(
     is not the same."""
     found = context_of(context)
     ref = find_version(found.project, version).ref
+    open_bundle(Path(ref.uri), ref.digest)  # a damaged one is told before Prefect is started
     result = found.run_flow("reproduction", model=ref.model, version=ref.version)
     summary = ReproductionSummary.model_validate(result)
     if as_json:
