@@ -81,10 +81,19 @@ def flow_environment(root: Path, environment: Mapping[str, str]) -> dict[str, st
 
 
 def environment() -> dict[str, str]:
-    """This one's, without settings of its own for what is measured."""
+    """This one's, without settings of its own for what is measured.
+
+    Threads that wait sleep, as the flow has it, on every side: otherwise what else runs on the
+    machine would decide (see ``flows/__init__.py``).
+    """
     own = ("PREFECT_", "WANDB_", "PERENNIAL_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    return {**kept, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "WANDB_MODE": "offline"}
+    return {
+        **kept,
+        "OMP_WAIT_POLICY": "passive",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "WANDB_MODE": "offline",
+    }
 
 
 def write_project(
