@@ -63,7 +63,7 @@ app.command()(reading.show)
 def main() -> None:
     """Entry point: a PerennialError is its message and exit code, never a trace."""
     try:
-        app()
+        app(prog_name="perennial")
     except PerennialError as error:
         typer.echo(error.message, err=True)
         sys.exit(error.exit_code)

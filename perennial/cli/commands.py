@@ -62,7 +62,8 @@ def check(
     project = context_of(context).project
     names = [name] if name else project.model_names()
     if not names:
-        raise InputError(Problem(str(project.models), "no models here", "perennial init makes one"))
+        fix = "perennial init makes one; --project names another place"
+        raise InputError(Problem(str(project.models), "no models here", fix))
     for model in names:
         for line in check_model(project, model):
             typer.echo(f"{model}: {line}")
@@ -83,7 +84,7 @@ def train(
     from perennial.cli.checking import look_over
     from perennial.cli.outcome import print_run
 
-    moment = _moment(as_of) if as_of else None
+    moment = None if as_of is None else _moment(as_of)
     found = context_of(context)
     look_over(found.project, name, moment)  # most mistakes are told before Prefect is started
     result = found.run_flow(

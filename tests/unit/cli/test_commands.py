@@ -1,0 +1,238 @@
+"""The commands that start no flow, and what all of them say of a wrong request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from perennial import __version__
+from perennial.contracts.refs import BundleRef
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tests.workplace import Workplace
+
+HERE = "perennial init makes one; --project names another place"
+NOW = datetime.now(UTC)
+
+
+def said(project: Workplace, *arguments: str) -> str:
+    """What a command that succeeds prints; nothing is left to say on standard error."""
+    process = project.command(*arguments)
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
+
+
+def complaint(project: Workplace, *arguments: str) -> str:
+    """What a command says of wrong input; nothing goes to standard output."""
+    process = project.command(*arguments)
+    assert (process.returncode, process.stdout) == (2, "")
+    return process.stderr.removesuffix("\n")
+
+
+@pytest.fixture
+def registered(project: Workplace) -> Workplace:
+    """A project with two versions, the first of which serves and kept its place once."""
+    registry = Registry(Project(project.root).registry_url)
+    for number, roc_auc in ((1, 0.71), (2, 0.7)):
+        registry.register(
+            "demand", BundleRef(uri=f"/bundles/{number}", digest=str(number) * 64),
+            params={"max_depth": 5, "learning_rate": 0.1}, metrics={"roc_auc": roc_auc},
+            judgement={"verdicts": [{"outcome": "passed", "reason": "roc_auc 0.71 is enough"}]},
+            links={"trigger": "by hand", "prefect_flow_run_url": "http://prefect/1"},
+            actor="a test", reason="good enough", now=NOW - timedelta(hours=3),
+        )  # fmt: skip
+    registry.promote(
+        "demand", 1, expected_generation=0, actor="a test", reason="good enough", evidence={},
+        cause="first", now=NOW - timedelta(hours=2),
+    )  # fmt: skip
+    registry.record(
+        "demand", "kept champion", version=None, digest="3" * 64, actor="a test",
+        reason="[no] better", evidence={}, cause="second", now=NOW - timedelta(hours=1),
+    )  # fmt: skip
+    registry.close()
+    return project
+
+
+def test_a_model_that_does_not_exist_is_told_with_the_nearest_and_all_names(
+    project: Workplace,
+) -> None:
+    place = project.root / "models"
+    for command in (["train"], ["check"], ["quarantine"]):
+        assert complaint(project, *command, "deman") == (
+            f"{place}: no model 'deman'; did you mean 'demand'? (models here: demand)"
+        )
+    for command in (["status", "deman"], ["versions", "deman"], ["show", "deman@1"]):
+        assert complaint(project, *command) == (
+            f"{project.root}: no model 'deman'; did you mean 'demand'? (models here: demand)"
+        )
+    assert complaint(project, "reproduce", "demand@7") == (
+        "registry: 'demand' has no version 7 (it has no version yet)"
+    )
+
+
+@pytest.mark.parametrize("text", ["demand", "demand@", "@1", "demand@x", "demand@0", "demand@-1"])
+def test_a_version_that_is_not_name_at_number_is_refused(project: Workplace, text: str) -> None:
+    for command in ("show", "reproduce"):
+        assert complaint(project, command, text) == (
+            f"{text!r} is not NAME@V; write for example flight-delay@3"
+        )
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2013-13-01", "1.7.2013", ""])
+def test_a_moment_that_is_none_is_refused(project: Workplace, text: str) -> None:
+    assert complaint(project, "train", "demand", "--as-of", text) == (
+        f"--as-of: {text!r} is not a time (write for example 2013-07-01 or 2013-07-01T06:00:00Z)"
+    )
+
+
+def test_a_folder_without_models_is_told_and_stays_as_it_is(project: Workplace) -> None:
+    empty = project.root / "elsewhere"
+    empty.mkdir()
+    for command in (["status"], ["versions", "demand"], ["show", "demand@1"]):
+        assert complaint(project, "--project", str(empty), *command) == (
+            f"{empty}: no models here "
+            "(perennial init makes a model here; --project names another place)"
+        )
+    for command in (["train", "demand"], ["quarantine", "demand"]):
+        assert complaint(project, "--project", str(empty), *command) == (
+            f"{empty}/models: no model 'demand' ({HERE})"
+        )
+    assert complaint(project, "--project", str(empty), "check") == (
+        f"{empty}/models: no models here ({HERE})"
+    )
+    assert list(empty.iterdir()) == []
+    usage = complaint(project, "--project", str(project.root / "nowhere"), "status")
+    assert usage.splitlines()[-1].endswith("nowhere' does not exist.")
+
+
+def test_two_models_of_one_name_are_told(project: Workplace) -> None:
+    shutil.copytree(project.model, project.root / "models" / "other")
+    assert complaint(project, "check") == (
+        f"{project.root}/models/other/model.yaml, name: the name 'demand' is also that of "
+        f"{project.root}/models/demand/model.yaml (give each model its own name)"
+    )
+
+
+def test_check_says_what_is_in_order_and_shows_rows_that_break_a_rule(project: Workplace) -> None:
+    path = project.root / "data" / "2024-a.csv"
+    lines = path.read_text().splitlines()
+    assert ",0,False" in lines[1]  # a weekday, from 0
+    lines[1] = lines[1].replace(",0,False", ",9,False")
+    path.write_text("\n".join(lines))
+    assert said(project, "check", "demand").splitlines() == [
+        "demand: model.yaml: binary, 4 columns, 2 gates",
+        "demand: features.py: 6 features, 1 fitted value",
+        "demand: source: 3,600 rows in the first batch, 1 row for quarantine",
+        "demand: source: 1 row such as 2024-a.csv row 2 (column weekday: 9 is above max 6)",
+        "demand: features: computed for 2,000 rows, each from its own row alone",
+        "prefect.yaml: none, needed for deployments only; perennial check --write writes it",
+    ]
+    assert not (project.root / ".perennial").exists()
+
+
+def test_a_column_that_cannot_be_fitted_in_the_first_rows_stops_check_but_not_train(
+    project: Workplace,
+) -> None:
+    project.edit("float(temperature.mean())", "float('nan')", file="features.py")
+    message = "features.py, line 11, usual_temperature(): its fitted value is nan"
+    process = project.command("check", "demand")
+    assert (process.returncode, process.stderr[: len(message)]) == (2, message)
+
+    from perennial.cli.checking import look_over
+
+    look_over(Project(project.root), "demand", None)
+
+
+def test_prefect_yaml_is_written_compared_and_never_written_over_somebody_elses(
+    project: Workplace,
+) -> None:
+    path = project.root / "prefect.yaml"
+    assert said(project, "check", "--write").splitlines()[-1] == f"wrote {path}"
+    assert said(project, "check").splitlines()[-1] == "prefect.yaml: in step with the models"
+
+    project.edit("0 6 * * 1", "0 7 * * 1")
+    process = project.command("check")
+    assert (process.returncode, process.stderr) == (
+        2, f"{path}: differs from what the models say (perennial check --write writes it)\n",
+    )  # fmt: skip
+    said(project, "check", "--write")
+    assert "0 7 * * 1" in path.read_text()
+
+    path.write_text("name: ours\n")
+    assert said(project, "check").splitlines()[-1] == (
+        "prefect.yaml: not written by Perennial, not compared"
+    )
+    process = project.command("check", "--write")
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"{path}: was not written by Perennial, so it was kept")
+    data = str(project.root / "data" / "2024-a.csv")
+    process = project.command("init", "more", "--data", data, "--label", "busy", "--time", "at")
+    assert (process.returncode, path.read_text()) == (0, "name: ours\n")
+    assert process.stdout.splitlines()[-1] == "next: perennial check more, perennial train more"
+
+
+def test_status_says_who_serves_and_what_was_decided(registered: Workplace) -> None:
+    promoted, kept = NOW - timedelta(hours=2), NOW - timedelta(hours=1)
+    assert said(registered, "status").splitlines() == [
+        "demand",
+        "  serving   version 1 of 2, 3 hours old; roc_auc 0.71",
+        f"  {kept:%Y-%m-%d %H:%M}  kept champion: [no] better",
+        f"  {promoted:%Y-%m-%d %H:%M}  promoted v1: good enough",
+    ]
+    (found,) = json.loads(said(registered, "status", "--json"))
+    assert (found["model"], found["versions"], found["generation"]) == ("demand", 2, 1)
+    assert found["champion"]["version"] == 1
+    assert [d["action"] for d in found["decisions"]] == ["kept champion", "promoted"]
+
+
+def test_status_before_any_training_says_that_nobody_serves(project: Workplace) -> None:
+    assert said(project, "status").splitlines() == [
+        "demand",
+        "  serving   nobody: no version was accepted yet",
+    ]
+    assert said(project, "versions", "demand") == (
+        "demand has no version yet; perennial train demand makes the first\n"
+    )
+
+
+def test_versions_are_listed_newest_first_and_whole_in_a_pipe(registered: Workplace) -> None:
+    heading, second, first = said(registered, "versions", "demand").splitlines()
+    assert heading.split() == ["version", "registered", "(UTC)", "roc_auc", "route"]
+    at = f"{NOW - timedelta(hours=3):%Y-%m-%d %H:%M}".split()
+    assert second.split() == ["2", *at, "0.7"]
+    assert first.split() == ["1", *at, "0.71", "champion"]
+    found = json.loads(said(registered, "versions", "demand", "--json"))
+    assert [(v["version"], v["champion"]) for v in found] == [(2, False), (1, True)]
+
+
+def test_a_version_is_shown_with_its_verdicts_and_links(registered: Workplace) -> None:
+    text = said(registered, "show", "demand@v1")
+    assert text.splitlines()[0] == "demand@1 (champion)"
+    assert "    passed       roc_auc 0.71 is enough\n" in text
+    assert "    prefect_flow_run_url  http://prefect/1\n" in text
+    found = json.loads(said(registered, "show", "demand@1", "--json"))
+    assert (found["digest"], found["params"]["max_depth"]) == ("1" * 64, 5)
+    assert complaint(registered, "show", "demand@3") == (
+        "registry: 'demand' has no version 3 (its versions are 1 to 2)"
+    )
+
+
+def test_a_damaged_bundle_is_not_reproduced(registered: Workplace) -> None:
+    assert complaint(registered, "reproduce", "demand@1").startswith("bundle /bundles/1")
+
+
+def test_the_version_of_perennial_is_shown(project: Workplace) -> None:
+    assert said(project, "--version") == f"{__version__}\n"
+
+
+def test_the_project_may_be_named_from_any_directory(
+    registered: Workplace, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = Workplace(tmp_path_factory.mktemp("elsewhere"), {})
+    found = json.loads(said(elsewhere, "--project", str(registered.root), "status", "--json"))
+    assert [model["model"] for model in found] == ["demand"]
+    assert list(Path(elsewhere.root).iterdir()) == []
