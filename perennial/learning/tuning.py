@@ -164,11 +164,9 @@ class _Study:
     ) -> None:
         before = self._before(numbers.start)
         finished = [_value(record) for record in before if record.state == "complete"]
-        running = {
-            proposal.number: pool.submit(runner.run, proposal, finished, log)
-            for proposal in self._proposals(numbers)
-            if proposal.number not in self._records
-        }
+        missing = [p for p in self._proposals(numbers) if p.number not in self._records]
+        missing.sort(key=lambda p: p.params.get("learning_rate", 0))  # the slowest first
+        running = {p.number: pool.submit(runner.run, p, finished, log) for p in missing}
         for number in numbers:
             if number in running:
                 record = running[number].result()

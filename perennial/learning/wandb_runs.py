@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Runs:
         self._project = os.environ.get("WANDB_PROJECT") or project
         self._directory = None if _mode() == "disabled" else directory
         self._broken = False
+        self._running: list[Any] = []
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -47,11 +49,11 @@ class Runs:
         try:
             yield
         finally:
+            self._finish_running()
             with _users_lock:
                 _users -= 1
                 if not _users:
-                    self._broken = False
-                    self.attempt(_end_process)
+                    _end_process()
 
     def start(
         self, group: str, job: str, name: str, config: Mapping[str, Any], tags: Sequence[str]
@@ -67,24 +69,39 @@ class Runs:
             assert self._directory is not None
             self._directory.mkdir(parents=True, exist_ok=True)
             wandb.setup(wandb.Settings(silent=True))
-            run.opened(
-                wandb.init(
-                    project=self._project,
-                    group=group,
-                    job_type=job,
-                    id=hashlib.sha256(identity.encode()).hexdigest()[:16],
-                    name=name,
-                    tags=tags,
-                    dir=str(self._directory),
-                    config=dict(config),
-                    mode=_mode(),
-                    reinit="create_new",
-                    settings=_settings(),
-                )
+            begun = wandb.init(
+                project=self._project,
+                group=group,
+                job_type=job,
+                id=hashlib.sha256(identity.encode()).hexdigest()[:16],
+                name=name,
+                tags=tags,
+                dir=str(self._directory),
+                config=dict(config),
+                mode=_mode(),
+                reinit="create_new",
+                settings=_settings(),
             )
+            self._running.append(begun)
+            run.opened(begun)
 
         self.attempt(init)
         return run
+
+    def finish(self, run: Any, *, failed: bool) -> None:
+        if run in self._running:
+            self._running.remove(run)
+            run.finish(exit_code=int(failed))
+
+    def _finish_running(self) -> None:
+        """What an error left open is ended too, all at once: each may wait for a silent server."""
+
+        def finish(run: Any) -> None:
+            with suppress(Exception):
+                self.finish(run, failed=True)
+
+        with ThreadPoolExecutor(max(1, len(self._running))) as pool:
+            list(pool.map(finish, list(self._running)))
 
     def attempt(self, action: Callable[[], object]) -> None:
         """Do something with W&B; after its first error nothing is done any more."""
@@ -118,7 +135,7 @@ class Run:
     def finish(self, summary: Mapping[str, Any], *, failed: bool = False) -> None:
         if self._run is not None:
             self._runs.attempt(lambda: self._run.summary.update(dict(summary)))
-            self._runs.attempt(lambda: self._run.finish(exit_code=int(failed)))
+            self._runs.attempt(lambda: self._runs.finish(self._run, failed=failed))
 
 
 def _mode() -> Any:
@@ -152,4 +169,5 @@ def _settings() -> Any:
 def _end_process() -> None:
     import wandb
 
-    wandb.teardown()
+    with suppress(Exception):
+        wandb.teardown()
