@@ -1,78 +1,25 @@
-"""Trials in Optuna's tables: whole, counted once, and readable by Optuna itself."""
+"""The store of studies on SQLite; what holds for every database is in tests/contract."""
 
 from __future__ import annotations
 
 import sqlite3
-import threading
-from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import pytest
 
 from perennial.contracts.errors import UnavailableError
 from perennial.learning.studies import StudyStore, TrialRecord
 from perennial.spec.schema import Range
 
-SPACE = {"learning_rate": Range(low=0.05, high=0.3, log=True), "max_depth": Range(low=3, high=8)}
+SPACE = {"learning_rate": Range(low=0.05, high=0.3, log=True)}
 RECORD = TrialRecord(
-    number=0,
-    origin="search",
-    params={"learning_rate": 0.7 / 3, "max_depth": 5},
-    state="complete",
-    value=0.1 + 0.7,
-    rounds=17,
-    curve={1: 1 / 3, 10: 0.9, 17: 0.1 + 0.7},
-    stopped="early stopping",
-    error="",
-    importance={"speed": 2 / 3},
-    seconds=1.25,
+    0, "search", {"learning_rate": 0.1}, "complete", 0.8, 17, {17: 0.8}, "", "", {}, 1.25
 )
-PRUNED = replace(RECORD, number=1, state="pruned", stopped="hopeless")
-FAILED = replace(RECORD, number=2, state="failed", value=None, rounds=0, curve={}, error="no room")
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/kept/studies.db"
-
-
-def test_records_come_back_to_the_last_bit_and_failed_ones_do_not_count(url: str) -> None:
-    with StudyStore.open(url, "s", SPACE, greater_is_better=False) as store:
-        for record in (RECORD, PRUNED, FAILED):
-            store.add(record)
-    with StudyStore.open(url, "s", SPACE, greater_is_better=False) as store:
-        assert store.records() == {0: RECORD, 1: PRUNED}
-
-
-def test_a_place_counts_once_also_when_two_processes_wrote_it(url: str) -> None:
-    with StudyStore.open(url, "s", SPACE, greater_is_better=False) as store:
-        store.add(RECORD)
-        store.add(replace(RECORD, seconds=9.0))
-        assert store.records() == {0: RECORD}
-
-
-def test_optuna_reads_the_study_with_its_failures_and_pruned_trials(url: str) -> None:
-    with StudyStore.open(url, "s", SPACE, greater_is_better=False) as store:
-        for record in (RECORD, PRUNED, FAILED):
-            store.add(record)
-    study = optuna.load_study(study_name="s", storage=url)
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED", "FAIL"]
-    assert study.best_params == RECORD.params
-    assert study.best_value == RECORD.value
-    assert study.trials[2].user_attrs["perennial"]["error"] == "no room"
-
-
-def test_what_is_put_with_a_study_is_got_by_the_next_process_and_not_by_another_study(
-    url: str,
-) -> None:
-    with StudyStore.open(url, "s", SPACE, greater_is_better=False) as store:
-        assert store.get("settings") is None
-        store.put("settings", {"rounds": [1, 2]})
-    with StudyStore.open(url, "s", SPACE, greater_is_better=False) as store:
-        assert store.get("settings") == {"rounds": [1, 2]}
-    with StudyStore.open(url, "t", SPACE, greater_is_better=False) as store:
-        assert store.get("settings") is None
 
 
 def test_sqlite_keeps_a_log_so_that_readers_do_not_wait_for_the_writer(
@@ -88,27 +35,6 @@ def test_sqlite_keeps_a_log_so_that_readers_do_not_wait_for_the_writer(
         store.add(RECORD)
         reader.rollback()
         assert reader.execute("SELECT count(*) FROM trials").fetchone() == (1,)
-
-
-def test_studies_that_begin_at_once_on_a_new_database_all_begin(url: str) -> None:
-    errors: list[BaseException] = []
-    together = threading.Barrier(4)
-
-    def begin(name: str) -> None:
-        together.wait()
-        try:
-            with StudyStore.open(url, name, SPACE, greater_is_better=False) as store:
-                store.add(RECORD)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=begin, args=(f"study {i}",)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert sorted(optuna.get_all_study_names(url)) == [f"study {i}" for i in range(4)]
 
 
 def test_a_database_that_is_none_is_unavailable_with_the_cause(tmp_path: Path) -> None:
