@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from perennial.contracts.refs import StagedRef
 from perennial.spec import parse_spec
-from perennial.stores import quarantine, tables
+from perennial.stores import quarantine, sources, staging, tables
 
 MODEL = """
 name: m
@@ -32,16 +36,14 @@ import deltalake, duckdb, pandera.pandas
 from perennial.spec import load_spec
 from perennial.stores import sources, staging, tables
 
-root, source, repeats = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+root = Path(sys.argv[1])
 spec = load_spec(root / "model.yaml")
-spec = spec.model_copy(update={"source": spec.source.model_copy(update={"uri": source})})
 table, bad = str(root / "tables" / "m"), str(root / "quarantine" / "m")
 print("ready", flush=True)
 sys.stdin.readline()
-for _ in range(repeats):
-    look = sources.inspect(spec, root, None, None)
-    staged = staging.stage(spec, root, look, root / "staging")
-    tables.publish(spec, staged, table, bad)
+look = sources.inspect(spec, root, None, None)
+staged = staging.stage(spec, root, look, root / "staging")
+tables.publish(spec, staged, table, bad)
 """
 SPEC = parse_spec(MODEL)
 
@@ -54,9 +56,9 @@ def rows(first: int, count: int, y: float) -> str:
     return "at,id,x,y\n" + "".join(lines)
 
 
-def start(root: Path, source: str, repeats: int = 1) -> subprocess.Popen[str]:
+def start(root: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", INGEST, str(root), source, str(repeats)],
+        [sys.executable, "-c", INGEST, str(root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -97,7 +99,7 @@ def test_killed_at_any_moment_and_run_again_ingestion_comes_to_the_same_end(root
     before, after = rows(0, 3000, 1.0), rows(0, 3000, 1.0).replace(",5,1.0", ",5,2.0")
     after += rows(3000, 3000, 1.0).partition("\n")[2]
     (root / "rows.csv").write_text(before)
-    undisturbed = start(root, "rows.csv")
+    undisturbed = start(root)
     began = time.monotonic()
     go(undisturbed)
     finish(undisturbed)
@@ -106,7 +108,7 @@ def test_killed_at_any_moment_and_run_again_ingestion_comes_to_the_same_end(root
     moments = random.Random(11)
     killed = 0
     for _ in range(6):
-        process = start(root, "rows.csv")
+        process = start(root)
         go(process)
         try:
             process.wait(moments.uniform(0.0, 1.1) * length)
@@ -115,7 +117,7 @@ def test_killed_at_any_moment_and_run_again_ingestion_comes_to_the_same_end(root
             killed += 1
         process.communicate()
     assert killed > 0
-    final = start(root, "rows.csv")
+    final = start(root)
     go(final)
     finish(final)
     table, kept, left = end_state(root)
@@ -126,23 +128,35 @@ def test_killed_at_any_moment_and_run_again_ingestion_comes_to_the_same_end(root
     assert left == []
 
 
+def _publish_together(barrier: threading.Barrier, table: str, bad: str, batch: StagedRef) -> None:
+    barrier.wait()
+    tables.publish(SPEC, batch, table, bad)
+
+
 def test_writers_at_once_neither_lose_nor_double_a_row(root: Path) -> None:
-    """Three batches that overlap, the last two changing rows of the first, several times each."""
-    (root / "a.csv").write_text(rows(0, 2000, 1.0))
-    (root / "b.csv").write_text(rows(1000, 2000, 1.0))
-    (root / "c.csv").write_text(rows(2000, 2000, 1.0))
-    processes = [start(root, f"{name}.csv", repeats=3) for name in "abc"]
-    for process in processes:
-        go(process)
-    for process in processes:
-        finish(process)
-    table, kept, left = end_state(root)
-    assert len(table) == 4000 - 80
-    assert table["id"].is_unique
-    assert len(kept) == len(set(kept)) == 80
-    assert left == []
-    again = start(root, "a.csv")
-    version = tables.dataset(SPEC, str(root / "tables" / "m"), None).version
-    go(again)
-    finish(again)
-    assert tables.dataset(SPEC, str(root / "tables" / "m"), None).version == version
+    """Batches that overlap, one changing rows of the others, published at the same moment."""
+    batches = [rows(0, 200, 1.0), rows(100, 200, 1.0), rows(200, 200, 1.0), rows(150, 100, 2.0)]
+    staged = []
+    for text in batches:
+        (root / "rows.csv").write_text(text)
+        look = sources.inspect(SPEC, root, None, None)
+        staged.append(staging.stage(SPEC, root, look, root / "staging"))
+    met = 0
+    for number in range(6):
+        place = root / str(number)
+        table, bad = str(place / "tables" / "m"), str(place / "quarantine" / "m")
+        barrier = threading.Barrier(len(staged))
+
+        publish = partial(_publish_together, barrier, table, bad)
+        with ThreadPoolExecutor(len(staged)) as pool:
+            list(pool.map(publish, staged))
+        found, kept, left = end_state(place)
+        assert found["id"].tolist() == sorted(found["id"], key=lambda name: int(name[1:]))
+        assert len(found) == found["id"].nunique() == 400 - 8
+        assert set(found["y"]) <= {1.0, 2.0}
+        assert len(kept) == len(set(kept)) == 8 + 2
+        assert left == []
+        met += tables.dataset(SPEC, table, None).version
+        version = tables.publish(SPEC, staged[3], table, bad)
+        assert tables.publish(SPEC, staged[3], table, bad) == version
+    assert met > 0
