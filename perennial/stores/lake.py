@@ -53,13 +53,13 @@ def open_table(uri: str, version: int | None = None) -> Any | None:
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
     try:
-        return DeltaTable(uri, version=version)
-    except TableNotFoundError as error:
-        if not _has_log(uri):  # also what a writer killed before its first commit leaves
-            return None
-        what = f"the Delta log can't be read: {_first_line(error)}"
-        raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
-    except (DeltaError, OSError, ValueError) as error:
+        try:
+            return DeltaTable(uri, version=version)
+        except TableNotFoundError:
+            if not _has_log(uri):  # also what a writer killed before its first commit leaves
+                return None
+            return DeltaTable(uri, version=version)  # unless another writer just made the table
+    except (DeltaError, TableNotFoundError, OSError, ValueError) as error:
         what = f"the Delta log can't be read: {_first_line(error)}"
         raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
 
