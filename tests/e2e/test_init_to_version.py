@@ -13,8 +13,6 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
 from tests.workplace import Workplace
 
-pytestmark = pytest.mark.xdist_group("server")
-
 FLIGHTS = Path(__file__).parents[2] / "models" / "flight_delay" / "data.py"
 
 

@@ -133,7 +133,6 @@ TOLD_BY_THE_AUDIT: dict[str, tuple[Spoil, str]] = {
 }
 
 
-@pytest.mark.xdist_group("server")
 @pytest.mark.parametrize("case", TOLD_BY_THE_AUDIT)
 def test_a_batch_that_is_wrong_as_a_whole_is_told_and_nothing_of_it_published(
     flow_project: Workplace, case: str
@@ -150,7 +149,6 @@ def test_a_batch_that_is_wrong_as_a_whole_is_told_and_nothing_of_it_published(
     assert (status["versions"], status["decisions"]) == (0, [])
 
 
-@pytest.mark.xdist_group("server")
 def test_a_run_that_the_command_line_did_not_look_over_tells_a_mistake_alike(
     flow_project: Workplace,
 ) -> None:
@@ -165,7 +163,6 @@ def test_a_run_that_the_command_line_did_not_look_over_tells_a_mistake_alike(
     assert (process.returncode, out) == (2, "")
 
 
-@pytest.mark.xdist_group("server")
 def test_damaged_state_is_told_and_nothing_is_built_on_it(flow_project: Workplace) -> None:
     digest = flow_project.run()["bundle_digest"]
     home = flow_project.root / ".perennial"
@@ -193,7 +190,6 @@ def test_damaged_state_is_told_and_nothing_is_built_on_it(flow_project: Workplac
     assert (status["versions"], status["champion"]["digest"]) == (1, digest)
 
 
-@pytest.mark.xdist_group("server")
 def test_a_disk_that_is_full_when_the_bundle_is_written_is_told_and_leaves_no_bundle(
     flow_project: Workplace,
 ) -> None:

@@ -13,8 +13,6 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.workplace import Workplace, demand_rows
 
-pytestmark = pytest.mark.xdist_group("server")
-
 EXPENSIVE = ("stage", "publish", "split", "features", "tune", "train", "evaluate")
 
 

@@ -7,14 +7,11 @@ import signal
 import subprocess
 import sys
 
-import pytest
 import yaml
 
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.workplace import Workplace
-
-pytestmark = pytest.mark.xdist_group("server")
 
 
 def _prefect(project: Workplace, *arguments: str) -> str:
