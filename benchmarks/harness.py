@@ -30,7 +30,7 @@ MODEL = "flight-delay"
 EXAMPLE = Path(__file__).parents[1] / "models" / "flight_delay"
 LIBRARIES = ("prefect", "xgboost", "optuna", "wandb", "deltalake", "duckdb", "pandas", "numpy")
 
-console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
