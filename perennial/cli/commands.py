@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from perennial.bundle.read import open_bundle
 from perennial.cli.context import context_of
 from perennial.cli.reading import find_version
 from perennial.contracts.errors import InputError, Problem
@@ -110,6 +109,8 @@ def reproduce(
 ) -> None:
     """Train a version again and compare. From its recorded lineage, file by file. Exit code 1: it
     is not the same."""
+    from perennial.bundle.read import open_bundle
+
     found = context_of(context)
     ref = find_version(found.project, version).ref
     open_bundle(Path(ref.uri), ref.digest)  # a damaged one is told before Prefect is started

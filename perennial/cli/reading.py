@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,9 @@ from perennial.cli.output import console, table_of
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec.schema import nearest
 from perennial.stores.project import Project
-from perennial.stores.registry import AuditEntry, Registry, Version
+
+if TYPE_CHECKING:
+    from perennial.stores.registry import AuditEntry, Registry, Version
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -96,6 +98,8 @@ def find_version(project: Project, text: str) -> Version:
 
 
 def _registry(project: Project) -> Registry:
+    from perennial.stores.registry import Registry
+
     if not project.models.is_dir() and not project.home.is_dir():  # and leave none behind
         fix = "perennial init makes a model here; --project names another place"
         raise InputError(Problem(str(project.root), "no models here", fix))
