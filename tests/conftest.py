@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import flows  # noqa: F401  # sets how XGBoost's threads wait, here as in every flow
 from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from perennial.contracts.errors import IntegrityError, PerennialError
+from perennial.contracts.errors import InputError, IntegrityError
 from perennial.contracts.refs import (
     BundleRef,
     DatasetRef,
@@ -33,7 +33,7 @@ _HOST = platform.node()
 def new_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder beside its future place; gone afterwards unless ``keep_folder`` took it.
 
-    Raises PerennialError when the disk is full; nothing half-written stays.
+    Raises InputError when the disk is full; nothing half-written stays.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(parent)
@@ -42,7 +42,7 @@ def new_folder(parent: Path) -> Iterator[Path]:
         yield folder
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise PerennialError(
+            raise InputError(
                 f"no space left while writing below {parent}; nothing was kept. "
                 "Free some space and run again: finished stages are not repeated"
             ) from None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from perennial.contracts.errors import PerennialError
+from perennial.contracts.errors import InputError
 from perennial.stores.artefacts import new_folder
 
 MEMORY_MIB = 512
@@ -24,7 +24,7 @@ _MOST_THREADS = 4  # each needs a share of the memory
 def connect(near: Path) -> Iterator[Any]:
     """A DuckDB connection in UTC that spills into a temporary folder below ``near``.
 
-    Raises PerennialError when there is no space left to spill to.
+    Raises InputError when there is no space left to spill to.
     """
     import duckdb
 
@@ -38,7 +38,7 @@ def connect(near: Path) -> Iterator[Any]:
             yield connection
         except duckdb.OutOfMemoryException as error:
             first = str(error).splitlines()[0]
-            raise PerennialError(f"no space left for work on data below {near}: {first}") from None
+            raise InputError(f"no space left for work on data below {near}: {first}") from None
 
 
 def one(connection: Any, query: str) -> tuple[Any, ...]:

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from perennial.contracts.errors import (
     InputError,
     IntegrityError,
-    PerennialError,
     Problem,
     UnavailableError,
 )
@@ -148,7 +147,7 @@ def write(
     ``replace`` in place of all rows.
 
     ``table`` is what the caller read, None for no table yet: the new one remembers ``identity``.
-    Raises ConflictError when somebody else committed since, PerennialError when the disk is full.
+    Raises ConflictError when somebody else committed since, InputError when the disk is full.
     """
     from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
@@ -174,7 +173,7 @@ def write(
         if table is None and open_table(uri) is not None:
             raise ConflictError("the table was made by another writer") from None
         if _DISK_FULL.search(str(error)):
-            raise PerennialError(
+            raise InputError(
                 f"no space left while writing {uri}; it is as it was. Free some space and run again"
             ) from None
         raise
