@@ -1,4 +1,4 @@
-"""What the registry tells: versions, routes and the audit. Times are UTC."""
+"""What the registry tells beside routes: versions and the audit. Times are UTC."""
 
 from __future__ import annotations
 
@@ -26,26 +26,6 @@ class Version(Value):
     metrics: dict[str, float | None]
     judgement: dict[str, Any]
     links: dict[str, str]
-
-
-class Arm(Value):
-    """A version and its share of requests in percent."""
-
-    version: int
-    weight: int
-
-
-class Route(Value):
-    """Who answers a model's requests. The arms' weights sum to 100; shadow versions see requests
-    and answer nobody. ``generation`` counts changes; 0 means nothing was ever promoted, and then
-    there is no champion and no arm."""
-
-    model: str
-    champion: int | None
-    arms: tuple[Arm, ...]
-    shadow: tuple[int, ...]
-    generation: int
-    updated_at: datetime | None
 
 
 class AuditEntry(Value):

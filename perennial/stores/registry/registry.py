@@ -9,16 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from perennial.contracts.refs import BundleRef, VersionRef
+from perennial.contracts.routes import Arm, Route
 from perennial.stores.registry.engine import connect, writing
 from perennial.stores.registry.migrate import migrate
-from perennial.stores.registry.records import (
-    Action,
-    Arm,
-    AuditEntry,
-    Route,
-    StaleRouteError,
-    Version,
-)
+from perennial.stores.registry.records import Action, AuditEntry, StaleRouteError, Version
 from perennial.stores.registry.rows import (
     append_decision,
     decision_of,

@@ -11,7 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import VersionRef
-from perennial.stores.registry.records import Action, AuditEntry, Route, Version
+from perennial.contracts.routes import Route
+from perennial.stores.registry.records import Action, AuditEntry, Version
 from perennial.stores.registry.schema import decisions, routes, versions
 
 
