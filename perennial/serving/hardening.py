@@ -1,0 +1,121 @@
+"""What stands between the network and the endpoints: access, request ids, headers, last resorts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from perennial.serving.access import Access, challenge, path_of
+from perennial.serving.replies import (
+    Message,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    answer,
+    error_body,
+    error_body_v2,
+)
+from perennial.serving.requests import ClientGoneError, Headers, headers_of, request_id
+
+log = logging.getLogger(__name__)
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PAGE_POLICY = (
+    b"default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Pages are made of their own text and style alone: no script runs, and nobody frames them."""
+
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_NO_STORE = (b"cache-control", b"no-store")
+_CLOSE = (b"connection", b"close")
+_PAGE = (
+    (b"content-security-policy", PAGE_POLICY),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What is known of a request before its body: ``scope["perennial"]``. ``caller`` is the name
+    of its token ("" where none is needed)."""
+
+    id: str
+    headers: Headers
+    caller: str
+
+
+def incoming(scope: Scope) -> Incoming:
+    found = scope["perennial"]
+    assert isinstance(found, Incoming)
+    return found
+
+
+class Guard:
+    """The outermost ASGI application.
+
+    Lets a request through to ``app`` when its token allows it, gives it an id, and adds the headers
+    of a careful answer. What ``app`` raises ends here: a Refusal as its error, anything else as a
+    500 that says nothing but the request's id, under which the log has the rest. ``refused`` is
+    told the status of each.
+    """
+
+    def __init__(self, app: App, access: Access, refused: Callable[[int], None]) -> None:
+        self._app = app
+        self._access = access
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # a WebSocket's handshake is turned down by whoever asks without an answer
+        headers = headers_of(scope)
+        identity = request_id(headers)
+        extra = [(b"x-request-id", identity.encode("ascii")), _NO_SNIFFING]
+        if scope["method"] != "POST":
+            extra.append(_NO_STORE)
+        started = False
+
+        def send_on(message: Message) -> Awaitable[None]:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], *extra, *_more(message)]
+            return send(message)
+
+        try:
+            caller = self._access.check(scope, headers)
+            scope["perennial"] = Incoming(identity, headers, caller)
+            await self._app(scope, receive, send_on)
+            return
+        except ClientGoneError:
+            return
+        except Refusal as error:
+            refusal = error
+        except Exception:
+            log.exception("request %s failed", identity)
+            refusal = Refusal(500, "internal", "the server failed; its log says why")
+        if started:
+            return  # the connection is closed by the server when an answer stays unfinished
+        self._refused(refusal.status)
+        more = challenge(scope, headers) if refusal.status == 401 else []
+        if refusal.retry_after is not None:
+            more.append((b"retry-after", b"%d" % refusal.retry_after))
+        tell = error_body_v2 if path_of(scope).startswith("/v2") else error_body
+        await answer(send_on, refusal.status, tell(refusal, identity), headers=more)
+
+
+def _more(message: Message) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers that depend on the answer."""
+    status: int = message["status"]
+    if status in (408, 413):
+        return (_CLOSE,)  # the rest of the body may be under way; nobody will read it
+    headers: list[tuple[bytes, bytes]] = message["headers"]
+    if any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers):
+        return _PAGE
+    return ()
