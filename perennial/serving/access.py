@@ -151,12 +151,12 @@ def path_of(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
-def challenge(scope: Scope, headers: Headers) -> list[tuple[bytes, bytes]]:
+def challenge(scope: Scope, headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
     """What a 401 must carry. A browser that opens a page is told to ask for a password, too."""
-    schemes = [(b"www-authenticate", b'Bearer realm="perennial"')]
+    bearer = (b"www-authenticate", b'Bearer realm="perennial"')
     if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
-        schemes.append((b"www-authenticate", b'Basic realm="perennial", charset="UTF-8"'))
-    return schemes
+        return bearer, (b"www-authenticate", b'Basic realm="perennial", charset="UTF-8"')
+    return (bearer,)
 
 
 def _token(scope: Scope, headers: Headers) -> bytes | None:

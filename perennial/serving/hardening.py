@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perennial.serving.access import Access, challenge, path_of
 from perennial.serving.replies import (
@@ -13,9 +13,8 @@ from perennial.serving.replies import (
     Refusal,
     Scope,
     Send,
-    answer,
-    error_body,
-    error_body_v2,
+    error_reply,
+    error_reply_v2,
 )
 from perennial.serving.requests import ClientGoneError, Headers, headers_of, request_id
 
@@ -76,9 +75,7 @@ class Guard:
             return  # a WebSocket's handshake is turned down by whoever asks without an answer
         headers = headers_of(scope)
         identity = request_id(headers)
-        extra = [(b"x-request-id", identity.encode("ascii")), _NO_SNIFFING]
-        if scope["method"] != "POST":
-            extra.append(_NO_STORE)
+        extra = (_NO_SNIFFING,) if scope["method"] == "POST" else (_NO_SNIFFING, _NO_STORE)
         started = False
 
         def send_on(message: Message) -> Awaitable[None]:
@@ -103,11 +100,11 @@ class Guard:
         if started:
             return  # the connection is closed by the server when an answer stays unfinished
         self._refused(refusal.status)
-        more = challenge(scope, headers) if refusal.status == 401 else []
-        if refusal.retry_after is not None:
-            more.append((b"retry-after", b"%d" % refusal.retry_after))
-        tell = error_body_v2 if path_of(scope).startswith("/v2") else error_body
-        await answer(send_on, refusal.status, tell(refusal, identity), headers=more)
+        tell = error_reply_v2 if path_of(scope).startswith("/v2") else error_reply
+        reply = tell(refusal, identity)
+        if refusal.status == 401:
+            reply = replace(reply, headers=challenge(scope, headers))
+        await reply.send(send_on, identity)
 
 
 def _more(message: Message) -> tuple[tuple[bytes, bytes], ...]:
