@@ -28,10 +28,11 @@ PAGE_POLICY = (
 )
 """Pages are made of their own text and style alone: no script runs, and nobody frames them."""
 
-_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
-_NO_STORE = (b"cache-control", b"no-store")
-_CLOSE = (b"connection", b"close")
+_PLAIN = ((b"x-content-type-options", b"nosniff"),)
+_CUT = (*_PLAIN, (b"connection", b"close"))  # nobody will read what of the body is under way
+_ASKED = (*_PLAIN, (b"cache-control", b"no-store"))
 _PAGE = (
+    *_ASKED,
     (b"content-security-policy", PAGE_POLICY),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -75,14 +76,14 @@ class Guard:
             return  # a WebSocket's handshake is turned down by whoever asks without an answer
         headers = headers_of(scope)
         identity = request_id(headers)
-        extra = (_NO_SNIFFING,) if scope["method"] == "POST" else (_NO_SNIFFING, _NO_STORE)
+        asked = scope["method"] != "POST"
         started = False
 
         def send_on(message: Message) -> Awaitable[None]:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], *extra, *_more(message)]
+                message["headers"] = [*message["headers"], *_more(message, asked)]
             return send(message)
 
         try:
@@ -107,12 +108,13 @@ class Guard:
         await reply.send(send_on, identity)
 
 
-def _more(message: Message) -> tuple[tuple[bytes, bytes], ...]:
-    """Headers that depend on the answer."""
-    status: int = message["status"]
-    if status in (408, 413):
-        return (_CLOSE,)  # the rest of the body may be under way; nobody will read it
+def _more(message: Message, asked: bool) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that an answer gets on top of its own. ``asked``: it may be a page."""
+    if message["status"] in (408, 413):
+        return _CUT
+    if not asked:
+        return _PLAIN
     headers: list[tuple[bytes, bytes]] = message["headers"]
     if any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers):
         return _PAGE
-    return ()
+    return _ASKED
