@@ -20,7 +20,7 @@ from tasks._running import RETRIES, cores, measured
 from tasks.tuning import read_matrices
 
 _LIBRARIES = ("xgboost", "numpy", "pandas", "apache-hamilton", "pyarrow")
-_LATER = {"description", "quarantine", "gates", "drift", "retrain", "rollout"}
+_LATER = {"description", "quarantine", "gates", "drift", "retrain", "rollout", "log"}
 _CACHE = Stage(
     name="train",
     sections=tuple(key for key in ModelSpec.model_fields if key not in _LATER),

@@ -1,4 +1,4 @@
-"""The sections of model.yaml about a model's life: drift, retraining, rollout."""
+"""The sections of model.yaml about a model's life: drift, retraining, rollout, predictions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pydantic import AfterValidator, Field
 from perennial.spec.cron import check_cron
 from perennial.spec.values import (
     Duration,
+    Flag,
     Mistake,
     Number,
     PositiveDuration,
     Section,
     Share,
+    Text,
     Whole,
     repeated,
 )
@@ -77,3 +79,35 @@ class Rollout(Section):
     guards: Guards = Guards()
 
     rules = (_steps_rise,)
+
+
+def _hashed_or_omitted(log: Log) -> Iterator[Mistake]:
+    yield from repeated(log.hash, "hash")
+    yield from repeated(log.omit, "omit")
+    for i, column in enumerate(log.omit):
+        if column in log.hash:
+            yield f"omit.{i}", f"{column!r} is hashed already; a column is hashed or left out"
+
+
+def _whole_days(log: Log) -> Iterator[Mistake]:
+    if log.keep < timedelta(days=1):
+        yield "keep", "rows expire by whole days; keep them for 1d at least"
+
+
+class Log(Section):
+    """What is kept of the predictions that a server makes, and of the labels it takes. It belongs
+    to the model, not to a version: a change here makes no new candidate."""
+
+    enabled: Flag = True
+    """Log every prediction with its inputs. Without it nothing can be learnt from production."""
+    hash: tuple[Text, ...] = ()
+    """Category, string or integer columns of which only a keyed hash is kept; the key is
+    PERENNIAL_HASH_KEY."""
+    omit: tuple[Text, ...] = ()
+    """Columns of which nothing is kept."""
+    keep: PositiveDuration = timedelta(days=400)
+    """How long rows are kept, in whole days of UTC; what expired is off the disk a day later."""
+    compact_files: Annotated[Whole, Field(ge=2, le=10_000)] = 64
+    """How many small files of one day are put together into one."""
+
+    rules = (_hashed_or_omitted, _whole_days)

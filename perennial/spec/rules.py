@@ -172,6 +172,24 @@ def _slice_columns(spec: ModelSpec) -> Iterator[Mistake]:
                 yield from _unknown(spec, key, name)
 
 
+def _log_columns(spec: ModelSpec) -> Iterator[Mistake]:
+    for key in ("hash", "omit"):
+        for i, name in enumerate(getattr(spec.log, key)):
+            place, column = f"log.{key}.{i}", spec.columns.get(name)
+            if name == spec.label.column:
+                yield place, "the label is no input of a prediction"
+            elif name == spec.source.event_time:
+                yield place, "the event time is kept as it is: labels find their rows by it"
+            elif key == "omit" and name in spec.source.entity:
+                yield place, "labels find their rows by the entity; hash it instead"
+            elif key == "hash" and column is not None and column.type not in _HASHED:
+                yield place, f"a {column.type} column can't be hashed; leave it out with log.omit"
+            else:
+                yield from _unknown(spec, place, name)
+
+
+_HASHED = ("category", "string", "integer")
+
 MODEL_RULES = (
     _entity,
     _event_time,
@@ -186,4 +204,5 @@ MODEL_RULES = (
     _class_weight,
     _gate_metrics,
     _slice_columns,
+    _log_columns,
 )

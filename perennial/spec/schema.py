@@ -23,7 +23,7 @@ from perennial.spec.parameters import (
     parameter_hint,
     setting_mistakes,
 )
-from perennial.spec.production import Drift, Guards, Retrain, Rollout
+from perennial.spec.production import Drift, Guards, Log, Retrain, Rollout
 from perennial.spec.rules import MODEL_RULES
 from perennial.spec.values import (
     Device,
@@ -42,7 +42,7 @@ from perennial.spec.values import (
 
 __all__ = [
     "DEFAULT_SPACE", "FORMAT", "TUNABLE", "Beats", "Column", "Drift", "Floor", "Gate", "Guards",
-    "Label", "Latency", "ModelSpec", "Quarantine", "Range", "Retrain", "Rollout", "Section",
+    "Label", "Latency", "Log", "ModelSpec", "Quarantine", "Range", "Retrain", "Rollout", "Section",
     "Slices", "Source", "Split", "Training", "Tuning", "format_duration", "gate_kind", "nearest",
 ]  # fmt: skip
 
@@ -136,6 +136,7 @@ class ModelSpec(Section):
     drift: Drift = Drift()
     retrain: Retrain = Retrain()
     rollout: Rollout = Rollout()
+    log: Log = Log()
 
     rules = MODEL_RULES
 

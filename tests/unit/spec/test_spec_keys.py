@@ -113,6 +113,10 @@ DURATION = "is not a duration; write a number and a unit: 90s, 10m, 6h, 2d, 1w"
         ("rollout.guards", 1, "expected keys and values, not 1"),
         ("rollout.guards.error_rate", 1.5, "must be at most 1, not 1.5"),
         ("rollout.guards.p99_ms", 0, "must be above 0, not 0"),
+        ("log.enabled", "no", "expected true or false, not 'no'"),
+        ("log.hash", "id", "expected a list such as [a, b], not 'id'"),
+        ("log.keep", "12h", "rows expire by whole days; keep them for 1d at least"),
+        ("log.compact_files", 1, "must be at least 2, not 1"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_path_and_what_would_be_right(
@@ -195,6 +199,7 @@ def test_a_required_key_that_is_missing_is_named(mistakes: Any, key: str) -> Non
         ("retrain.shedule", "schedule"),
         ("rollout.stategy", "strategy"),
         ("rollout.guards.p99", "p99_ms"),
+        ("log.omits", "omit"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_valid_one(

@@ -251,6 +251,31 @@ def slices(*columns: str) -> dict[str, Any]:
             ["gates.0.slices.1: 'country' is given twice"],
         ),
         ({"retrain.on": ["data", "data"]}, ["retrain.on.1: 'data' is given twice"]),
+        # log
+        (
+            {"log.hash": ["id", "amount", "day", "countr", "late", "at"]},
+            [
+                "log.hash.1: a float column can't be hashed; leave it out with log.omit",
+                "log.hash.2: a datetime column can't be hashed; leave it out with log.omit",
+                "log.hash.3: no column 'countr'; did you mean 'country'?",
+                "log.hash.4: the label is no input of a prediction",
+                "log.hash.5: the event time is kept as it is: labels find their rows by it",
+            ],
+        ),
+        (
+            {"log.omit": ["amount", "id", "at"]},
+            [
+                "log.omit.1: labels find their rows by the entity; hash it instead",
+                "log.omit.2: the event time is kept as it is: labels find their rows by it",
+            ],
+        ),
+        (
+            {"log.hash": ["country", "country"], "log.omit": ["country"]},
+            [
+                "log.hash.1: 'country' is given twice",
+                "log.omit.0: 'country' is hashed already; a column is hashed or left out",
+            ],
+        ),
     ],
 )
 def test_a_broken_rule_is_told_at_the_key_that_breaks_it(
