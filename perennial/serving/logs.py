@@ -74,8 +74,9 @@ class JsonLines(logging.Formatter):
             **{name: value for name, value in vars(record).items() if name not in _STANDARD},
         }
         if record.exc_info and record.exc_info[1]:
-            # What uvicorn catches was met by a request, and may quote its rows.
-            line["error"] = told(record.exc_info[1], text=not record.name.startswith("uvicorn"))
+            # An exception that a request met may quote its rows.
+            of_request = "request_id" in line or record.name.startswith("uvicorn")
+            line["error"] = told(record.exc_info[1], text=not of_request)
         try:
             encoded = _encode(line)
         except Exception:  # a lone surrogate, an odd key, an object whose text can't be had

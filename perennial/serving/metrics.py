@@ -30,11 +30,7 @@ from perennial.serving.histograms import SECONDS, Answers, Histogram, quantile_m
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
-ENDPOINTS = frozenset(
-    {"predict", "infer", "labels", "models", "health", "metrics", "status", "docs"}
-)
-"""What a request may be counted under; anything else is "other", so that no request, whatever it
-asks for, makes a new time series."""
+_MOST_ENDPOINTS = 64
 
 # What Prometheus gets of the bounds: 1, 2.5 and 5 of each decade, and powers of two up to 65,536.
 _TOLD_SECONDS = (*(float(f"{m}e{e}") for e in range(-6, -1) for m in (100, 250, 500)), 10.0)
@@ -68,6 +64,7 @@ class Metrics:
         self._batches: dict[tuple[str, int], tuple[Histogram, Histogram]] = {}
         self._unseen: defaultdict[tuple[str, int, str], int] = defaultdict(int)
         self._refused: defaultdict[tuple[str, int, str, int], int] = defaultdict(int)
+        self._endpoints: set[str] = set()
         self._generations: dict[str, int] = {}
         self._problems: dict[str, bool] = {}
         self._lag = SpoolLag(0, 0, 0.0)
@@ -86,11 +83,16 @@ class Metrics:
         answers.add(rows, seconds)
 
     def refused(self, endpoint: str, status: int, model: str = "", version: int = 0) -> None:
-        """A request got an error. ``model`` and ``version`` (only ever of what is served) are told
-        when they were known by then: what is the version's own doing counts against it."""
-        if endpoint not in ENDPOINTS:
-            endpoint = "other"
-        self._refused[endpoint, status, model, version] += 1
+        """A request got an error.
+
+        ``endpoint`` is a route's template, never a path as it was asked for; were it one all the
+        same, all beyond 64 would be "other". ``model`` and ``version`` (of what is served) are told
+        when they were known by then: a version's own failures count against it.
+        """
+        if len(self._endpoints) < _MOST_ENDPOINTS:
+            self._endpoints.add(endpoint)
+        told = endpoint if endpoint in self._endpoints else "other"
+        self._refused[told, status, model, version] += 1
 
     def batch(
         self, model: str, version: int, rows: int, seconds: float, unseen: Mapping[str, int]

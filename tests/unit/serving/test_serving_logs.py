@@ -64,8 +64,8 @@ def test_a_line_has_time_level_event_and_the_fields_given_with_it(stream: io.Str
 
 def test_a_mistake_of_the_sender_is_info_and_of_the_service_an_error(stream: io.StringIO) -> None:
     logs.configure(stream=stream)
-    logs.refused("r-1", "predict", 422, "invalid_rows", "churn", 3)
-    logs.refused("r-2", "predict", 503, "overloaded")
+    logs.refused("r-1", "/models/{name}/predict", 422, "invalid_rows", "churn", 3)
+    logs.refused("r-2", "/models/{name}/predict", 503, "overloaded")
 
     mistake, overload = lines(stream)
 
@@ -84,7 +84,7 @@ def test_a_failed_request_is_told_by_type_and_place_and_not_by_the_values_it_met
         except ValueError as error:
             raise RuntimeError("row ['Mrs. Jane Doe', 41]") from error
     except RuntimeError as error:
-        logs.failed("r-1", "predict", error, "churn", 3)
+        logs.failed("r-1", "/models/{name}/predict", error, "churn", 3)
 
     [line] = lines(stream)
 
@@ -106,9 +106,23 @@ def test_an_error_of_the_service_itself_is_told_with_its_text(stream: io.StringI
     assert line["error"]["text"] == "registry: the file is damaged"
 
 
+def test_an_exception_that_is_logged_with_a_request_is_told_without_its_text(
+    stream: io.StringIO,
+) -> None:
+    logs.configure(stream=stream)
+    try:
+        float("Mrs. Jane Doe")
+    except ValueError:
+        log = logging.getLogger("perennial.serving")
+        log.exception("request failed", extra={"request_id": "r-1"})
+
+    assert lines(stream)[0]["error"]["type"] == "ValueError"
+    assert "Jane" not in stream.getvalue()
+
+
 def test_access_lines_have_the_duration_in_milliseconds(stream: io.StringIO) -> None:
     logs.configure(stream=stream)
-    logs.answered("r-1", "predict", 200, 0.0012345, "churn", 3)
+    logs.answered("r-1", "/models/{name}/predict", 200, 0.0012345, "churn", 3)
 
     [line] = lines(stream)
 
@@ -117,9 +131,9 @@ def test_access_lines_have_the_duration_in_milliseconds(stream: io.StringIO) -> 
 
 def test_below_its_level_the_service_is_silent(stream: io.StringIO) -> None:
     logs.configure("error", stream=stream)
-    logs.refused("r-1", "predict", 422, "invalid_rows")
+    logs.refused("r-1", "/models/{name}/predict", 422, "invalid_rows")
     logging.getLogger("perennial.serving").warning("slow")
-    logs.refused("r-1", "predict", 500, "internal")
+    logs.refused("r-1", "/models/{name}/predict", 500, "internal")
 
     assert [line["status"] for line in lines(stream)] == [500]
 
