@@ -1,0 +1,190 @@
+"""A request's body as an Arrow table, without trusting it.
+
+A few bytes of Arrow can stand for more rows, longer texts and deeper lists than any memory holds:
+compressed buffers, dictionaries and views that show one text ten thousand times, lists of a billion
+nulls. So what a body unfolds to is known before it is unfolded.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perennial.contracts.errors import InputError, Problem
+from perennial.data.parsing import EXPECTED, parse
+from perennial.serving.replies import Refusal
+from perennial.spec.values import shown
+
+_MOST_MESSAGES = 1_000
+_MOST_COLUMNS = 10_000
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
+
+
+def read_arrow(body: bytes, *, most_rows: int, most_bytes: int) -> pa.Table:
+    """The table of an Arrow IPC stream, in few plain types: null, boolean, integers, float64,
+    string, timestamp[us, UTC]. Every buffer is checked.
+
+    Raises Refusal when the body is no such stream, is compressed, or unfolds to more than
+    ``most_rows`` rows or ``most_bytes`` bytes of text; InputError naming each column whose type no
+    column of a model has, and times that no calendar knows.
+    """
+    try:
+        _check_messages(body)
+        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+            _check_types(reader.schema)
+            table = reader.read_all()
+        if len(table) > most_rows:
+            what = f"{len(table):,} rows; a request has 1 to {most_rows:,}"
+            raise Refusal(413, "too_many_rows", what)
+        table.validate(full=True)
+        return _plain(table, most_bytes)
+    except (pa.ArrowException, ValueError, OSError, MemoryError, OverflowError) as error:
+        reason = (str(error).splitlines() or ["it ends too early"])[0][:200]
+        raise _invalid(f"the body is not an Arrow IPC stream: {reason}") from None
+
+
+def _check_messages(body: bytes) -> None:
+    """Refuse compressed buffers, which the reader would unfold unasked."""
+    try:
+        for count, message in enumerate(pa.ipc.MessageReader.open_stream(pa.py_buffer(body))):
+            if count >= _MOST_MESSAGES:
+                raise _invalid(f"the stream has more than {_MOST_MESSAGES:,} batches")
+            if _is_compressed(memoryview(message.metadata)):
+                raise _invalid("the stream is compressed; write it with compression=None")
+    except (struct.error, IndexError):
+        raise _invalid("the body is not an Arrow IPC stream: a message is damaged") from None
+
+
+def _check_types(schema: pa.Schema) -> None:
+    if len(schema) > _MOST_COLUMNS:
+        raise _invalid(f"{len(schema):,} columns; a request has at most {_MOST_COLUMNS:,}")
+    problems = [
+        Problem(f"column {shown(field.name)}", f"has the type {str(field.type)[:80]}",
+                "send numbers, booleans, text or timestamps")
+        for field in schema if not _is_known(field.type)
+    ]  # fmt: skip
+    if problems:
+        raise InputError(problems)
+
+
+def _is_known(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return _is_text(kind) or any(
+        is_kind(kind)
+        for is_kind in (
+            pa.types.is_null,
+            pa.types.is_boolean,
+            pa.types.is_integer,
+            pa.types.is_floating,
+            pa.types.is_decimal,
+            pa.types.is_date,
+            pa.types.is_timestamp,
+        )
+    )
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _plain(table: pa.Table, most_bytes: int) -> pa.Table:
+    columns: list[Any] = []
+    problems: list[Problem] = []
+    size = 0
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        size += _text_bytes(column)
+        if size > most_bytes:
+            what = f"its texts have more than {most_bytes:,} bytes when written out"
+            raise Refusal(413, "too_large", what)
+        plain, problem = _plain_column(name, column)
+        columns.append(plain)
+        if problem is not None:
+            problems.append(problem)
+    if problems:
+        raise InputError(problems)
+    return pa.table(columns, names=table.column_names)
+
+
+def _plain_column(name: str, column: pa.ChunkedArray) -> tuple[Any, Problem | None]:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if _is_text(kind):
+        return column.cast(pa.string()), None
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return column.cast(pa.float64(), safe=False), None
+    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        return column, None
+    times = parse(column, "datetime")
+    if times.faulty is None:
+        return times.values, None
+    row = int(times.faulty.argmax())
+    return column, Problem(f"column {shown(name)}, row {row + 1}", EXPECTED["datetime"])
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """How many bytes a column's texts take when each row holds its own; 0 for other types."""
+    size = 0
+    for chunk in column.chunks:
+        lengths = None
+        if isinstance(chunk, pa.DictionaryArray):
+            if _is_text(chunk.type.value_type):
+                lengths = _lengths(chunk.dictionary).take(chunk.indices)
+        elif _is_text(chunk.type):
+            lengths = _lengths(chunk)
+        if lengths is not None:
+            size += pc.sum(lengths.cast(pa.int64()), min_count=0).as_py()
+    return size
+
+
+def _lengths(texts: Any) -> Any:
+    if not pa.types.is_string_view(texts.type):
+        return pc.binary_length(texts)
+    views = np.frombuffer(texts.buffers()[1], np.int32)  # 16 bytes each, the length first
+    own = views[4 * texts.offset : 4 * (texts.offset + len(texts)) : 4]
+    return pc.if_else(texts.is_valid(), pa.array(own), None)
+
+
+def _is_compressed(metadata: memoryview) -> bool:
+    """Whether a message's record batch names a codec: its fourth field, as format/Message.fbs of
+    the Arrow specification has it. The metadata are a FlatBuffer."""
+    (message,) = struct.unpack_from("<I", metadata, 0)
+    kind_at = _field(metadata, message, 1)
+    kind = metadata[kind_at] if kind_at else 0
+    if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
+        return False
+    batch = _table(metadata, message, 2)
+    if kind == _DICTIONARY_BATCH:
+        batch = _table(metadata, batch, 1)
+    return bool(_field(metadata, batch, 3))
+
+
+def _field(data: memoryview, table: int, index: int) -> int:
+    """Where a field of a FlatBuffer's table is; 0 when it is absent."""
+    (back,) = struct.unpack_from("<i", data, table)
+    (size,) = struct.unpack_from("<H", data, table - back)
+    slot = 4 + 2 * index
+    if slot + 2 > size:
+        return 0
+    (offset,) = struct.unpack_from("<H", data, table - back + slot)
+    return table + offset if offset else 0
+
+
+def _table(data: memoryview, table: int, index: int) -> int:
+    """Where the table is that a field of a table points to."""
+    at = _field(data, table, index)
+    if not at:
+        raise IndexError
+    (offset,) = struct.unpack_from("<I", data, at)
+    return int(at + offset)
+
+
+def _invalid(what: str) -> Refusal:
+    return Refusal(400, "invalid_arrow", what)
