@@ -10,16 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed
+from threading import Thread
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING
 
 from perennial.contracts.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
 Headers = Mapping[bytes, bytes]
+
+CLOSE_SECONDS = 5.0
+"""How long a collector may take to accept the last spans when the service stops."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -46,7 +51,9 @@ def from_environment() -> Tracing | None:
             what = f"{protocol!r} is not a protocol of the service"
             raise InputError(Problem(name, what, "use http/protobuf"))
     try:
-        return Tracing(_provider())
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        return Tracing(OTLPSpanExporter())
     except ModuleNotFoundError as error:
         what = f"asked for by the environment, but there is no module {error.name}"
         raise InputError(Problem("tracing", what, "pip install 'perennial[otel]'")) from None
@@ -55,11 +62,15 @@ def from_environment() -> Tracing | None:
 class Tracing:
     """The spans of one service. Moments are ``perf_counter`` seconds."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, exporter: SpanExporter) -> None:
         from opentelemetry import propagate, trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        self._provider = provider
-        self._tracer = provider.get_tracer("perennial.serving", installed("perennial"))
+        self._exporter = exporter
+        self._provider = TracerProvider(resource=_resource())
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("perennial.serving", installed("perennial"))
         self._trace = trace
         self._propagator = propagate.get_global_textmap()
         self._fields = [(name, name.lower().encode()) for name in self._propagator.fields]
@@ -134,23 +145,24 @@ class Tracing:
         span.end()
 
     def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()
+        """Send what is left, for CLOSE_SECONDS at most: a collector that is away would hold up the
+        end of the service for half a minute."""
+        sending = Thread(target=self._provider.shutdown, name="last-spans", daemon=True)
+        sending.start()
+        sending.join(CLOSE_SECONDS)
+        if sending.is_alive():
+            self._exporter.shutdown()  # which ends its waiting for another try
+            sending.join(1.0)
 
 
-def _provider() -> TracerProvider:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+def _resource() -> Resource:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     about = {"service.version": installed("perennial")}
     named = "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if not named and not os.environ.get("OTEL_SERVICE_NAME"):
         about["service.name"] = "perennial"
-    provider = TracerProvider(resource=Resource.create(about))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+    return Resource.create(about)
 
 
 def _epoch_ns(moment: float) -> int:

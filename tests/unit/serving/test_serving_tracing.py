@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -226,6 +227,25 @@ def test_opentelemetrys_own_settings_hold(
         tracer.end(tracer.request("POST", ROUTE, {}, perf_counter()), 200, "r-2")
 
     assert len(collector.requests) == 1
+
+
+def test_a_collector_that_is_away_holds_up_neither_requests_nor_the_end(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", nobody)
+    monkeypatch.setattr(tracing, "CLOSE_SECONDS", 0.1)
+    tracer = tracing.from_environment()
+    assert tracer is not None
+    for n in range(3000):
+        tracer.end(tracer.request("POST", ROUTE, {}, perf_counter()), 200, f"r-{n}")
+
+    closing = threading.Thread(target=tracer.close, daemon=True)
+    closing.start()
+    closing.join(15)  # by itself OpenTelemetry takes 30 s
+
+    assert not closing.is_alive()
 
 
 @pytest.mark.parametrize(
