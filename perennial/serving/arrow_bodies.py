@@ -8,6 +8,7 @@ nulls. So what a body unfolds to is known before it is unfolded.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,7 @@ def read_arrow(body: bytes, *, most_rows: int, most_bytes: int) -> pa.Table:
         _check_messages(body)
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             _check_types(reader.schema)
-            table = reader.read_all()
-        if len(table) > most_rows:
-            what = f"{len(table):,} rows; a request has 1 to {most_rows:,}"
-            raise Refusal(413, "too_many_rows", what)
+            table = pa.Table.from_batches(_batches(reader, most_rows), reader.schema)
         table.validate(full=True)
         return _plain(table, most_bytes)
     except (pa.ArrowException, ValueError, OSError, MemoryError, OverflowError) as error:
@@ -57,6 +55,19 @@ def _check_messages(body: bytes) -> None:
                 raise _invalid("the stream is compressed; write it with compression=None")
     except (struct.error, IndexError):
         raise _invalid("the body is not an Arrow IPC stream: a message is damaged") from None
+
+
+def _batches(reader: pa.RecordBatchReader, most_rows: int) -> Iterator[pa.RecordBatch]:
+    """Counted one by one: batches may say any number of rows, so that their sum wraps round."""
+    rows = 0
+    for batch in reader:
+        if batch.num_rows < 0:
+            raise ValueError("a batch has a negative number of rows")
+        rows += batch.num_rows
+        if rows > most_rows:
+            what = f"{rows:,} rows or more; a request has 1 to {most_rows:,}"
+            raise Refusal(413, "too_many_rows", what)
+        yield batch
 
 
 def _check_types(schema: pa.Schema) -> None:
