@@ -25,12 +25,7 @@ from perennial.contracts.serving import SpoolLag
 from perennial.stores.predictions.columns import check_columns
 from perennial.stores.predictions.segments import Kind, Opening, SegmentWriter
 from perennial.stores.predictions.sessions import Session, take_over
-from perennial.stores.predictions.waiting import (
-    created_at,
-    done_live,
-    segment_name,
-    segments,
-)
+from perennial.stores.predictions.waiting import Stock, segment_name
 
 MIB = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -94,9 +89,8 @@ class Spool:
         self._unsynced: list[tuple[SegmentWriter, Future[None]]] = []
         self._full: list[SegmentWriter] = []
         self._seal_after = 0.0
-        self._created: dict[Path, float] = {}
         self._used = 0
-        self._lag = (0, 0, 0.0)
+        self._stock = Stock(folder)
         self._look()
         self._thread = threading.Thread(target=self._work, name="spool", daemon=True)
         self._thread.start()
@@ -150,9 +144,7 @@ class Spool:
 
     def lag(self) -> SpoolLag:
         """What waits on its way to a table, as it was at most about a second ago."""
-        count, size, oldest = self._lag
-        age = max(0.0, time.time() - oldest) if count else 0.0
-        return SpoolLag(segments=count, bytes=size, oldest_seconds=age)
+        return self._stock.lag
 
     def close(self) -> None:
         """Seal everything; what is still to be acknowledged is. May be called again."""
@@ -261,27 +253,12 @@ class Spool:
 
     def _look(self) -> None:
         """Take stock of the folder: other servers and the keeper change it too."""
-        try:
-            self._count()
-        except OSError as error:
-            _log.error("the spool %s can't be listed: %s", self.folder, error)
-
-    def _count(self) -> None:
         with self._lock:
-            counted = self._used
-        count, size, waiting, oldest = 0, 0, 0, float("inf")
-        created: dict[Path, float] = {}
-        for segment in segments(self.folder):
-            size += segment.bytes
-            if done_live(segment.path):
-                continue
-            when = self._created.get(segment.path) or created_at(segment.path)
-            if when is not None:
-                created[segment.path] = when
-                oldest = min(oldest, when)
-            count += 1
-            waiting += segment.bytes
-        self._created = created
-        self._lag = (count, waiting, oldest if created else time.time())
-        with self._lock:  # what was appended meanwhile may be counted twice, never not at all
-            self._used = size + (self._used - counted)
+            before = self._used
+        try:
+            self._stock.count()
+        except OSError as error:
+            _log.error("the spool %s can't be read: %s", self.folder, error)
+            return
+        with self._lock:  # what was appended meanwhile may count twice, never not at all
+            self._used = self._stock.all_bytes + self._used - before

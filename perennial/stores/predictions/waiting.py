@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from perennial.contracts.errors import IntegrityError
+from perennial.contracts.serving import SpoolLag
 from perennial.stores.predictions.segments import SUFFIX, Kind, read_head, read_opening
 
 Reader = Literal["live", "shadow"]
@@ -132,11 +133,47 @@ def give_up_shadows(spool: Path, older_than_seconds: float, most_bytes: int) -> 
     return given_up
 
 
-def created_at(segment: Path) -> float | None:
-    """When the first record of a segment was written; None when that can't be read."""
+class Stock:
+    """What is on disk in a spool, as of the last ``count``."""
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = spool
+        self._created: dict[Path, float] = {}
+        self._segments = 0
+        self._bytes = 0
+        self._oldest = float("inf")
+        self.all_bytes = 0
+        """Also of what only shadow versions wait for."""
+
+    @property
+    def lag(self) -> SpoolLag:
+        """What has yet to reach its table."""
+        age = max(0.0, time.time() - self._oldest) if self._created else 0.0
+        return SpoolLag(segments=self._segments, bytes=self._bytes, oldest_seconds=age)
+
+    def count(self) -> None:
+        """Raises OSError when the folder can't be read."""
+        count, live_bytes, all_bytes = 0, 0, 0
+        created: dict[Path, float] = {}
+        for segment in segments(self._spool):
+            all_bytes += segment.bytes
+            if done_live(segment.path):
+                continue
+            count += 1
+            live_bytes += segment.bytes
+            when = self._created.get(segment.path) or _created_at(segment.path)
+            if when is not None:
+                created[segment.path] = when
+        self._segments, self._bytes, self.all_bytes = count, live_bytes, all_bytes
+        self._oldest = min(created.values(), default=float("inf"))
+        self._created = created
+
+
+def _created_at(segment: Path) -> float | None:
+    """When a segment was begun; None when that can't be read (yet)."""
     try:
         opening = read_opening(segment)
-    except OSError:
+    except FileNotFoundError:
         return None
     return None if opening is None else opening.created_at
 

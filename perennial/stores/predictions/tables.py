@@ -1,0 +1,177 @@
+"""From segments to Delta tables, exactly once.
+
+Every commit carries a transaction: who wrote, and the number of the last segment in it. A writer
+asks the table how far it has come and writes on that same snapshot; of two that wrote the same,
+Delta lets one commit, and the other asks again and finds its work done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perennial.contracts.errors import IntegrityError, Problem, UnavailableError
+from perennial.stores.predictions.columns import DATE, TIME_COLUMNS, Layout
+from perennial.stores.predictions.segments import Kind, Segment
+from perennial.stores.predictions.waiting import Waiting
+
+_ATTEMPTS = 8
+ROW_GROUP = 131_072
+_CONFIGURATION = {
+    "delta.checkpointInterval": "100",
+    "delta.logRetentionDuration": "interval 7 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+}
+_LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
+_REBUILD = "restore the table from a backup, or move its folder away: a new one is begun"
+
+
+class Committed(NamedTuple):
+    """What a call added to a table: 0 rows when it was there already. ``damaged`` are the paths of
+    segments of which only a part could be read."""
+
+    rows: int
+    damaged: tuple[Path, ...] = ()
+
+
+def open_log(uri: str) -> Any | None:
+    """The table, as it is now; None when there is none. Raises IntegrityError when its log is
+    damaged, UnavailableError when the store does not answer."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    try:
+        try:
+            return DeltaTable(uri)
+        except TableNotFoundError:
+            if not _has_log(uri):
+                return None
+            return DeltaTable(uri)  # unless another writer just made the table
+    except (DeltaError, TableNotFoundError, ValueError) as error:
+        what = f"the Delta log can't be read: {first_line(error)}"
+        raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
+    except OSError as error:
+        raise UnavailableError(f"{uri} does not answer: {first_line(error)}") from None
+
+
+def schema_of(table: Any) -> pa.Schema:
+    return pa.schema(table.schema().to_arrow())
+
+
+def commit_segments(waiting: Sequence[Waiting], uri: str) -> Committed:
+    """Add the rows of sealed segments of one stream, in the order of their numbers, in one commit.
+
+    May be called again, by several processes at once, and after a kill at any moment: no row gets
+    in twice. What is damaged in a segment is left out and said. Raises UnavailableError when the
+    store does not answer or others keep being quicker; then nothing was committed.
+    """
+    session, kind = waiting[0].session, waiting[0].kind
+    damaged: list[Path] = []
+
+    def rows_after(done: int) -> Iterator[pa.Table]:
+        damaged.clear()
+        for one in waiting:
+            if one.number <= done:
+                continue
+            try:
+                segment = Segment(one.path)
+            except FileNotFoundError:  # another process committed it, as this one's commit will see
+                continue
+            except IntegrityError:
+                damaged.append(one.path)
+                continue
+            if segment.damaged_bytes:
+                damaged.append(one.path)
+            yield from segment.tables()
+
+    count = _commit(uri, kind, session, waiting[-1].number, rows_after)
+    return Committed(count, tuple(damaged))
+
+
+def commit_rows(
+    uri: str, kind: Kind, writer: str, number: int, rows: Iterable[pa.Table]
+) -> Committed:
+    """Add rows as one commit, unless ``writer`` has already committed this number or a later one.
+
+    ``writer`` is unique to a source of rows that are counted from 1. Raises as
+    ``commit_segments``.
+    """
+    return Committed(_commit(uri, kind, writer, number, lambda _: rows))
+
+
+def _commit(
+    uri: str,
+    kind: Kind,
+    writer: str,
+    number: int,
+    rows_after: Callable[[int], Iterable[pa.Table]],
+) -> int:
+    for _ in range(_ATTEMPTS):
+        table = open_log(uri)
+        done = 0 if table is None else table.transaction_version(writer) or 0
+        if done >= number:
+            return 0
+        tables = [rows for rows in rows_after(done) if rows.num_rows]
+        if not tables:
+            return 0
+        if _append(uri, table, kind, writer, number, tables):
+            return sum(rows.num_rows for rows in tables)
+    raise UnavailableError(f"{uri}: other writers were quicker {_ATTEMPTS} times")
+
+
+def _append(
+    uri: str, table: Any | None, kind: Kind, writer: str, number: int, tables: list[pa.Table]
+) -> bool:
+    """One attempt; False when another writer was quicker."""
+    from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    layout = Layout(pa.schema([]) if table is None else schema_of(table))
+    placed = [layout.place(rows.schema) for rows in tables]
+    schema = pa.schema([*layout.used.items(), (DATE, pa.date32())])
+    try:
+        write_deltalake(
+            uri if table is None else table,
+            pa.RecordBatchReader.from_batches(schema, _batches(tables, placed, schema, kind)),
+            mode="error" if table is None else "append",
+            partition_by=[DATE] if table is None else None,
+            configuration=_CONFIGURATION if table is None else None,
+            schema_mode=None if table is None else "merge",
+            writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP),
+            commit_properties=CommitProperties(app_transactions=[Transaction(writer, number)]),
+        )
+    except CommitFailedError:
+        return False
+    except (DeltaError, OSError) as error:
+        if table is None and open_log(uri) is not None:
+            return False  # the table was made by another writer meanwhile
+        raise UnavailableError(f"{uri} can't be written: {first_line(error)}") from None
+    return True
+
+
+def _batches(
+    tables: list[pa.Table], placed: list[list[str]], schema: pa.Schema, kind: Kind
+) -> Iterator[pa.RecordBatch]:
+    """The rows in the columns of the commit, one table at a time; missing columns are null."""
+    for rows, names in zip(tables, placed, strict=True):
+        columns = dict(zip(names, rows.columns, strict=True))
+        columns[DATE] = pc.cast(rows[TIME_COLUMNS[kind]], pa.date32())
+        arrays = [
+            columns[field.name] if field.name in columns else pa.nulls(rows.num_rows, field.type)
+            for field in schema
+        ]
+        yield from pa.Table.from_arrays(arrays, schema=schema).combine_chunks().to_batches()
+
+
+def _has_log(uri: str) -> bool:
+    log = Path(uri) / "_delta_log"
+    return log.is_dir() and any(_LOG_FILE.fullmatch(path.name) for path in log.iterdir())
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
