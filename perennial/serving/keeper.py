@@ -1,0 +1,278 @@
+"""The keeper: a process beside the server that brings the log from local segments to its tables.
+
+``python -m perennial.serving.keeper <settings as JSON>``. It shares nothing with the server but
+the spool's folder, has a low priority, and may be killed at any moment: what it had not finished it
+does again, and the tables know what they have. A table that can't be written is tried again, ever
+more rarely, while the others go on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from logging import getLogger
+from pathlib import Path
+from typing import Any, TextIO
+
+from perennial.contracts.errors import PerennialError
+from perennial.serving.logs import configure
+from perennial.stores.predictions.segments import Kind
+from perennial.stores.predictions.sessions import put_aside, take_over
+from perennial.stores.predictions.tables import commit_segments
+from perennial.stores.predictions.upkeep import tidy
+from perennial.stores.predictions.waiting import (
+    Stock,
+    Waiting,
+    finish,
+    give_up_shadows,
+    waiting,
+)
+
+_NICENESS = 10
+_COMMIT_BYTES = 64 * 2**20
+_LOCK = "keeper.lock"
+_log = getLogger("perennial.serving.keeper")
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """``log.keep`` in seconds, and ``log.compact_files``, of one model."""
+
+    keep_seconds: float
+    compact_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperSettings:
+    """What a keeper has to know. ``tables`` is the address below which ``predictions/<model>`` and
+    ``labels/<model>`` lie; ``parent`` is the process whose end is this one's.
+
+    Tables of models that ``upkeep`` doesn't name are written, but neither compacted nor expired.
+    """
+
+    spool: str
+    tables: str
+    state: str
+    parent: int
+    upkeep: Mapping[str, Upkeep] = field(default_factory=dict)
+    poll_seconds: float = 0.5
+    tidy_seconds: float = 60.0
+    vacuum_seconds: float = 3600.0
+    longest_wait_seconds: float = 60.0
+    """Between two tries of a table that can't be written."""
+    shadow_seconds: float = 3600.0
+    """How long segments may wait for shadow versions."""
+    shadow_bytes: int = 2**30
+    """How much may wait for shadow versions."""
+
+    def command(self) -> list[str]:
+        """The command line of a keeper with these settings."""
+        return [sys.executable, "-m", "perennial.serving.keeper", json.dumps(asdict(self))]
+
+    @classmethod
+    def parse(cls, text: str) -> KeeperSettings:
+        values = json.loads(text)
+        upkeep = {model: Upkeep(**its) for model, its in values.pop("upkeep", {}).items()}
+        return cls(upkeep=upkeep, **values)
+
+
+@dataclass(slots=True)
+class _Table:
+    """One table's place in the rounds."""
+
+    uri: str
+    problem: str = ""
+    wait_seconds: float = 0.0
+    not_before: float = 0.0
+    changed: bool = False
+
+
+class Keeper:
+    """Brings what waits to its tables, in rounds."""
+
+    def __init__(self, settings: KeeperSettings) -> None:
+        self._settings = settings
+        self._spool = Path(settings.spool)
+        self._stock = Stock(self._spool)
+        self._tables: dict[tuple[Kind, str], _Table] = {}
+        self._tidied_at = self._vacuumed_at = time.monotonic()
+        self._rows = self._commits = self._given_up = 0
+        self._damaged: list[str] = []
+        self._last_commit_at: str | None = None
+        self._last_error: dict[str, str] | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Rounds until ``stop`` is set or the parent is gone; then one more, and the end."""
+        self._spool.mkdir(parents=True, exist_ok=True)
+        with (self._spool / _LOCK).open("w") as lock:
+            while not _taken(lock):  # the keeper of a server that has just ended finishes first
+                if self._ending(stop):
+                    return
+                stop.wait(0.2)
+            while True:
+                ending = self._ending(stop)
+                started = time.monotonic()
+                busy = self._try_round(last=ending)
+                self._write_state()
+                if ending:
+                    return
+                if not busy:  # looking costs time that grows with what waits
+                    stop.wait(max(self._settings.poll_seconds, 10 * (time.monotonic() - started)))
+
+    def _try_round(self, last: bool) -> bool:
+        try:
+            return self.round(last)
+        except OSError as error:
+            self._note(f"the spool {self._spool}: {error}", error)
+            return False
+
+    def round(self, last: bool = False) -> bool:
+        """Commit what waits; True when there is more. The last round tries every table once."""
+        take_over(self._spool)
+        more = False
+        for stream in waiting(self._spool):
+            table = self._table(stream[0].kind, stream[0].model)
+            while stream and (last or time.monotonic() >= table.not_before):
+                some = _at_once(stream)
+                if not self._commit(table, some):
+                    break
+                stream = stream[len(some) :]  # noqa: PLW2901
+                more = True
+        self._given_up += give_up_shadows(
+            self._spool, self._settings.shadow_seconds, self._settings.shadow_bytes
+        )
+        if not last:
+            self._tidy()
+        self._stock.count()
+        return more
+
+    def _commit(self, table: _Table, some: Sequence[Waiting]) -> bool:
+        try:
+            committed = commit_segments(some, table.uri)
+        except Exception as error:  # whatever a store may raise, nothing is lost by waiting
+            self._failed(table, error)
+            return False
+        for one in some:
+            if one.path in committed.damaged:
+                aside = put_aside(self._spool, one.path)
+                self._damaged.append(str(aside))
+                _log.error("a part of a segment can't be read; it is kept as %s", aside)
+            finish(one.path, "live")
+        table.problem, table.wait_seconds, table.not_before = "", 0.0, 0.0
+        table.changed = True
+        if committed.rows:
+            self._rows += committed.rows
+            self._commits += 1
+            self._last_commit_at = _now()
+        return True
+
+    def _tidy(self) -> None:
+        now = time.monotonic()
+        if now - self._tidied_at < self._settings.tidy_seconds:
+            return
+        self._tidied_at = now
+        vacuum = now - self._vacuumed_at >= self._settings.vacuum_seconds
+        if vacuum:
+            self._vacuumed_at = now
+        for model, its in self._settings.upkeep.items():
+            for kind in ("predictions", "labels"):
+                table = self._table(kind, model)
+                if table.problem or not (table.changed or vacuum):
+                    continue
+                try:
+                    keep = timedelta(seconds=its.keep_seconds)
+                    tidy(table.uri, keep, its.compact_files, datetime.now(UTC), vacuum)
+                    table.changed = False
+                except Exception as error:  # tidying can always wait
+                    self._note(_words(table, error), error)
+
+    def _failed(self, table: _Table, error: Exception) -> None:
+        longest = self._settings.longest_wait_seconds
+        table.wait_seconds = min(longest, max(1.0, 2 * table.wait_seconds))
+        table.not_before = time.monotonic() + table.wait_seconds
+        table.problem = _words(table, error)
+        self._note(table.problem, error)
+
+    def _note(self, what: str, error: Exception) -> None:
+        _log.warning("%s", what, exc_info=None if isinstance(error, PerennialError) else error)
+        self._last_error = {"at": _now(), "what": what}
+
+    def _table(self, kind: Kind, model: str) -> _Table:
+        uri = f"{self._settings.tables.rstrip('/')}/{kind}/{model}"
+        return self._tables.setdefault((kind, model), _Table(uri))
+
+    def _ending(self, stop: threading.Event) -> bool:
+        return stop.is_set() or os.getppid() != self._settings.parent
+
+    def _write_state(self) -> None:
+        state: dict[str, Any] = {
+            "pid": os.getpid(),
+            "updated_at": _now(),
+            "committed_rows": self._rows,
+            "commits": self._commits,
+            "last_commit_at": self._last_commit_at,
+            "problems": [table.problem for table in self._tables.values() if table.problem],
+            "last_error": self._last_error,
+            "damaged": self._damaged[-20:],
+            "shadow_segments_given_up": self._given_up,
+            "lag": asdict(self._stock.lag),
+        }
+        path = Path(self._settings.state)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(state), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:  # a full disk must not stop what may make room on it
+            _log.warning("the keeper's state can't be written: %s", error)
+            partial.unlink(missing_ok=True)
+
+
+def _at_once(stream: Sequence[Waiting]) -> Sequence[Waiting]:
+    """The first segments of a stream, as many as one commit takes: one at least."""
+    size = 0
+    for count, one in enumerate(stream):
+        size += one.bytes
+        if count and size > _COMMIT_BYTES:
+            return stream[:count]
+    return stream
+
+
+def _words(table: _Table, error: Exception) -> str:
+    what = error.message if isinstance(error, PerennialError) else f"{table.uri}: {error!r}"
+    return what[:1000]
+
+
+def _taken(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def main(arguments: Sequence[str]) -> int:
+    settings = KeeperSettings.parse(arguments[0])
+    configure(part="keeper")
+    os.nice(_NICENESS)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the server, which then tells us
+    Keeper(settings).run(stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
