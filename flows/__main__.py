@@ -12,7 +12,7 @@ import sys
 import traceback
 
 import httpx
-from prefect import Flow, tags
+from prefect import Flow
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel
 
@@ -23,10 +23,8 @@ def main(name: str, parameters: str) -> int:
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     assert isinstance(flow, Flow)
     values = json.loads(parameters)
-    labels = [f"{key}:{values[key]}" for key in ("model", "reason") if key in values]
     try:
-        with tags(*labels):
-            result: BaseModel = flow(**values)
+        result: BaseModel = flow(**values)
     except PerennialError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code

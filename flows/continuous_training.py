@@ -11,7 +11,7 @@ from tasks.definition import find_champion, read_model
 from tasks.evaluation import evaluate
 from tasks.features import compute_features
 from tasks.ingestion import inspect_source, publish, stage
-from tasks.notification import completed, flow_run_name, summarise
+from tasks.notification import completed, flow_run_name, summarise, tag_run
 from tasks.registration import register
 from tasks.splitting import split
 from tasks.training import train
@@ -19,7 +19,12 @@ from tasks.tuning import tune
 from tasks.validation import validate
 
 
-@flow(name="continuous-training", flow_run_name=flow_run_name, persist_result=False)
+@flow(
+    name="continuous-training",
+    flow_run_name=flow_run_name,
+    persist_result=False,
+    on_running=[tag_run],
+)
 def continuous_training(
     model: str, as_of: datetime | None = None, reason: str = "by hand", force: bool = False
 ) -> RunSummary:

@@ -10,10 +10,16 @@ from prefect import flow
 from flows.continuous_training import continuous_training
 from perennial.contracts.runs import ReplaySummary
 from tasks.definition import read_model
+from tasks.notification import tag_run
 from tasks.replaying import conclude, score_period
 
 
-@flow(name="replay", flow_run_name="{model} replayed", persist_result=False)
+@flow(
+    name="replay",
+    flow_run_name="{model} replayed",
+    persist_result=False,
+    on_running=[tag_run],
+)
 def replay(model: str, moments: list[datetime], metric: str) -> ReplaySummary:
     """Run continuous training at each moment and compare with never retraining.
 

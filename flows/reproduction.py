@@ -6,12 +6,18 @@ from prefect import flow
 
 from perennial.contracts.runs import ReproductionSummary
 from tasks.features import compute_features
+from tasks.notification import tag_run
 from tasks.reproducing import compare, recall
 from tasks.splitting import split
 from tasks.training import train
 
 
-@flow(name="reproduction", flow_run_name="{model}@{version} again", persist_result=False)
+@flow(
+    name="reproduction",
+    flow_run_name="{model}@{version} again",
+    persist_result=False,
+    on_running=[tag_run],
+)
 def reproduction(
     model: str,
     version: int,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
-from prefect import task
+from prefect import Flow, State, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -34,6 +35,23 @@ def flow_run_name() -> str:
         as_of = datetime.fromisoformat(as_of)
     moment = as_of or datetime.now(UTC)
     return f"{parameters['model']} as of {moment:%Y-%m-%d} ({parameters.get('reason', 'by hand')})"
+
+
+def tag_run(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    """Tag a run with its model and why it was started, when it starts (a flow's ``on_running``).
+
+    Tags of ``prefect.tags`` would be on every task too, and a task with tags asks the server for a
+    concurrency slot before and after: 20 more calls a run, and seconds where a connection has
+    timed out during a long stage.
+    """
+    wanted = ((key, run.parameters.get(key)) for key in ("model", "reason"))
+    _add_tags(run.id, *(f"{key}:{value}" for key, value in wanted if value))
+
+
+def _add_tags(run: UUID, *tags: str) -> None:
+    with get_client(sync_client=True) as client:
+        present = client.read_flow_run(run).tags
+        client.update_flow_run(run, tags=sorted({*present, *tags}))
 
 
 @task(task_run_name="summarise {model.name}", cache_policy=NO_CACHE, timeout_seconds=120, **RETRIES)
@@ -76,8 +94,6 @@ def completed(summary: RunSummary) -> RunSummary:
     The state's name stays Completed: automations that watch for dead runs wait for that event.
     A flow that returns a state hands its callers the state's data, as if that were returned.
     """
-    tags = {*flow_run.get_tags(), f"decision:{summary.decision.action}"}
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(str(flow_run.get_id())), tags=sorted(tags))
+    _add_tags(UUID(str(flow_run.get_id())), f"decision:{summary.decision.action}")
     message = f"{headline(summary)}: {summary.decision.reason}"
     return cast("RunSummary", Completed(message=message, data=summary))
