@@ -1,0 +1,76 @@
+"""One client's connection: uvicorn's, with an end to headers that never end.
+
+uvicorn (with httptools) takes headers of any size and waits for them for ever, so that some idle
+sockets, or one busy one, could fill the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from perennial.serving.replies import JSON, Refusal, error_reply
+from perennial.serving.requests import request_id
+
+MOST_HEADER_BYTES = 32 * 1024
+HEADER_SECONDS = 5.0
+"""How often a connection is looked at. One that is found twice in a row before the end of the same
+headers is closed, so they may take this long for sure, and twice as long at most."""
+
+_REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+
+
+class Connection(HttpToolsProtocol):
+    """For ``uvicorn.Config(http=Connection)``."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._header_bytes = 0
+        self._seen: Any = self  # the request that was the last one when we looked
+        self._watch = self.loop.call_later(HEADER_SECONDS, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watch.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        last = self.cycle
+        between = last is None or last.response_complete
+        super().data_received(data)
+        if not between:
+            return
+        if self.cycle is not last:
+            self._header_bytes = 0
+            return
+        self._header_bytes += len(data)
+        if self._header_bytes > MOST_HEADER_BYTES:
+            what = f"the headers are larger than {MOST_HEADER_BYTES:,} bytes"
+            self._refuse(Refusal(431, "headers_too_large", what))
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's own words)
+        self._refuse(Refusal(400, "invalid_http", "the request is not HTTP/1.1"))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self.transport.is_closing():
+            return
+        identity = request_id({})
+        reply = error_reply(refusal, identity)
+        status = b"%d %s" % (refusal.status, _REASONS[refusal.status])
+        self.transport.write(
+            b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
+            b"connection: close\r\n\r\n%s"
+            % (status, JSON, len(reply.body), identity.encode(), reply.body)
+        )
+        self.transport.close()
+
+    def _look(self) -> None:
+        last = self.cycle
+        between = last is None or last.response_complete
+        idle = self.timeout_keep_alive_task is not None  # uvicorn's own clock runs
+        if between and not idle and last is self._seen:
+            self.transport.close()
+            return
+        self._seen = last if between and not idle else self
+        self._watch = self.loop.call_later(HEADER_SECONDS, self._look)
