@@ -80,8 +80,9 @@ class Measured:
     rows_out: int | None = None
     _bar: Progress | None = None
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        """Say how far the stage is. Silent unless the command line asked for bars."""
+    def progress(self, done: int, total: int | None, note: str = "") -> None:
+        """Say how far the stage is, of ``total`` if that is known. Silent unless the command line
+        asked for bars."""
         if self._bar is not None:
             room = max(self._bar.console.width - _BAR_WIDTH, 0)
             self._bar.update(TaskID(0), completed=done, total=total, note=note[:room])

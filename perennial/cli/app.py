@@ -11,6 +11,7 @@ import typer
 from perennial import __version__
 from perennial.cli import commands, reading
 from perennial.cli.context import Context
+from perennial.cli.scoring import score
 from perennial.contracts.errors import PerennialError
 from perennial.stores.project import Project
 
@@ -54,6 +55,7 @@ app.command()(commands.init)
 app.command()(commands.check)
 app.command()(commands.train)
 app.command()(commands.reproduce)
+app.command()(score)
 app.command()(commands.quarantine)
 app.command()(reading.status)
 app.command()(reading.versions)

@@ -123,11 +123,17 @@ def _rows(stats: BatchStats) -> Iterator[Finding]:
 
 def _quarantine(spec: ModelSpec, stats: BatchStats, bad_place: str) -> Iterator[Finding]:
     total, limit = stats.rows + stats.bad_rows, spec.quarantine.max_share
-    if not total:
-        return
-    share = stats.bad_rows / total
-    what = f"{stats.bad_rows:,} of {_rows_of(total)} ({_percent(share)}) break a rule"
-    worst = sorted(stats.faults, key=lambda fault: -fault.rows)
+    if total:
+        yield bad_share(total, stats.bad_rows, stats.faults, limit, bad_place)
+
+
+def bad_share(
+    total: int, bad_rows: int, faults: Sequence[FaultCount], limit: float, bad_place: str
+) -> Finding:
+    """Whether too many of ``total`` rows (above 0) are bad: a share above ``limit`` is."""
+    share = bad_rows / total
+    what = f"{bad_rows:,} of {_rows_of(total)} ({_percent(share)}) break a rule"
+    worst = sorted(faults, key=lambda fault: -fault.rows)
     for fault in worst[:_SHOWN]:
         examples = "; ".join(_grouped(fault.examples[:3]))
         rule = f"column {fault.column}, {fault.rule}" if fault.column else fault.rule
@@ -135,11 +141,10 @@ def _quarantine(spec: ModelSpec, stats: BatchStats, bad_place: str) -> Iterator[
     if len(worst) > _SHOWN:
         what += f"\n  and {len(worst) - _SHOWN} more rules"
     if share <= limit:
-        yield Finding(check="quarantine.max_share", outcome="passed", what=what)
-        return
+        return Finding(check="quarantine.max_share", outcome="passed", what=what)
     head, _, rest = what.partition("\n")
     fix = f"mend the source or the rules of these columns; the rows, as Parquet: {bad_place}"
-    yield Finding(
+    return Finding(
         check="quarantine.max_share",
         outcome="failed",
         what=f"{head}, above quarantine.max_share ({_percent(limit)})"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from perennial.spec.inputs import Column
 from perennial.spec.schema import ModelSpec
 from perennial.spec.values import shown
 
-Rule = Literal["type", "missing", "min", "max", "allowed", "malformed"]
+Rule = Literal["type", "missing", "min", "max", "allowed", "malformed", "features"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,15 @@ class Checked:
 
     ``good`` holds the table's columns in its types. ``good_rows`` and ``bad_rows`` are positions in
     the batch, ascending; rows outside the window are in neither. ``reasons`` and ``times`` (the
-    event times as far as they are known, or None) belong to ``bad_rows``. ``wanted`` marks the rows
-    inside the window; None: all are.
+    event times as far as they are known, or None) belong to ``bad_rows``; ``time`` is the column
+    they are from. ``wanted`` marks the rows inside the window; None: all are.
     """
 
     good: Any
     good_rows: np.ndarray
     bad_rows: np.ndarray
     reasons: Any
+    time: str | None
     times: Any | None
     faults: tuple[Fault, ...]
     before: int
@@ -61,21 +62,51 @@ class Checked:
         """Whether a row of the batch is inside the window."""
         return self.wanted is None or not len(self.wanted) or bool(self.wanted[position])
 
+    def without(self, unfit: Mapping[int, str]) -> Checked:
+        """The same with some good rows bad: those whose features can't be computed.
+
+        ``unfit`` are their positions in ``good``, ascending, with the reason of each.
+        """
+        at = np.fromiter(unfit, np.int64, len(unfit))
+        kept = np.ones(self.good.num_rows, bool)
+        kept[at] = False
+        rows, told = self.good_rows[at], pa.array(list(unfit.values()), pa.string())
+        bad_rows = np.concatenate([self.bad_rows, rows])
+        order = pa.array(np.argsort(bad_rows))
+        times = self.times
+        if times is not None and self.time is not None:
+            also = self.good[self.time].combine_chunks().take(pa.array(at))
+            times = pa.concat_arrays([times, also]).take(order)
+        return replace(
+            self,
+            good=self.good.filter(pa.array(kept)),
+            good_rows=self.good_rows[kept],
+            bad_rows=np.sort(bad_rows),
+            reasons=pa.concat_arrays([self.reasons, told]).take(order),
+            times=times,
+            faults=(*self.faults, Fault("", "features", rows, told)),
+        )
+
 
 class RowChecks:
     """The rules of a model.yaml for single rows, and the window of event times that is wanted.
 
     The window is half open, ``since <= event time < until``; None is no bound. Rows outside it are
     counted and dropped: they are not bad. The label may be missing unless its column says
-    ``nullable: false``.
+    ``nullable: false``. ``columns`` are checked in place of those of the model's table.
     """
 
     def __init__(
-        self, spec: ModelSpec, since: datetime | None = None, until: datetime | None = None
+        self,
+        spec: ModelSpec,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        columns: Mapping[str, Column] | None = None,
     ) -> None:
-        self.columns = table_columns(spec)
+        self.columns = dict(table_columns(spec) if columns is None else columns)
         self._schema = arrow_schema(self.columns)
-        self._time = spec.source.event_time
+        time = spec.source.event_time
+        self._time = time if time in self.columns else None
         self._since = since
         self._until = until
 
@@ -198,6 +229,7 @@ class RowChecks:
             good_rows=rows[~bad],
             bad_rows=rows[at],
             reasons=_reasons(faults, at, len(rows)),
+            time=self._time,
             times=times,
             faults=tuple(Fault(f.column, f.rule, rows[f.rows], f.told) for f in faults),
             wanted=window[0],

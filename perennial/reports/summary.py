@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from perennial.contracts.runs import RunSummary, StageRecord
 from perennial.reports.markdown import code, plain, row
 
@@ -41,14 +43,21 @@ def render_summary(summary: RunSummary) -> str:
         f"- **bundle**: {code(summary.bundle_uri)}",
         f"- **study**: {code(summary.study)}, W&B group {code(summary.tracking_group)}",
         "",
+        *stages_table(summary.stages),
+    ]
+    return "\n".join(text) + "\n"
+
+
+def stages_table(stages: Sequence[StageRecord]) -> list[str]:
+    """What each stage took, as the lines of a Markdown table."""
+    lines = [
         "| stage | time | peak memory | rows in | rows out |",
         "|---|--:|--:|--:|--:|",
-        *(_row(record) for record in summary.stages),
+        *(_row(record) for record in stages),
     ]
-    done = [record for record in summary.stages if not record.cached]
-    if len(done) < len(summary.stages):
-        text += ["", "*cached*: nothing that the stage depends on has changed since it last ran."]
-    return "\n".join(text) + "\n"
+    if any(record.cached for record in stages):
+        lines += ["", "*cached*: nothing that the stage depends on has changed since it last ran."]
+    return lines
 
 
 def duration(seconds: float) -> str:

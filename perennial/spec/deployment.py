@@ -1,4 +1,5 @@
-"""prefect.yaml from the models' specs: one deployment a model, its schedule as the spec says."""
+"""prefect.yaml from the models' specs: for each its training, scheduled as the spec says, and its
+batch scoring."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ _HEADER = f"""\
 #   prefect --no-prompt deploy --all
 #   prefect worker start --pool perennial
 #   prefect deployment run 'continuous-training/NAME'
+#   prefect deployment run 'batch-scoring/NAME' --param source=FILE --param output=FOLDER
 """
 
 
@@ -29,7 +31,11 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
     """
     document = {
         "name": "perennial",
-        "deployments": [_deployment(spec) for spec in sorted(specs, key=lambda s: s.name)],
+        "deployments": [
+            deployment
+            for spec in sorted(specs, key=lambda s: s.name)
+            for deployment in (_training(spec), _scoring(spec))
+        ],
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
@@ -39,7 +45,7 @@ def is_ours(text: str) -> bool:
     return text.startswith(_MARK)
 
 
-def _deployment(spec: ModelSpec) -> dict[str, Any]:
+def _training(spec: ModelSpec) -> dict[str, Any]:
     schedule = spec.retrain.schedule
     return {
         "name": spec.name,
@@ -51,8 +57,24 @@ def _deployment(spec: ModelSpec) -> dict[str, Any]:
         if schedule
         else [],
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
-        "work_pool": {
-            "name": WORK_POOL,
-            "job_variables": {"env": {"PREFECT_LOCAL_STORAGE_PATH": ".perennial/results"}},
-        },
+        "work_pool": _work_pool(),
+    }
+
+
+def _scoring(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "description": f"Batch scoring by {spec.name}",
+        "tags": [f"model:{spec.name}"],
+        "entrypoint": "flows.batch_scoring.batch_scoring",
+        "parameters": {"model": spec.name},
+        "schedules": [],
+        "work_pool": _work_pool(),
+    }
+
+
+def _work_pool() -> dict[str, Any]:
+    return {
+        "name": WORK_POOL,
+        "job_variables": {"env": {"PREFECT_LOCAL_STORAGE_PATH": ".perennial/results"}},
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,18 +141,24 @@ def write(
     predicate: str | None = None,
     replace: bool = False,
     schema_mode: str = "merge",
-    identity: Sequence[str] = (),
+    about: Mapping[str, object] | None = None,
+    lineage: Mapping[str, str] | None = None,
+    number: int | None = None,
 ) -> None:
     """Commit a RecordBatchReader: appended, in place of the rows of ``predicate``, or with
     ``replace`` in place of all rows.
 
-    ``table`` is what the caller read, None for no table yet: the new one remembers ``identity``.
+    ``table`` is what the caller read, None for no table yet: the new one remembers ``about``.
+    ``lineage`` is kept with the commit, in the table's history. ``number`` is the commit's
+    transaction number, the next one by default (see ``number_of``).
+
     Raises ConflictError when somebody else committed since, InputError when the disk is full.
     """
     from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
 
-    number = 1 if table is None else (table.transaction_version(_WRITER) or 0) + 1
+    if number is None:
+        number = 1 if table is None else number_of(table) + 1
     mode = "error" if table is None else ("overwrite" if replace or predicate else "append")
     try:
         write_deltalake(
@@ -161,10 +167,12 @@ def write(
             mode=mode,
             predicate=predicate,
             schema_mode=None if table is None else schema_mode,
-            description=json.dumps({"identity": list(identity)}) if table is None else None,
+            description=json.dumps(about or {}) if table is None else None,
             writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=_ROW_GROUP),
             commit_properties=CommitProperties(
-                app_transactions=[Transaction(_WRITER, number)], max_commit_retries=0
+                custom_metadata=dict(lineage or {}),
+                app_transactions=[Transaction(_WRITER, number)],
+                max_commit_retries=0,
             ),
         )
     except CommitFailedError as error:
@@ -177,6 +185,20 @@ def write(
                 f"no space left while writing {uri}; it is as it was. Free some space and run again"
             ) from None
         raise
+
+
+def number_of(table: Any) -> int:
+    """The transaction number of the table's last commit by ``write``; 0 when there is none."""
+    return int(table.transaction_version(_WRITER) or 0)
+
+
+def about(table: Any) -> dict[str, Any]:
+    """What a table was made to remember; {} for a table that ``write`` did not make."""
+    try:
+        found = json.loads(table.metadata().description or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def until_committed(uri: str, attempt: Callable[[], Result]) -> Result:
@@ -200,7 +222,7 @@ def check_fits(table: Any, uri: str, schema: Any, identity: Sequence[str]) -> No
         if field.name in known.names and known.field(field.name).type != field.type:
             what = f"is stored as {known.field(field.name).type}, model.yaml now makes it"
             problems.append(Problem(f"{uri}, column {field.name!r}", f"{what} {field.type}"))
-    made_with = json.loads(table.metadata().description or "{}").get("identity")
+    made_with = about(table).get("identity")
     if made_with is not None and made_with != list(identity):
         was, now = ", ".join(made_with), ", ".join(identity)
         problems.append(

@@ -100,6 +100,58 @@ def repeats_file(staged: StagedRef) -> Path | None:
     return path if path.is_file() else None
 
 
+class BadRows:
+    """Takes the bad rows of one batch after another into files of a new folder, and counts the
+    rules they break. ``rows`` is their number so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows = 0
+        self._folder = folder
+        self._files = 0
+        self._faults: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        folder.mkdir()
+
+    def add(self, batch: sources.Batch, checked: Checked) -> None:
+        for fault in checked.faults:
+            examples = zip(fault.rows[:_EXAMPLES], fault.told[:_EXAMPLES].to_pylist(), strict=True)
+            told = [f"{batch.where(int(row))} ({what})" for row, what in examples]
+            self._count(fault.column, fault.rule, len(fault.rows), told)
+        broken = [row for at, row in batch.malformed if checked.inside(at)]
+        if broken:
+            told = [f"{row.where} ({row.reason})" for row in broken[:_EXAMPLES]]
+            self._count("", "malformed", len(broken), told)
+        rows = len(checked.bad_rows) + len(broken)
+        if not rows:
+            return
+        times = checked.times
+        if times is None:
+            times = pa.nulls(len(checked.bad_rows), BAD_SCHEMA.field("event_time").type)
+        places = [batch.where(int(row)) for row in checked.bad_rows]
+        texts = texts_of(batch.table, checked.bad_rows)
+        columns = [
+            pa.array([*checked.reasons.to_pylist(), *(row.reason for row in broken)]),
+            pa.array([*places, *(row.where for row in broken)]),
+            pa.array([*texts, *(json.dumps(row.text) for row in broken)]),
+            pa.concat_arrays([times, pa.nulls(len(broken), times.type)]),
+            pa.array(range(self.rows, self.rows + rows)),
+        ]
+        path = self._folder / f"{self._files:05}.parquet"
+        pq.write_table(pa.table(columns, schema=BAD_SCHEMA), path, compression="zstd")
+        self._files += 1
+        self.rows += rows
+
+    def _count(self, column: str, rule: str, rows: int, examples: list[str]) -> None:
+        before, told = self._faults.get((column, rule), (0, []))
+        self._faults[column, rule] = (before + rows, (told + examples)[:_EXAMPLES])
+
+    def faults(self) -> tuple[FaultCount, ...]:
+        """The broken rules, with the number of rows that break each and examples."""
+        return tuple(
+            FaultCount(column=column, rule=rule, rows=rows, examples=tuple(told))
+            for (column, rule), (rows, told) in sorted(self._faults.items())
+        )
+
+
 class _Writer:
     """Takes batches, writes the files, keeps count."""
 
@@ -109,19 +161,18 @@ class _Writer:
         self._folder = folder
         self._checks = RowChecks(spec, source.since, source.until)
         self._profile = Profile(self._checks.columns)
-        self._batches = self._rows_read = self._bad = self._before = self._after = 0
+        self._batches = self._rows_read = self._before = self._after = 0
         self._start: datetime | None = None
         self._end: datetime | None = None
         self._ordered = True
-        self._faults: dict[tuple[str, str], tuple[int, list[str]]] = {}
         self._undeclared: dict[str, None] = {}
-        for part in ("good", "bad"):
-            (folder / part).mkdir()
+        self._bad = BadRows(folder / "bad")
+        (folder / "good").mkdir()
 
     def add(self, batch: sources.Batch) -> None:
         checked = self._checks.check(batch.table)
         self._write_good(checked)
-        self._write_bad(batch, checked)
+        self._bad.add(batch, checked)
         self._before += checked.before
         self._after += checked.after
         self._rows_read += batch.num_rows
@@ -147,45 +198,13 @@ class _Writer:
         self._start = min(filter(None, (self._start, ends["min"])))
         self._end = max(filter(None, (self._end, ends["max"])))
 
-    def _write_bad(self, batch: sources.Batch, checked: Checked) -> None:
-        for fault in checked.faults:
-            examples = zip(fault.rows[:_EXAMPLES], fault.told[:_EXAMPLES].to_pylist(), strict=True)
-            told = [f"{batch.where(int(row))} ({what})" for row, what in examples]
-            self._count(fault.column, fault.rule, len(fault.rows), told)
-        broken = [row for at, row in batch.malformed if checked.inside(at)]
-        if broken:
-            told = [f"{row.where} ({row.reason})" for row in broken[:_EXAMPLES]]
-            self._count("", "malformed", len(broken), told)
-        rows = len(checked.bad_rows) + len(broken)
-        if not rows:
-            return
-        times = checked.times
-        if times is None:
-            times = pa.nulls(len(checked.bad_rows), BAD_SCHEMA.field("event_time").type)
-        places = [batch.where(int(row)) for row in checked.bad_rows]
-        texts = texts_of(batch.table, checked.bad_rows)
-        columns = [
-            pa.array([*checked.reasons.to_pylist(), *(row.reason for row in broken)]),
-            pa.array([*places, *(row.where for row in broken)]),
-            pa.array([*texts, *(json.dumps(row.text) for row in broken)]),
-            pa.concat_arrays([times, pa.nulls(len(broken), times.type)]),
-            pa.array(range(self._bad, self._bad + rows)),
-        ]
-        path = self._folder / "bad" / f"{self._batches:05}.parquet"
-        pq.write_table(pa.table(columns, schema=BAD_SCHEMA), path, compression="zstd")
-        self._bad += rows
-
-    def _count(self, column: str, rule: str, rows: int, examples: list[str]) -> None:
-        before, told = self._faults.get((column, rule), (0, []))
-        self._faults[column, rule] = (before + rows, (told + examples)[:_EXAMPLES])
-
     def finish(self) -> BatchStats:
         repeats = self._find_repeats()
         return BatchStats(
             source=self._source.uri,
             full=self._source.since is None,
             rows=self._profile.rows,
-            bad_rows=self._bad,
+            bad_rows=self._bad.rows,
             before=self._before,
             after=self._after,
             start=self._start,
@@ -195,10 +214,7 @@ class _Writer:
             conflicts=repeats.conflicts if repeats else 0,
             conflict_examples=repeats.examples if repeats else (),
             undeclared=tuple(self._undeclared),
-            faults=tuple(
-                FaultCount(column=column, rule=rule, rows=rows, examples=tuple(told))
-                for (column, rule), (rows, told) in sorted(self._faults.items())
-            ),
+            faults=self._bad.faults(),
             profile=self._profile.as_dict(),
         )
 

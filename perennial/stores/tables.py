@@ -80,7 +80,8 @@ def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
             return int(table.version())
         rows = connection.sql(f"SELECT {engine.names(schema.names)} FROM {relation}")
         reader = rows.to_arrow_reader(100_000)
-        lake.write(uri, table, reader, replace=True, schema_mode="overwrite")
+        about = {"identity": []}
+        lake.write(uri, table, reader, replace=True, schema_mode="overwrite", about=about)
         return lake.version_of(uri)
 
     return lake.until_committed(uri, attempt)

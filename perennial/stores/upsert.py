@@ -57,7 +57,7 @@ def _attempt(connection: Any, uri: str, rows: Incoming, keep_present: bool) -> U
         count = engine.one(connection, f"SELECT count(*) FROM {rows.relation}")[0]
         order = "" if rows.ordered else _by_time(rows)
         all_rows = connection.sql(f"SELECT {columns} FROM {rows.relation}{order}")
-        lake.write(uri, None, _stream(all_rows), identity=rows.keys)
+        lake.write(uri, None, _stream(all_rows), about={"identity": list(rows.keys)})
         return Upserted(lake.version_of(uri), count, 0)
     lake.check_fits(table, uri, rows.schema, rows.keys)
     present = lake.relation(connection, table, uri, rows.time, rows.window)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from perennial.contracts.refs import SourceRef
 from perennial.spec import ModelSpec
 from perennial.stores.sources import columnar, database, delimited
-from perennial.stores.sources.batches import Batch, Piece, join
-from perennial.stores.sources.files import address, locate
+from perennial.stores.sources.batches import Batch, Piece, join, wanted_columns
+from perennial.stores.sources.files import address, kind_of, locate
 
-__all__ = ["Batch", "inspect", "read"]
+__all__ = ["Batch", "columns", "inspect", "kind_of", "read"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -57,28 +57,46 @@ def inspect(
     )
 
 
-def read(spec: ModelSpec, root: Path, source: SourceRef) -> Iterator[Batch]:
-    """The rows of a source in bounded batches, with the declared columns, the label and the event
-    time, in the order of the source.
+def columns(spec: ModelSpec, root: Path, source: SourceRef) -> list[str]:
+    """The columns of a source of files or a Delta table: of its first file, where it has several.
+
+    Raises InputError for what can't be read at all.
+    """
+    match source.kind:
+        case "csv":
+            return delimited.columns(spec, locate(spec.source, root))
+        case "parquet":
+            return columnar.parquet_columns(locate(spec.source, root))
+        case _:
+            return columnar.delta_columns(source.uri, source.fingerprint)
+
+
+def read(
+    spec: ModelSpec, root: Path, source: SourceRef, wanted: Sequence[str] | None = None
+) -> Iterator[Batch]:
+    """The rows of a source in bounded batches, in the order of the source, with the declared
+    columns, the label and the event time, or with the ``wanted`` columns (of files and Delta
+    tables only).
 
     Rows outside the source's window are left out where that saves reading; others come along.
     Raises InputError for what can't be read at all: see the readers of each kind.
     """
-    return join(_pieces(spec, root, source))
+    return join(_pieces(spec, root, source, wanted or wanted_columns(spec)))
 
 
-def _pieces(spec: ModelSpec, root: Path, source: SourceRef) -> Iterator[Piece]:
+def _pieces(
+    spec: ModelSpec, root: Path, source: SourceRef, wanted: Sequence[str]
+) -> Iterator[Piece]:
+    window = source.since, source.until
     match source.kind:
         case "csv":
-            return delimited.read(spec, locate(spec.source, root))
+            return delimited.read(spec, locate(spec.source, root), wanted)
         case "parquet":
-            files = locate(spec.source, root)
-            return columnar.read_parquet(spec, files, source.since, source.until)
+            return columnar.read_parquet(spec, locate(spec.source, root), wanted, window)
         case "delta":
-            state = source.fingerprint
-            return columnar.read_delta(spec, source.uri, state, source.since, source.until)
+            return columnar.read_delta(spec, source.uri, source.fingerprint, wanted, window)
         case _:
-            return database.read(spec, root, source.since, source.until)
+            return database.read(spec, root, *window)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -102,14 +102,15 @@ def _batch(pieces: list[Piece]) -> Batch:
 
 
 def wanted_columns(spec: ModelSpec) -> tuple[str, ...]:
-    """What is read of a source: the declared columns, the event time and the label."""
+    """What training reads of a source: the declared columns, the event time and the label."""
     return tuple(table_columns(spec))
 
 
-def absent_columns(spec: ModelSpec, present: Sequence[str], where: str) -> list[Problem]:
+def absent_columns(
+    spec: ModelSpec, wanted: Sequence[str], present: Sequence[str], where: str
+) -> list[Problem]:
     """A problem for each wanted column that a source doesn't have."""
     problems = []
-    wanted = wanted_columns(spec)
     others = [name for name in present if name not in wanted]
     for name in wanted:
         if name in present:

@@ -1,9 +1,9 @@
-"""Parquet files and Delta tables: the declared columns only, row groups outside the window left
+"""Parquet files and Delta tables: the wanted columns only, row groups outside the window left
 unread where their statistics say so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,23 +13,38 @@ import pyarrow.dataset as ds
 
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.spec import ModelSpec
-from perennial.stores.sources.batches import ROWS, Piece, absent_columns, wanted_columns
+from perennial.stores.sources.batches import ROWS, Piece, absent_columns
 from perennial.stores.sources.files import Files
+
+Window = tuple[datetime | None, datetime | None]
+"""From when on, and until when (exclusive); None: no bound."""
 
 
 def read_parquet(
-    spec: ModelSpec, files: Files, since: datetime | None, until: datetime | None
+    spec: ModelSpec, files: Files, wanted: Sequence[str], window: Window
 ) -> Iterator[Piece]:
     """The rows of Parquet files in order. Raises InputError for a file that is no Parquet file,
-    lacks declared columns or holds lists or structs in them."""
+    lacks wanted columns or holds lists or structs in them."""
     for file in files.files:
         try:
             dataset = ds.dataset(file.path, format="parquet", filesystem=files.system)
             fragments = list(dataset.get_fragments())
-            yield from _read(spec, dataset.schema, fragments, file.path, (since, until))
+            yield from _read(spec, dataset.schema, fragments, file.path, wanted, window)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-            what = f"not readable as Parquet: {str(error).splitlines()[0][:200]}"
-            raise InputError(Problem(file.path, what)) from None
+            raise InputError(_unreadable(file.path, error)) from None
+
+
+def parquet_columns(files: Files) -> list[str]:
+    """The columns of the first file. Raises InputError when it is no Parquet file."""
+    path = files.files[0].path
+    try:
+        return list(ds.dataset(path, format="parquet", filesystem=files.system).schema.names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: str, error: Exception) -> Problem:
+    return Problem(path, f"not readable as Parquet: {str(error).splitlines()[0][:200]}")
 
 
 def delta_state(where: str) -> str:
@@ -40,8 +55,13 @@ def delta_state(where: str) -> str:
     return f"version {table.version()} of {table.metadata().id}"
 
 
+def delta_columns(where: str, state: str) -> list[str]:
+    """The columns of a Delta table in a state. Raises InputError when there is none."""
+    return list(_delta(where, int(state.split()[1])).to_pyarrow_dataset().schema.names)
+
+
 def read_delta(
-    spec: ModelSpec, where: str, state: str, since: datetime | None, until: datetime | None
+    spec: ModelSpec, where: str, state: str, wanted: Sequence[str], window: Window
 ) -> Iterator[Piece]:
     """The rows of a Delta table in a state (``delta_state``), older files first. Raises as
     ``read_parquet``."""
@@ -51,11 +71,11 @@ def read_delta(
     written = {row["path"]: row["modification_time"] for row in actions.to_pylist()}
     dataset = table.to_pyarrow_dataset()
     fragments = sorted(
-        dataset.get_fragments(_window(dataset.schema, spec.source.event_time, since, until)),
+        dataset.get_fragments(_window(dataset.schema, spec.source.event_time, *window)),
         key=lambda fragment: (written[fragment.path], fragment.path),
     )
     try:
-        yield from _read(spec, dataset.schema, fragments, where, (since, until))
+        yield from _read(spec, dataset.schema, fragments, where, wanted, window)
     except (pa.ArrowInvalid, OSError) as error:
         what = f"version {version} is not readable: {str(error).splitlines()[0][:200]}"
         raise IntegrityError(Problem(where, what)) from None
@@ -79,10 +99,10 @@ def _read(
     schema: Any,
     fragments: list[Any],
     where: str,
-    window: tuple[datetime | None, datetime | None],
+    wanted: Sequence[str],
+    window: Window,
 ) -> Iterator[Piece]:
-    wanted = list(wanted_columns(spec))
-    problems = absent_columns(spec, schema.names, where)
+    problems = absent_columns(spec, wanted, schema.names, where)
     problems += [
         Problem(f"{where}, column {name!r}", f"holds {schema.field(name).type}", "flatten it")
         for name in wanted
@@ -100,7 +120,7 @@ def _read(
             first = int(starts[group.row_groups[0].id]) + 1
             # Read ahead by one batch only: memory is bounded by the batch, not by the file.
             scanner = group.scanner(
-                schema=schema, columns=wanted, batch_size=ROWS, batch_readahead=1,
+                schema=schema, columns=list(wanted), batch_size=ROWS, batch_readahead=1,
                 fragment_readahead=1,
             )  # fmt: skip
             for batch in scanner.to_batches():

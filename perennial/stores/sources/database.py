@@ -126,7 +126,7 @@ def _relation(spec: ModelSpec, connection: Any, address: str) -> tuple[Any, list
         relation = verbatim.columns(*(sa.column(n) for n in wanted_columns(spec))).subquery("rows")
         probe = sa.text(f"SELECT * FROM ({verbatim.text}) AS probe WHERE 1 = 0")
         present = list(connection.execute(probe).keys())
-        _refuse(absent_columns(spec, present, f"{address}, source.query"))
+        _refuse(absent_columns(spec, wanted_columns(spec), present, f"{address}, source.query"))
         return relation, present
     schema, _, name = query.replace('"', "").rpartition(".")
     inspector = sa.inspect(connection)
@@ -136,7 +136,7 @@ def _relation(spec: ModelSpec, connection: Any, address: str) -> tuple[Any, list
         what = f"no table {query!r}{nearest(name, known)}"
         raise InputError(Problem(f"{address}, source.query", what, fix))
     present = [column["name"] for column in inspector.get_columns(name, schema=schema or None)]
-    _refuse(absent_columns(spec, present, f"{address}, table {query}"))
+    _refuse(absent_columns(spec, wanted_columns(spec), present, f"{address}, table {query}"))
     columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in wanted_columns(spec)]
     return sa.table(name, *columns, schema=schema or None), present
 

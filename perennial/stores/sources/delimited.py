@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec import ModelSpec
-from perennial.stores.sources.batches import Malformed, Piece, absent_columns, wanted_columns
+from perennial.stores.sources.batches import Malformed, Piece, absent_columns
 from perennial.stores.sources.files import Files, SourceFile
 
 _BLOCK = 4 << 20
@@ -25,19 +25,25 @@ _DELIMITERS = ",;\t|"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def read(spec: ModelSpec, files: Files) -> Iterator[Piece]:
-    """The rows of all files in order. Unquoted NA, NaN, null and the like are missing.
+def read(spec: ModelSpec, files: Files, wanted: Sequence[str]) -> Iterator[Piece]:
+    """The wanted columns of all files in order. Unquoted NA, NaN, null and the like are missing.
 
-    Raises InputError for text that is not UTF-8, a header without the declared columns or with one
+    Raises InputError for text that is not UTF-8, a header without the wanted columns or with one
     twice, and quotes that never end.
     """
     for file in files.files:
-        yield from _read_file(spec, files.system, file)
+        yield from _read_file(spec, files.system, file, wanted)
 
 
-def _read_file(spec: ModelSpec, system: Any, file: SourceFile) -> Iterator[Piece]:
-    header = _header(spec, system, file)
-    wanted = list(wanted_columns(spec))
+def columns(spec: ModelSpec, files: Files) -> list[str]:
+    """The names in the header of the first file. Raises as ``read``."""
+    return _header(spec, files.system, files.files[0], ())
+
+
+def _read_file(
+    spec: ModelSpec, system: Any, file: SourceFile, wanted: Sequence[str]
+) -> Iterator[Piece]:
+    header = _header(spec, system, file, wanted)
     broken: list[tuple[int, Malformed]] = []
 
     def keep(row: Any) -> str:
@@ -54,7 +60,7 @@ def _read_file(spec: ModelSpec, system: Any, file: SourceFile) -> Iterator[Piece
         ),
         "convert_options": pacsv.ConvertOptions(
             column_types=dict.fromkeys(wanted, pa.string()),
-            include_columns=wanted,
+            include_columns=list(wanted),
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
         ),
@@ -86,7 +92,7 @@ def _numbers(first: int, count: int, broken: list[int]) -> np.ndarray:
     return good + 2 + np.searchsorted(good_before, good, side="right")
 
 
-def _header(spec: ModelSpec, system: Any, file: SourceFile) -> list[str]:
+def _header(spec: ModelSpec, system: Any, file: SourceFile, wanted: Sequence[str]) -> list[str]:
     with system.open_input_stream(file.path, compression="detect") as stream:
         start = stream.read(_HEADER_BYTES)
     if start.startswith(_UTF16):
@@ -103,7 +109,7 @@ def _header(spec: ModelSpec, system: Any, file: SourceFile) -> list[str]:
     if twice:
         what = f"column names given twice: {', '.join(map(repr, twice[:20]))}"
         raise InputError(Problem(f"{file.path}, header", what, "give each column its own name"))
-    problems = absent_columns(spec, names, f"{file.path}, header")
+    problems = absent_columns(spec, wanted, names, f"{file.path}, header")
     if problems:
         others = [d for d in _DELIMITERS if d != delimiter and d in names[0]]
         if len(names) == 1 and others:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyarrow import fs
 
@@ -43,6 +43,45 @@ def address(uri: str, root: Path) -> str:
     if "://" in uri and not uri.startswith("file://"):
         return uri
     return str((root / Path(uri.removeprefix("file://")).expanduser()).absolute())
+
+
+def kind_of(uri: str, root: Path) -> Literal["csv", "parquet", "delta"]:
+    """What a URI holds: by its ending, by a Delta table's log, or by the files it stands for.
+
+    Raises InputError when it holds none of these, or files of both kinds.
+    """
+    where = address(uri, root)
+    kinds = _kinds([where])
+    if not kinds and _has_delta_log(where):
+        return "delta"
+    if not kinds:
+        try:
+            system, path = _open(where)
+            infos = [info for kind in _SUFFIXES for info in _matching(system, path, kind)[0]]
+        except OSError as error:
+            raise UnavailableError(f"{where}: {error}") from None
+        if not infos:
+            info = system.get_file_info(path)
+            what = "no such file" if info.type == fs.FileType.NotFound else "nothing to read in it"
+            raise InputError(Problem(where, what, "name a CSV or Parquet file, or a Delta table"))
+        kinds = _kinds([info.path for info in infos])
+    if len(kinds) != 1:
+        what = "both CSV and Parquet files" if kinds else "neither CSV, Parquet nor a Delta table"
+        fix = "name one kind, such as data/*.parquet" if kinds else "give the file its usual ending"
+        raise InputError(Problem(where, what, fix))
+    return "csv" if kinds == ["csv"] else "parquet"
+
+
+def _kinds(paths: list[str]) -> list[str]:
+    return [kind for kind, suffix in _SUFFIXES.items() if any(map(suffix.search, paths))]
+
+
+def _has_delta_log(where: str) -> bool:
+    if "://" not in where:
+        return (Path(where) / "_delta_log").is_dir()
+    from deltalake import DeltaTable
+
+    return bool(DeltaTable.is_deltatable(where))
 
 
 def locate(source: Source, root: Path) -> Files:

@@ -1,0 +1,34 @@
+"""Predictions as columns of a table: the same in the log, in shadows and in batch scoring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def output_columns(classes: tuple[str, ...] | None, values: np.ndarray) -> dict[str, Any]:
+    """Predictions, (n,) or (n, classes), as Arrow arrays by column.
+
+    ``_prediction`` float64: the probability of the positive class (binary) or the value
+    (regression), null in a multiclass model. ``_class`` string and ``_probabilities`` list of
+    float64 (in the order of ``classes``): the most probable class, the first of equals, and the
+    probability of each; null in the others. A float64 holds the booster's float32 exactly.
+    """
+    rows = len(values)
+    if values.ndim == 1:
+        return {
+            "_prediction": pa.array(values.astype(np.float64)),
+            "_class": pa.nulls(rows, pa.string()),
+            "_probabilities": pa.nulls(rows, pa.list_(pa.float64())),
+        }
+    assert classes is not None
+    most = pa.array(values.argmax(axis=1)) if rows else pa.array([], pa.int64())
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * values.shape[1])
+    flat = pa.array(values.astype(np.float64).ravel())
+    return {
+        "_prediction": pa.nulls(rows, pa.float64()),
+        "_class": pa.array(classes, pa.string()).take(most),
+        "_probabilities": pa.ListArray.from_arrays(offsets, flat),
+    }

@@ -1,0 +1,453 @@
+"""Rows scored in a folder, and put in the place of a table's rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.write import write_bundle
+from perennial.contracts.errors import InputError, PerennialError
+from perennial.contracts.refs import StagedRef, VersionRef
+from perennial.contracts.scoring import ScoresRef, ScoringJob
+from perennial.stores import scoring
+from perennial.stores.sources import columnar
+from tests.unit.bundle.conftest import make
+
+INPUTS = ["weight_kg", "items", "insured", "depot", "sent"]
+
+
+class Place:
+    """A project's folder with one version of a model, and the steps of scoring by it."""
+
+    def __init__(self, root: Path, objective: str = "binary") -> None:
+        self.root = root
+        self.made = make(objective)
+        ref = write_bundle(root / "bundles", self.made.content)
+        self.bundle: Bundle = open_bundle(Path(ref.uri), ref.digest)
+        self.version = VersionRef(model="parcels", version=3, digest=ref.digest, uri=ref.uri)
+        self.rows = self.made.rows.assign(sender=[f"s{i}" for i in range(len(self.made.rows))])
+
+    def job(self, uri: str, **changes: Any) -> ScoringJob:
+        source, columns = scoring.look(
+            self.bundle, self.root, uri, changes.pop("columns", ["sender", "sent"])
+        )
+        values = {"output": str(self.root / "out"), "max_share": 0.02, "version": self.version}
+        return ScoringJob(source=source, columns=columns, **values | changes)
+
+    def score(self, job: ScoringJob) -> StagedRef:
+        return scoring.score(
+            self.bundle, job.version.version, self.root, job.source, job.columns,
+            self.root / "scores", 1, print,
+        )  # fmt: skip
+
+    def run(self, uri: str, **changes: Any) -> ScoresRef:
+        job = self.job(uri, **changes)
+        return scoring.find(job) or scoring.publish(job, self.score(job))
+
+    def write(self, name: str, frame: pd.DataFrame) -> str:
+        path = self.root / name
+        if name.endswith(".csv"):
+            frame.to_csv(path, index=False)
+        else:
+            frame.to_parquet(path, index=False)
+        return name
+
+
+def content(uri: str | Path) -> pd.DataFrame:
+    frame: pd.DataFrame = DeltaTable(str(uri)).to_pyarrow_table().to_pandas()
+    return frame
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["binary", "multiclass", "regression"])
+def test_rows_are_scored_as_a_request_would_be_to_the_last_bit(
+    tmp_path: Path, objective: str
+) -> None:
+    place = Place(tmp_path, objective)
+
+    scores = place.run(place.write("rows.parquet", place.rows))
+
+    expected = Predictor(place.bundle).predict(place.rows).values
+    found = content(scores.uri).set_index("sender").loc[place.rows["sender"]]
+    assert scores.rows == len(place.rows)
+    assert set(found["_version"]) == {3}
+    if objective == "multiclass":
+        assert list(found) == ["sent", "_version", "_class", "_probabilities"]
+        assert np.array_equal(np.stack(found["_probabilities"]), expected.astype(float))
+        assert list(found["_class"]) == ["abc"[i] for i in expected.argmax(axis=1)]
+    else:
+        assert list(found) == ["sent", "_version", "_prediction"]
+        assert np.array_equal(found["_prediction"], expected.astype(float))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "table", "folder", "*.parquet"])
+def test_files_folders_globs_and_delta_tables_give_the_same_predictions(
+    place: Place, name: str
+) -> None:
+    direct = Predictor(place.bundle).predict(place.rows).values
+    if name == "table":
+        write_deltalake(place.root / name, pa.Table.from_pandas(place.rows, preserve_index=False))
+    elif name == "folder":
+        (place.root / name).mkdir()
+        place.write("folder/a.parquet", place.rows[:150])
+        place.write("folder/b.parquet", place.rows[150:])
+    else:
+        place.write(name.replace("*", "rows"), place.rows)
+
+    scores = place.run(name)
+
+    found = content(scores.uri).set_index("sender").loc[place.rows["sender"]]
+    assert np.array_equal(found["_prediction"], direct.astype(float))
+
+
+def test_the_same_rows_and_version_again_change_nothing(place: Place) -> None:
+    uri = place.write("rows.csv", place.rows)
+    first = place.run(uri)
+
+    again = place.run(uri)
+    job = place.job(uri)
+    repeated = scoring.publish(job, place.score(job))  # as a task that is tried again
+
+    assert again == first.model_copy(update={"changed": False})
+    assert repeated.version == first.version == DeltaTable(first.uri).version()
+
+
+def test_new_rows_another_version_or_other_columns_take_the_place_of_the_old(place: Place) -> None:
+    place.run(place.write("rows.csv", place.rows))
+    place.run(place.write("rows.csv", place.rows[:100]))
+    assert len(content(place.root / "out")) == 100
+
+    other = place.version.model_copy(update={"version": 4})
+    scores = place.run("rows.csv", version=other, columns=["depot", "sender"])
+
+    found = content(scores.uri)
+    assert list(found) == ["depot", "sender", "_version", "_prediction"]
+    assert set(found["_version"]) == {4}
+    assert len(found) == 100
+    assert len(DeltaTable(scores.uri, version=0).to_pyarrow_table()) == len(place.rows)
+
+
+def test_going_back_to_an_earlier_version_scores_anew(place: Place) -> None:
+    """The numbers of commits say what the table holds, not what it ever held."""
+    uri = place.write("rows.csv", place.rows)
+    place.run(uri)
+    place.run(uri, version=place.version.model_copy(update={"version": 4}))
+
+    assert place.run(uri).changed
+    assert set(content(place.root / "out")["_version"]) == {3}
+
+
+def test_a_commit_says_which_version_scored_which_rows(place: Place) -> None:
+    scores = place.run(place.write("rows.parquet", place.rows))
+
+    commit = DeltaTable(scores.uri).history(1)[0]
+    source = place.job("rows.parquet").source
+    told = {name: value for name, value in commit.items() if name.startswith("perennial.")}
+    assert told == {
+        "perennial.model": "parcels",
+        "perennial.version": "3",
+        "perennial.digest": place.version.digest,
+        "perennial.source": str(place.root / "rows.parquet"),
+        "perennial.source_kind": "parquet",
+        "perennial.source_fingerprint": source.fingerprint,
+        "perennial.rows": str(len(place.rows)),
+        "perennial.bad_rows": "0",
+    }
+
+
+def test_the_version_of_a_delta_source_is_read_whatever_comes_after_it(place: Place) -> None:
+    rows = pa.Table.from_pandas(place.rows, preserve_index=False)
+    write_deltalake(place.root / "table", rows.slice(0, 100))
+    job = place.job("table")
+    write_deltalake(place.root / "table", rows.slice(100), mode="append")
+
+    scores = scoring.publish(job, place.score(job))
+
+    assert scores.rows == 100
+    commit = DeltaTable(scores.uri).history(1)[0]
+    assert commit["perennial.source_fingerprint"].startswith("version 0 of ")
+
+
+def test_rows_that_cannot_be_scored_are_in_quarantine_with_all_their_reasons(place: Place) -> None:
+    rows = place.rows.astype(object)
+    rows.loc[4, "weight_kg"] = "heavy"
+    rows.loc[4, "items"] = None
+    rows.loc[7, "sent"] = "yesterday"
+    rows.loc[9, "items"] = -1  # the weight of an item is then infinite
+    uri = place.write("rows.csv", rows)
+
+    scores = place.run(uri)
+
+    assert (scores.rows, scores.bad_rows) == (len(rows) - 3, 3)
+    assert len(content(scores.uri)) == len(rows) - 3
+    bad = content(f"{place.root}/out_quarantine").sort_values("place").to_dict("records")
+    assert [(row["place"], row["reason"]) for row in bad[1:]] == [
+        (
+            "rows.csv row 6",
+            "column weight_kg: 'heavy' is not a number; column items: empty, but nullable is false",
+        ),
+        (
+            "rows.csv row 9",
+            "column sent: 'yesterday' is not a time (ISO 8601 such as 2013-07-01 06:00:00; epochs "
+            "are not guessed)",
+        ),
+    ]
+    assert bad[0]["place"] == "rows.csv row 11"
+    assert bad[0]["reason"] == (
+        "features: 'weight_per_item' is inf, which float32 can't hold (give NaN for a value that "
+        "can't be computed)"
+    )
+    assert json.loads(bad[0]["row"])["items"] == "-1"
+
+
+def test_rows_beside_one_that_cannot_be_scored_keep_their_own_predictions(place: Place) -> None:
+    rows = place.rows.copy()
+    rows.loc[[0, 200, 399], "items"] = -1
+    place.write("rows.parquet", rows)
+
+    found = content(place.run("rows.parquet").uri).set_index("sender")["_prediction"]
+
+    good = rows.drop(index=[0, 200, 399])
+    expected = Predictor(place.bundle).predict(good).values.astype(float)
+    assert np.array_equal(found.loc[good["sender"]], expected)
+
+
+def test_too_many_bad_rows_change_nothing(place: Place) -> None:
+    place.run(place.write("rows.csv", place.rows))
+    rows = place.rows.astype(object)
+    rows.loc[:20, "items"] = "many"
+    uri = place.write("rows.csv", rows)
+
+    with pytest.raises(InputError) as refused:
+        place.run(uri)
+
+    first, second, *_ = refused.value.message.splitlines()
+    assert first == (
+        f"{place.root}/rows.csv: 21 of 400 rows (5.25 %) break a rule, above quarantine.max_share "
+        "(2 %)"
+    )
+    assert second.startswith("  column items, type: 21 rows, such as rows.csv row 2, ")
+    assert DeltaTable(str(place.root / "out")).version() == 0
+    assert not (place.root / "out_quarantine").exists()
+
+
+def test_quarantine_is_emptied_when_no_row_is_bad_any_more(place: Place) -> None:
+    rows = place.rows.astype(object)
+    rows.loc[3, "items"] = None
+    place.run(place.write("rows.csv", rows))
+    assert len(content(f"{place.root}/out_quarantine")) == 1
+
+    place.run(place.write("rows.csv", place.rows))
+
+    assert len(content(f"{place.root}/out_quarantine")) == 0
+
+
+def test_a_kill_between_quarantine_and_predictions_is_made_good_by_the_next_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = place.rows.astype(object)
+    rows.loc[3, "items"] = None
+    job = place.job(place.write("rows.csv", rows))
+    staged = place.score(job)
+    real = scoring.lake.write
+
+    def killed(uri: str, *args: Any, **options: Any) -> None:
+        if uri == job.output:
+            raise KeyboardInterrupt
+        real(uri, *args, **options)
+
+    monkeypatch.setattr(scoring.lake, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.publish(job, staged)
+    monkeypatch.undo()
+    assert scoring.find(job) is None
+
+    scores = scoring.publish(job, staged)
+
+    assert (scores.rows, scores.bad_rows) == (399, 1)
+    assert len(content(job.quarantine)) == 1
+    assert scoring.find(job) == scores.model_copy(update={"changed": False})
+
+
+def test_what_a_killed_writer_left_in_a_new_output_is_no_obstacle(place: Place) -> None:
+    (place.root / "out" / "_delta_log").mkdir(parents=True)
+    (place.root / "out" / "part-00000-1a2b-c000.zstd.parquet").write_bytes(b"half")
+
+    scores = place.run(place.write("rows.csv", place.rows))
+
+    assert len(content(scores.uri)) == len(place.rows)
+
+
+@pytest.mark.parametrize("what", ["a file", "files", "another table", "another model"])
+def test_what_is_not_ours_at_the_output_is_never_replaced(place: Place, what: str) -> None:
+    out = place.root / "out"
+    uri = place.write("rows.csv", place.rows)
+    if what == "a file":
+        out.write_text("precious")
+    elif what == "files":
+        out.mkdir()
+        (out / "notes.txt").write_text("precious")
+    elif what == "another table":
+        write_deltalake(out, pa.table({"x": [1]}))
+    else:
+        place.run(uri)
+    other = place.version.model_copy(update={"model": "letters"})
+
+    with pytest.raises(InputError) as refused:
+        place.run(uri, version=other)
+
+    there = "something else" if "file" in what else (
+        "a table that doesn't hold predictions of 'letters'"
+    )  # fmt: skip
+    assert refused.value.message == f"{out}: there is {there} (name another place)"
+
+
+def test_files_missing_from_the_output_are_written_again(place: Place) -> None:
+    uri = place.write("rows.csv", place.rows)
+    first = place.run(uri)
+    next(Path(first.uri).glob("part-*.parquet")).unlink()
+
+    assert place.run(uri).changed
+    assert len(content(first.uri)) == len(place.rows)
+
+
+def test_entity_and_event_time_are_carried_along_as_far_as_they_are_there(place: Place) -> None:
+    place.write("with.parquet", place.rows)
+
+    assert scoring.look(place.bundle, place.root, "with.parquet", None)[1] == ("sent",)
+
+
+def test_all_columns_can_be_carried_in_types_a_delta_table_has(place: Place) -> None:
+    rows = pa.Table.from_pandas(place.rows[INPUTS][:3], preserve_index=False)
+    also = {
+        "small": pa.array([1, 2, None], pa.int8()),
+        "large": pa.array([2**64 - 1, 0, 1], pa.uint64()),
+        "level": pa.array(["a", "b", "a"]).dictionary_encode(),
+        "half": pa.array([0.5, None, 1.5], pa.float32()),
+        "naive": pa.array([0, 1, 2], pa.timestamp("ns")),
+        "day": pa.array([0, 1, 2], pa.date32()),
+        "clock": pa.array([0, 1, 2], pa.time64("us")),
+        "nothing": pa.nulls(3),
+        "raw": pa.array([b"\xff", b"", None], pa.binary()),
+    }
+    for name, values in also.items():
+        rows = rows.append_column(name, values)
+    pq.write_table(rows, place.root / "rows.parquet")
+
+    scores = place.run("rows.parquet", columns="all")
+
+    found = DeltaTable(scores.uri).to_pyarrow_table()
+    assert found.column_names == [*INPUTS, *also, "_version", "_prediction"]
+    assert found["large"].to_pylist() == [2**64 - 1, 0, 1]
+    assert found["level"].to_pylist() == ["a", "b", "a"]
+    assert found["raw"].to_pylist() == [b"\xff", b"", None]
+    assert found["nothing"].null_count == 3
+
+
+def test_columns_that_are_absent_or_ours_are_told_at_once(place: Place) -> None:
+    uri = place.write("rows.parquet", place.rows.drop(columns="depot").assign(_version=1))
+
+    with pytest.raises(InputError) as refused:
+        place.job(uri, columns=["sendr", "_version"])
+
+    path = f"{place.root}/rows.parquet"
+    columns = "weight_kg, items, insured, sent, sender, _version"
+    assert refused.value.message.splitlines() == [
+        f"{path}: column 'depot' is not there (its columns: {columns})",
+        f"{path}: column 'sendr' is not there; did you mean 'sender'? (its columns: {columns})",
+        "column '_version': is a name of Perennial's own (carry the other columns only)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make_input", "message"),
+    [
+        (Path.exists, "no such file (name a CSV or Parquet file, or a Delta table)"),
+        (
+            lambda root: (root / "in.xlsx").write_bytes(b"x"),
+            "neither CSV, Parquet nor a Delta table (give the file its usual ending)",
+        ),
+    ],
+)
+def test_an_input_of_no_known_kind_is_told(
+    place: Place, make_input: Callable[[Path], object], message: str
+) -> None:
+    make_input(place.root)
+
+    with pytest.raises(InputError) as refused:
+        place.job("in.xlsx")
+
+    assert refused.value.message == f"{place.root}/in.xlsx: {message}"
+
+
+def test_a_folder_of_both_kinds_is_refused(place: Place) -> None:
+    (place.root / "mixed").mkdir()
+    place.write("mixed/a.csv", place.rows)
+    place.write("mixed/b.parquet", place.rows)
+
+    with pytest.raises(InputError, match=r"both CSV and Parquet files \(name one kind, such as"):
+        place.job("mixed")
+    assert place.job("mixed/*.csv").source.kind == "csv"
+
+
+def test_no_rows_are_nothing_to_score(place: Place) -> None:
+    job = place.job(place.write("rows.csv", place.rows[:0]))
+
+    with pytest.raises(InputError, match=r"rows.csv: no rows to score$"):
+        place.score(job)
+    assert not any((place.root / "scores").iterdir())
+
+
+def test_a_file_that_changes_while_it_is_scored_is_not_published(place: Place) -> None:
+    job = place.job(place.write("rows.csv", place.rows))
+
+    def change(rows: int) -> None:
+        place.write("rows.csv", place.rows[:10])
+
+    with pytest.raises(PerennialError, match="has changed while it was scored; run again"):
+        scoring.score(
+            place.bundle, 3, place.root, job.source, job.columns, place.root / "scores", 1, change
+        )
+    assert not any((place.root / "scores").iterdir())
+
+
+def test_features_that_fail_for_a_thousand_rows_are_at_fault_themselves(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_MOST_UNFIT", 10)
+    job = place.job(place.write("rows.parquet", place.rows.assign(items=-1)))
+
+    with pytest.raises(InputError, match=r"^features can't be computed: more than 10 of 65,536"):
+        place.score(job)
+
+
+def test_batches_and_slices_make_no_difference(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = place.job(place.write("rows.parquet", place.rows))
+    whole = place.score(job)
+    monkeypatch.setattr(columnar, "ROWS", 90)
+    monkeypatch.setattr(scoring, "_SLICE", 7)
+
+    assert scoring.publish(job, place.score(job)).rows == whole.rows
+    found = content(job.output)
+    expected = Predictor(place.bundle).predict(place.rows).values.astype(float)
+    assert np.array_equal(
+        found.set_index("sender").loc[place.rows["sender"], "_prediction"], expected
+    )
+    assert list(found["sender"]) == list(place.rows["sender"])  # the order of the source
