@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from perennial.contracts.serving import SpoolLag
 from perennial.serving.histograms import SECONDS, Answers, Histogram, quantile_ms
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _MOST_ENDPOINTS = 64
 
