@@ -27,7 +27,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._header_bytes = 0
+        self._header_bytes = 0  # since the last request's were complete
+        self._requests = 0
+        self._in_body = False  # also while nobody reads it, the request having been answered
         self._seen: Any = self  # the request that was the last one when we looked
         self._watch = self.loop.call_later(HEADER_SECONDS, self._look)
 
@@ -36,18 +38,24 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        last = self.cycle
-        between = last is None or last.response_complete
+        requests, in_body = self._requests, self._in_body
         super().data_received(data)
-        if not between:
-            return
-        if self.cycle is not last:
+        if self._requests != requests:
             self._header_bytes = 0
-            return
-        self._header_bytes += len(data)
-        if self._header_bytes > MOST_HEADER_BYTES:
-            what = f"the headers are larger than {MOST_HEADER_BYTES:,} bytes"
-            self._refuse(Refusal(431, "headers_too_large", what))
+        elif not in_body:
+            self._header_bytes += len(data)
+            if self._header_bytes > MOST_HEADER_BYTES:
+                what = f"the headers are larger than {MOST_HEADER_BYTES:,} bytes"
+                self._refuse(Refusal(431, "headers_too_large", what))
+
+    def on_headers_complete(self) -> None:
+        self._requests += 1
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's own words)
         self._refuse(Refusal(400, "invalid_http", "the request is not HTTP/1.1"))

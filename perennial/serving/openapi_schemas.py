@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from perennial.contracts.features import ColumnType, InputColumn
+from perennial.contracts.features import ColumnType
+from perennial.data.frames import Typed
 from perennial.serving.models import Loaded
 
 Schema = dict[str, Any]
@@ -237,19 +238,17 @@ def row_schema(versions: Iterable[Loaded]) -> Schema:
     }
 
 
-def read_columns(loaded: Loaded) -> dict[str, InputColumn]:
+def read_columns(loaded: Loaded) -> dict[str, Typed]:
     """The columns that a row for this version may have: what it reads and logs, and what model.yaml
     declares besides, but for the label."""
-    declared = {
-        name: InputColumn(name=name, type=column.type, nullable=True)
-        for name, column in loaded.spec.columns.items()
-        if name != loaded.spec.label.column
-    }
-    return {**loaded.predictor.columns, **{n: c for n, c in declared.items() if n not in
-            loaded.predictor.columns}}  # fmt: skip
+    columns = dict(loaded.predictor.columns)
+    for name, column in loaded.spec.columns.items():
+        if name != loaded.spec.label.column:
+            columns.setdefault(name, column)
+    return columns
 
 
-def column_schema(column: InputColumn, levels: tuple[str, ...] | None = None) -> Schema:
+def column_schema(column: Typed, levels: tuple[str, ...] | None = None) -> Schema:
     """A value of a column. ``levels`` are what training saw: others are allowed, and predicted as
     missing, so they are examples here and no enumeration."""
     schema = dict(_TYPES[column.type])
@@ -298,7 +297,7 @@ def label_schema(loaded: Loaded) -> Schema:
     label: Schema = {"type": "number"} if classes is None else {"enum": list(classes)}
     time = (spec.source.event_time,) if spec.source.event_time else ()
     keys = {
-        name: column_schema(InputColumn(name=name, type=column.type, nullable=True))
+        name: column_schema(column)
         for name, column in loaded.predictor.columns.items()
         if name in (*spec.source.entity, *time)
     }

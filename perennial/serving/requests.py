@@ -143,4 +143,5 @@ def _resumed(
     except BaseException:
         coroutine.close()
         raise
-    return (yield from coroutine)
+    message: Message = yield from coroutine
+    return message

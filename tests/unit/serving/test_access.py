@@ -94,7 +94,8 @@ def test_each_path_has_its_role_and_what_is_new_is_closed(path: str, role: Role 
     [
         (["predict"], {"/models/a/predict", "/models", "/v2/models/a"}),
         (["label"], {"/models/a/labels"}),
-        (["label", "predict"], {"/models/a/labels", "/models/a/predict", "/models", "/v2/models/a"}),
+        (["label", "predict"], {"/models/a/labels", "/models/a/predict", "/models",
+                                "/v2/models/a"}),
         (["admin"], {"/models/a/labels", "/models/a/predict", "/models", "/v2/models/a", "/",
                      "/metrics", "/docs", "/openapi.json"}),
     ],

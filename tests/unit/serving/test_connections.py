@@ -1,0 +1,116 @@
+"""Raw bytes against a real server: headers that are too large, too slow, or none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+import uvicorn
+
+from perennial.serving import connections
+from perennial.serving.connections import Connection
+
+OK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+Send = Callable[[Any], Awaitable[None]]
+
+
+async def _app(scope: Any, receive: Any, send: Send) -> None:
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def _answers(pieces: Sequence[bytes], pause: float = 0.0) -> bytes:
+    """What a server says to these bytes until it hangs up; raises TimeoutError if it doesn't."""
+
+    async def talk() -> bytes:
+        config = uvicorn.Config(
+            _app, port=0, http=Connection, ws="none", lifespan="off", log_level="critical",
+            timeout_keep_alive=0.5, server_header=False,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        heard = b""
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(pause)
+            async with asyncio.timeout(10):
+                while piece := await reader.read(2**16):
+                    heard += piece
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            server.should_exit = True
+            await serving
+        return heard
+
+    return asyncio.run(talk())
+
+
+def _error(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    error = json.loads(body)["error"]
+    assert f"x-request-id: {error['request_id']}".encode() in head
+    return int(head.split()[1]), error["code"]
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.2)
+
+
+def test_requests_one_after_the_other_are_answered_on_one_connection() -> None:
+    assert _answers([OK, OK, OK], pause=0.05).count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_the_server_does_not_name_itself() -> None:
+    assert b"server:" not in _answers([OK])
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"GET / HTTP/1.1\r\na: " + b"x" * 40_000], [b"GET /" + b"x" * 40_000],
+     [OK, b"GET / HTTP/1.1\r\na: " + b"x" * 40_000]],
+)  # fmt: skip
+def test_headers_that_are_too_large_are_refused(pieces: list[bytes]) -> None:
+    answer = _answers(pieces, pause=0.05)
+
+    assert _error(answer[answer.rindex(b"HTTP/1.1") :]) == (431, "headers_too_large")
+
+
+def test_a_large_body_is_no_header_even_when_it_is_answered_unread() -> None:
+    post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n"
+
+    assert _answers([post, b"x" * 50_000, b"x" * 49_999, OK], 0.05).count(b"200 OK") == 2
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET /\xe9 HTTP/1.1\r\n\r\n", b"{}\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_not_http_is_told_so(garbage: bytes) -> None:
+    assert _error(_answers([garbage])) == (400, "invalid_http")
+
+
+@pytest.mark.usefixtures("_soon")
+@pytest.mark.parametrize(
+    "pieces", [[], [b"GET / HT"], [b"GET / HTTP/1.1\r\n", *[b"a: b\r\n"] * 10], [OK, b"GET / HT"]]
+)
+def test_headers_that_never_end_end_the_connection(pieces: list[bytes]) -> None:
+    answer = _answers(pieces, pause=0.06)  # TimeoutError if it stayed open
+
+    assert answer.count(b"HTTP/1.1") == pieces.count(OK)
+
+
+@pytest.mark.usefixtures("_soon")
+def test_a_connection_that_is_used_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _answers([OK] * 8, pause=0.1).count(b"200 OK") == 8
