@@ -200,6 +200,12 @@ class Registry:
             row = connection.execute(sa.select(routes).where(routes.c.model == model)).one_or_none()
         return route_of(model, row)
 
+    def routes(self) -> list[Route]:
+        """All models' routes, sorted by name: one small query, made to be repeated."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(sa.select(routes).order_by(routes.c.model)).all()
+        return [route_of(row.model, row) for row in rows]
+
     def champion(self, model: str) -> VersionRef | None:
         """The version that challengers are compared with; None when nothing was ever promoted."""
         query = sa.select(versions).join(

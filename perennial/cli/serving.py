@@ -1,0 +1,72 @@
+"""``perennial serve``: answer requests with what the registry routes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perennial.cli.context import context_of
+from perennial.contracts.errors import InputError, Problem
+from perennial.spec.values import nearest
+from perennial.stores.project import Project
+
+_FAST_OR_STRICT = (
+    "fast: a prediction is acknowledged when it survives a crash of the server; "
+    "strict: when it survives a power cut."
+)
+
+
+def serve(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]…", help="Models; by default all.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="File of `perennial tokens`; needed for any address but loopback."),
+    ] = None,
+    acknowledge: Annotated[str, typer.Option(help=_FAST_OR_STRICT)] = "fast",
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="A log line for every request.")
+    ] = False,
+    certificate: Annotated[Path | None, typer.Option(help="TLS certificate, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+) -> None:
+    """Serve models over HTTP: what the registry routes, followed as it changes. Ends with SIGTERM
+    or Ctrl-C, after the requests under way."""
+    from perennial.serving.run import serve as run_server
+    from perennial.serving.settings import Settings
+
+    project = context_of(context).project
+    _check_names(project, names or [])
+    if acknowledge not in ("fast", "strict"):
+        raise InputError(Problem("--acknowledge", f"{acknowledge!r} is not fast or strict"))
+    if (certificate is None) != (key is None):
+        raise InputError(Problem("--certificate", "TLS needs both --certificate and --key"))
+    settings = Settings(
+        project=project.root,
+        models=tuple(names or ()),
+        host=host,
+        port=port,
+        tokens=tokens,
+        acknowledge="strict" if acknowledge == "strict" else "fast",
+        access_log=access_log,
+        certificate=certificate,
+        key=key,
+    )
+    run_server(settings, lambda address: typer.echo(f"listening at {address}"))
+
+
+def _check_names(project: Project, names: list[str]) -> None:
+    known = project.model_names()
+    problems = [
+        Problem(str(project.models), f"no model {name!r}{nearest(name, known)}")
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise InputError(problems)

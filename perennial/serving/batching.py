@@ -1,0 +1,154 @@
+"""Natural batching: what arrives while a batch computes is the next batch.
+
+Small batches are computed on the event loop itself. Under Python's lock a thread beside the loop
+would only take turns with it, five milliseconds at a time, while the sockets hold what arrives in
+the meantime just as well as a queue would: a lone request waits for nobody, and the busier the
+server, the larger the batches. Batches of many rows, and versions that were slow when they were
+warmed up, are computed on a thread, so that the loop stays free for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from perennial.bundle.predictor import Predictor
+from perennial.serving.replies import Request
+
+INLINE_ROWS = 64
+"""Most rows of a batch that is computed on the loop: about two milliseconds."""
+
+Rows = Any
+"""``Mapping[str, Sequence[object]]`` of Python values, or a ``pyarrow.Table``."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request's rows for one version, and where its predictions go.
+
+    ``ids`` are the predictions', one a row.
+    """
+
+    rows: Rows
+    count: int
+    version: int
+    arm: str
+    ids: Sequence[str]
+    request: Request
+    answer: asyncio.Future[np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Jobs that were computed together. ``values`` are the predictions of all rows, in order."""
+
+    jobs: Sequence[Job]
+    frame: pd.DataFrame
+    values: np.ndarray
+    unseen: Mapping[str, int]
+    started: float
+    ended: float
+
+
+class Batcher:
+    """The batches of one version. Everything but the computing itself happens on the loop.
+
+    ``done`` is called on the loop with each finished batch, and answers its jobs. A job whose rows
+    the model can't read gets its InputError, and fails nobody else. A job may have been given
+    up by then (its future is cancelled): it is computed all the same.
+    """
+
+    def __init__(
+        self, predictor: Predictor, pool: Executor, done: Callable[[Batch], None], inline: bool
+    ) -> None:
+        self._predictor = predictor
+        self._pool = pool
+        self._done = done
+        self._inline = inline
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Job] = []
+        self._busy = False  # a batch is computed, or about to be
+
+    def submit(self, job: Job) -> None:
+        if job.count > INLINE_ROWS or isinstance(job.rows, pa.Table):
+            self._on_thread([job], self._finish)
+            return
+        self._waiting.append(job)
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._next)  # after the requests that have arrived with this one
+
+    def _next(self) -> None:
+        jobs = self._take()
+        if not jobs:
+            self._busy = False
+        elif self._inline:
+            self._finish(self._compute(jobs))
+            self._loop.call_soon(self._next)
+        else:
+            self._on_thread(jobs, self._finish_and_go_on)
+
+    def _take(self) -> list[Job]:
+        count = rows = 0
+        for job in self._waiting:
+            if rows and rows + job.count > INLINE_ROWS:
+                break
+            rows += job.count
+            count += 1
+        jobs, self._waiting = self._waiting[:count], self._waiting[count:]
+        return jobs
+
+    def _on_thread(self, jobs: list[Job], then: Callable[[list[Batch | _Failed]], None]) -> None:
+        running = self._loop.run_in_executor(self._pool, self._compute, jobs)
+        running.add_done_callback(lambda future: then(future.result()))
+
+    def _finish_and_go_on(self, results: list[Batch | _Failed]) -> None:
+        self._finish(results)
+        self._next()
+
+    def _finish(self, results: list[Batch | _Failed]) -> None:
+        for result in results:
+            if isinstance(result, Batch):
+                self._done(result)
+            else:
+                fail([result.job], result.error)
+
+    def _compute(self, jobs: list[Job]) -> list[Batch | _Failed]:
+        """One batch of all jobs; where it fails, each job by itself. Never raises."""
+        started = perf_counter()
+        try:
+            frame = self._predictor.frame(_joined(jobs))
+            found = self._predictor.predict_frame(frame)
+        except Exception as error:
+            if len(jobs) == 1:
+                return [_Failed(jobs[0], error)]
+            return [result for job in jobs for result in self._compute([job])]
+        return [Batch(jobs, frame, found.values, found.unseen, started, perf_counter())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    job: Job
+    error: Exception
+
+
+def fail(jobs: Sequence[Job], error: Exception) -> None:
+    """Answer jobs with an error."""
+    for job in jobs:
+        if not job.answer.done():
+            job.answer.set_exception(error)
+
+
+def _joined(jobs: Sequence[Job]) -> Any:
+    if len(jobs) == 1:
+        return jobs[0].rows
+    names = jobs[0].rows
+    return {name: [value for job in jobs for value in job.rows[name]] for name in names}

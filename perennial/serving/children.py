@@ -1,0 +1,56 @@
+"""Processes that belong to the server: started with it, started again when they die, ended."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from logging import getLogger
+
+_log = getLogger("perennial.serving.children")
+_LONGEST_WAIT_SECONDS = 30.0
+_SETTLED_SECONDS = 60.0
+
+
+class Child(threading.Thread):
+    """One process, kept alive until ``stop``."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        super().__init__(name=f"{name} keeper", daemon=True)
+        self._what = name
+        self._command = list(command)
+        self._ending = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        wait = 0.5
+        while not self._ending.is_set():
+            started = time.monotonic()
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the server, which then ends its children
+            )
+            code = self._process.wait()
+            if self._ending.is_set():
+                return
+            if time.monotonic() - started > _SETTLED_SECONDS:
+                wait = 0.5
+            fields = {"process": self._what, "code": code, "again_in_seconds": wait}
+            _log.error("process ended and is started again", extra=fields)
+            self._ending.wait(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+
+    def stop(self, seconds: float) -> None:
+        """Ask the process to finish; after ``seconds`` it is killed."""
+        self._ending.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                _log.warning("process does not end and is killed", extra={"process": self._what})
+                process.kill()
+        self.join(seconds)

@@ -1,0 +1,114 @@
+"""Late labels of one request, checked, as rows of the label log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.features import InputColumn
+from perennial.data.frames import canonical_frame, table_columns, to_arrow
+from perennial.serving.models import Loaded
+from perennial.serving.replies import Refusal
+from perennial.serving.rows import from_json
+from perennial.spec.values import nearest, shown
+
+_ID, _LABEL = "prediction_id", "label"
+_MAX_ID = 64
+
+
+def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
+    """Labels of ``{…}``, ``[{…}]`` or ``{"labels": [{…}]}``.
+
+    Each has ``label``, and says what it is of: ``prediction_id``, or every entity column and the
+    event time. Raises InputError naming each row that is wrong, Refusal for no or too many rows.
+    """
+    if isinstance(document, dict) and document.keys() == {"labels"}:
+        document = document["labels"]
+    from_json(document)  # says what is wrong with its form
+    rows: list[Mapping[str, Any]] = document if isinstance(document, list) else [document]  # type: ignore[list-item]
+    if not 0 < len(rows) <= most:
+        what = f"{len(rows):,} labels; a request has 1 to {most:,}"
+        raise Refusal(413 if rows else 422, "too_many_rows" if rows else "no_rows", what)
+    keys = _key_columns(version)
+    problems = [problem for i, row in enumerate(rows) for problem in _mistakes(row, i, keys)]
+    labels, wrong = _values(rows, version)
+    if problems or wrong:
+        raise InputError([*problems, *wrong])
+    given = {name: [row.get(name) for row in rows] for name in keys}
+    frame = canonical_frame(given, keys)
+    known = to_arrow(frame, keys) if keys else None
+    kind = pa.float64() if version.spec.objective == "regression" else pa.string()
+    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.repeat(now, len(rows)),
+            pa.array([row.get(_ID) for row in rows], pa.string()),
+            *(known.columns if known is not None else ()),
+            pa.array(labels, kind),
+        ],
+        names=["_received_at", "_id", *keys, "label"],
+    )
+
+
+def _key_columns(version: Loaded) -> dict[str, InputColumn]:
+    spec = version.spec
+    declared = table_columns(spec)
+    names = (*spec.source.entity, *([spec.source.event_time] if spec.source.event_time else []))
+    return {name: InputColumn(name=name, type=declared[name].type, nullable=True) for name in names}
+
+
+def _mistakes(row: Mapping[str, Any], place: int, keys: Mapping[str, InputColumn]) -> list[Problem]:
+    where = f"label {place + 1}"
+    known = (_ID, _LABEL, *keys)
+    problems = [
+        Problem(where, f"unknown key {shown(name)}{nearest(name, known)}")
+        for name in row
+        if name not in known
+    ]
+    identity = row.get(_ID)
+    if identity is not None:
+        if not isinstance(identity, str) or not 0 < len(identity) <= _MAX_ID:
+            problems.append(Problem(where, f"prediction_id is {shown(identity)}", "send its text"))
+    elif not keys or any(row.get(name) is None for name in keys):
+        ways = f"prediction_id, or {', '.join(keys)}" if keys else "prediction_id"
+        problems.append(Problem(where, "doesn't say what it is the label of", f"give {ways}"))
+    if row.get(_LABEL) is None:
+        problems.append(Problem(where, "has no label"))
+    return problems
+
+
+def _values(rows: list[Mapping[str, Any]], version: Loaded) -> tuple[list[Any], list[Problem]]:
+    values: list[Any] = []
+    problems = []
+    classes = version.schema.classes
+    for place, row in enumerate(rows):
+        label = row.get(_LABEL)
+        if label is None:
+            continue
+        if classes is None:
+            value: Any = label if isinstance(label, int | float) else None
+            expected = "a finite number"
+            if isinstance(label, bool) or value is None or not math.isfinite(value):
+                value = None
+        else:
+            text = _text(label)
+            value = text if text in classes else None
+            expected = f"one of {', '.join(classes[:10])}"
+        if value is None:
+            problems.append(Problem(f"label {place + 1}", f"{shown(label)} is not {expected}"))
+        values.append(value)
+    return values, problems
+
+
+def _text(label: object) -> str:
+    """A class as the text its source shows."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label) if isinstance(label, str | int | float) else ""

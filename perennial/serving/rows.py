@@ -1,0 +1,214 @@
+"""The rows of one request, in whichever form they came, as the columns a version reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.features import FeatureSchema
+from perennial.serving.batching import INLINE_ROWS, Rows
+from perennial.serving.replies import Refusal
+from perennial.spec import ModelSpec
+from perennial.spec.values import nearest, shown
+
+_MAX_PROBLEMS = 20
+
+
+class Reads:
+    """What a version reads of a request. Made once a version."""
+
+    def __init__(self, spec: ModelSpec, schema: FeatureSchema, columns: Iterable[str]) -> None:
+        self.required = tuple(column.name for column in schema.inputs)
+        self.optional = tuple(name for name in columns if name not in self.required)
+        time = spec.source.event_time
+        self.label = spec.label.column
+        self.known = frozenset((*spec.columns, *((time,) if time else ()))) - {self.label}
+        self.entity = spec.source.entity
+
+    @cached_property
+    def get(self) -> Any:
+        """The required values of a row, as a tuple; KeyError when one is absent."""
+        if len(self.required) == 1:
+            only = self.required[0]
+            return lambda row: (row[only],)
+        return itemgetter(*self.required) if self.required else lambda _: ()
+
+    def unknown(self, name: object) -> Problem:
+        if name == self.label:
+            what = "is the label, which nobody knows at prediction time"
+            return Problem(f"column {name!r}", what, "leave it out; labels go to …/labels")
+        what = f"no such column{nearest(str(name), sorted(self.known))}"
+        return Problem(f"column {shown(name)}", what, "leave it out or correct its name")
+
+    def absent(self, name: str, row: int | None) -> Problem:
+        where = f"column {name!r}" if row is None else f"column {name!r}, row {row + 1}"
+        return Problem(where, "is absent", "send null when its value is not known")
+
+
+class RequestRows(Protocol):
+    """Rows of a request. All methods raise InputError that names columns and rows (from 1)."""
+
+    @property
+    def count(self) -> int: ...
+
+    def keys(self, reads: Reads) -> list[str | None]:
+        """What tells entities apart, a row; None where the request doesn't say."""
+        ...
+
+    def take(self, places: Sequence[int]) -> RequestRows:
+        """Some of the rows."""
+        ...
+
+    def columns(self, reads: Reads) -> Rows:
+        """Exactly what a version reads. A column nobody knows is an error: nothing is dropped
+        without a word."""
+        ...
+
+
+class Objects:
+    """Rows as JSON objects."""
+
+    def __init__(self, rows: Sequence[Mapping[str, object]]) -> None:
+        self._rows = rows
+        self.count = len(rows)
+
+    def keys(self, reads: Reads) -> list[str | None]:
+        return [_key([row.get(name) for name in reads.entity]) for row in self._rows]
+
+    def take(self, places: Sequence[int]) -> Objects:
+        return Objects([self._rows[place] for place in places])
+
+    def columns(self, reads: Reads) -> Rows:
+        rows, known, get = self._rows, reads.known, reads.get
+        try:
+            values = [get(row) for row in rows]
+        except KeyError:
+            values = []
+        if len(values) != len(rows) or not all(row.keys() <= known for row in rows):
+            raise InputError(self._problems(reads))
+        columns: dict[str, Sequence[object]] = dict(
+            zip(reads.required, zip(*values, strict=True), strict=True)
+        )
+        for name in reads.optional:
+            columns[name] = [row.get(name) for row in rows]
+        return columns
+
+    def _problems(self, reads: Reads) -> list[Problem]:
+        unknown = dict.fromkeys(
+            name for row in self._rows for name in row if name not in reads.known
+        )
+        problems = [reads.unknown(name) for name in list(unknown)[:_MAX_PROBLEMS]]
+        for name in reads.required:
+            lacking = [i for i, row in enumerate(self._rows) if name not in row]
+            if lacking:
+                everywhere = len(lacking) == len(self._rows)
+                problems.append(reads.absent(name, None if everywhere else lacking[0]))
+        return problems
+
+
+class Columns:
+    """Rows as columns: lists of Python values of the same length."""
+
+    def __init__(self, columns: Mapping[str, Sequence[object]], count: int) -> None:
+        self._columns = columns
+        self.count = count
+
+    def keys(self, reads: Reads) -> list[str | None]:
+        parts = [self._columns.get(name) or [None] * self.count for name in reads.entity]
+        return [_key(values) for values in zip(*parts, strict=True)] or [None] * self.count
+
+    def take(self, places: Sequence[int]) -> Columns:
+        taken = {n: [values[place] for place in places] for n, values in self._columns.items()}
+        return Columns(taken, len(places))
+
+    def columns(self, reads: Reads) -> Rows:
+        _check_names(reads, self._columns)
+        nothing = [None] * self.count
+        return {
+            name: self._columns.get(name, nothing) for name in (*reads.required, *reads.optional)
+        }
+
+
+class Table:
+    """Many rows as an Arrow table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self.count = len(table)
+
+    def keys(self, reads: Reads) -> list[str | None]:
+        present = [name for name in reads.entity if name in self._table.column_names]
+        return Columns(self._table.select(present).to_pydict(), self.count).keys(reads)
+
+    def take(self, places: Sequence[int]) -> Table:
+        return Table(self._table.take(pa.array(places, pa.int64())))
+
+    def columns(self, reads: Reads) -> Rows:
+        _check_names(reads, self._table.column_names)
+        names = self._table.column_names
+        return self._table.select(
+            [name for name in (*reads.required, *reads.optional) if name in names]
+        )
+
+
+def from_table(table: pa.Table) -> RequestRows:
+    """An Arrow table; few rows as Python values, so that they join a batch."""
+    if len(set(table.column_names)) < table.num_columns:
+        names = table.column_names
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(Problem(f"column {shown(twice)}", "is there twice"))
+    if len(table) <= INLINE_ROWS:
+        return Columns(table.to_pydict(), len(table))
+    return Table(table)
+
+
+def from_json(document: object) -> tuple[RequestRows, bool]:
+    """Rows of ``{…}``, ``[{…}]`` or ``{"rows": [{…}]}``, and whether it was a single one."""
+    single = False
+    if isinstance(document, dict):
+        inner = document.get("rows")
+        single = not (len(document) == 1 and isinstance(inner, list))
+        document = [document] if single else inner
+    if not isinstance(document, list):
+        what = 'expected an object (one row), a list of objects, or {"rows": […]}'
+        raise Refusal(400, "invalid_request", f"{what}, not {_kind(document)}")
+    for place, row in enumerate(document):
+        if type(row) is not dict:
+            what = f"row {place + 1} is {_kind(row)}, not an object of column: value"
+            raise Refusal(400, "invalid_request", what)
+    return Objects(document), single
+
+
+def decode_json(body: bytes) -> object:
+    """A JSON document. Raises Refusal for anything else, NaN and Infinity included."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        what = f"the body is not JSON: {error}"
+        raise Refusal(400, "invalid_json", what) from None
+    except RecursionError:
+        raise Refusal(400, "invalid_json", "the body is not JSON: nested too deeply") from None
+
+
+def _check_names(reads: Reads, names: Sequence[str] | Mapping[str, object]) -> None:
+    problems = [reads.unknown(name) for name in names if name not in reads.known]
+    problems += [reads.absent(name, None) for name in reads.required if name not in names]
+    if problems:
+        raise InputError(problems)
+
+
+def _key(values: Sequence[object]) -> str | None:
+    if not values or any(value is None for value in values):
+        return None
+    return "\x1f".join(map(str, values))
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", dict: "an object", str: "text", type(None): "null", bool: "true/false"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,135 @@
+"""One server from its start to its end: the socket, the loop, the processes beside it, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from logging import getLogger
+
+import uvicorn
+import uvloop
+
+from perennial.contracts.errors import InputError, PerennialError, Problem
+from perennial.serving import logs
+from perennial.serving.access import Access, must_be_loopback
+from perennial.serving.app import Application
+from perennial.serving.children import Child
+from perennial.serving.connections import Connection
+from perennial.serving.follower import Follower
+from perennial.serving.hardening import Guard
+from perennial.serving.keeper import KeeperSettings, Upkeep
+from perennial.serving.metrics import Metrics
+from perennial.serving.service import Service
+from perennial.serving.settings import Settings
+from perennial.serving.tracing import from_environment
+from perennial.stores.predictions import Spool
+from perennial.stores.project import Project
+
+_log = getLogger("perennial.serving")
+
+_SWITCH_SECONDS = 0.001
+"""How long a thread (one that loads a version, say) may keep the loop from Python's lock."""
+_KEEPER_SECONDS = 20.0
+"""How long the keeper may take for the last segments; the next start commits what is left."""
+
+
+def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is under way, and end.
+
+    ``ready`` is called with the server's address when it listens. Raises InputError when it can't
+    listen there, or must not.
+    """
+    if settings.tokens is None:
+        must_be_loopback(settings.host)
+    logs.configure()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    listening = _listen(settings)
+    # uvicorn finishes its requests at a signal and then raises it again, for whoever is next.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvloop.run(_serve(settings, listening, ready))
+
+
+async def _serve(
+    settings: Settings, listening: socket.socket, ready: Callable[[str], None]
+) -> None:
+    home = Project(settings.project).home
+    spool = Spool(
+        home / "spool", acknowledge=settings.acknowledge, max_bytes=settings.max_spool_bytes
+    )
+    metrics = Metrics()
+    tracing = from_environment()
+    service = Service(settings, spool, metrics, tracing)
+    follower = Follower(service, asyncio.get_running_loop())
+    keeper = Child("keeper", _keeper_settings(settings).command())
+    guard = Guard(
+        Application(service, tracing),
+        Access(settings.tokens),
+        lambda status: metrics.refused("guard", status),
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            guard,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=2048,
+            timeout_graceful_shutdown=int(settings.drain_seconds),
+            ssl_certfile=settings.certificate,
+            ssl_keyfile=settings.key,
+        )
+    )
+    follower.start()
+    keeper.start()
+    gc.freeze()  # what lives as long as the server need not be looked through again and again
+    host, port = listening.getsockname()[:2]
+    scheme = "https" if settings.certificate else "http"
+    ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        service.draining = True
+        await asyncio.to_thread(follower.stop)
+        await asyncio.to_thread(service.close)
+        await asyncio.to_thread(keeper.stop, _KEEPER_SECONDS)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+        _log.info("stopped")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        where = f"{settings.host}:{settings.port}"
+        raise InputError(Problem(where, f"can't listen: {reason}", "use another --port")) from None
+    return listening
+
+
+def _keeper_settings(settings: Settings) -> KeeperSettings:
+    project = Project(settings.project)
+    upkeep = {}
+    try:
+        for spec in project.specs():
+            upkeep[spec.name] = Upkeep(spec.log.keep.total_seconds(), spec.log.compact_files)
+    except PerennialError as error:  # the follower says which model it is, and goes on without it
+        _log.warning("tables are not tidied: %s", error.message)
+    return KeeperSettings(
+        spool=str(project.home / "spool"),
+        tables=str(project.home),
+        state=str(project.home / "serving" / "keeper.json"),
+        parent=os.getpid(),
+        upkeep=upkeep,
+    )

@@ -1,0 +1,369 @@
+"""The service: from a request's rows to logged, acknowledged predictions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from logging import getLogger
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from perennial.contracts.errors import InputError, UnavailableError
+from perennial.data.frames import to_arrow
+from perennial.serving.batching import Batch, Batcher, Job, fail
+from perennial.serving.metrics import Metrics
+from perennial.serving.models import LiveModel, Loaded
+from perennial.serving.replies import Refusal, Request, wrong_rows
+from perennial.serving.rows import Reads, RequestRows
+from perennial.serving.settings import Settings
+from perennial.serving.state import ServiceState
+from perennial.serving.tracing import Tracing
+from perennial.spec import ModelSpec
+from perennial.stores.predictions import Redaction, Spool
+from perennial.stores.registry import AuditEntry, Route
+
+_log = getLogger("perennial.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The predictions of some rows of a request that one version answered.
+
+    ``places`` are the rows' numbers from 0, None when they are all of the request's. ``values`` are
+    float32: (rows,) or (rows, classes).
+    """
+
+    version: int
+    arm: str
+    objective: str
+    classes: tuple[str, ...] | None
+    ids: Sequence[str]
+    values: np.ndarray
+    places: Sequence[int] | None
+
+
+_Part = tuple[Loaded, RequestRows, Sequence[str], Sequence[int] | None]
+"""Rows of a request for one version: their ids, and their places unless they are all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Whether and how a model's predictions and labels are kept."""
+
+    enabled: bool
+    redaction: Redaction
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Logging:
+        """As model.yaml says. Raises InputError when columns are to be hashed without a key."""
+        return cls(spec.log.enabled, Redaction.of(spec))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """A loaded version at work."""
+
+    reads: Reads
+    batcher: Batcher
+
+
+class Service:
+    """All models of one server. Lives on one event loop; only ``state`` may be read elsewhere."""
+
+    def __init__(
+        self, settings: Settings, spool: Spool, metrics: Metrics, tracing: Tracing | None
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.spool = spool
+        self._tracing = tracing
+        self.models: dict[str, LiveModel] = {name: LiveModel(name) for name in settings.models}
+        self.registry_problem = ""
+        self.decisions: tuple[AuditEntry, ...] = ()
+        self.draining = False
+        self.waiting_requests = 0
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._logging: dict[str, Logging] = {}
+        self._pool = ThreadPoolExecutor(2, "predict")
+        self._loop = asyncio.get_running_loop()
+        self._started_at = datetime.now(UTC)
+        self._id_prefix = f"{int(time.time() * 1e3):012x}{os.urandom(4).hex()}"
+        self._ids_given = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that is served has a version that answers."""
+        models = self.models.values()
+        return not self.draining and bool(models) and all(model.ready for model in models)
+
+    def adopt(self, route: Route, loaded: Mapping[int, Loaded], logging: Logging) -> None:
+        """Follow a model's new route, from the next request on. To be called on the loop."""
+        name = route.model
+        model = self.models.setdefault(name, LiveModel(name))
+        model.adopt(route, loaded)
+        self._logging[name] = logging
+        self._lanes = {
+            key: lane
+            for key, lane in self._lanes.items()
+            if key[0] != name or key[1] in model.loaded
+        }
+        for number, version in model.loaded.items():
+            self._lanes.setdefault((name, number), self._lane(model, version))
+        self.metrics.route(name, route.generation)
+        self.metrics.route_problem(name, problem=False)
+        arms = {str(arm.version): arm.weight for arm in route.arms}
+        fields = {"model": name, "generation": route.generation, "arms": arms}
+        _log.info("route followed", extra=fields)
+
+    def route_failed(self, name: str, problem: str) -> None:
+        """A model's newest route can't be followed; it stays as it is. To be called on the loop."""
+        self.models.setdefault(name, LiveModel(name)).problem = problem
+        self.metrics.route_problem(name, problem=True)
+
+    def registry_told(self, problem: str, decisions: tuple[AuditEntry, ...] | None) -> None:
+        """Whether the registry answers ("" when it does), and its newest decisions if they were
+        read. To be called on the loop."""
+        if problem and not self.registry_problem:
+            _log.error("the registry does not answer", extra={"problem": problem})
+        elif self.registry_problem and not problem:
+            _log.info("the registry answers again")
+        self.registry_problem = problem
+        if decisions is not None:
+            self.decisions = decisions
+
+    def model(self, name: str) -> LiveModel:
+        """A model by its name. Raises Refusal when it is not served, or not yet."""
+        model = self.models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self.models)) or "none"
+            what = f"no model {name[:80]!r} is served; served are: {known}"
+            raise Refusal(404, "unknown_model", what)
+        if not model.ready:
+            what = model.problem or "no version of it was promoted yet"
+            raise Refusal(503, "not_ready", f"{name!r} can't answer yet: {what}", retry_after=2)
+        return model
+
+    def reads(self, model: LiveModel, version: Loaded) -> Reads:
+        return self._lanes[model.name, version.number].reads
+
+    async def predict(
+        self,
+        model: LiveModel,
+        version: str | None,
+        rows: RequestRows,
+        request: Request,
+    ) -> list[Predicted]:
+        """Predict and log the rows of a request; done means acknowledged.
+
+        Each row is answered by the version its entity is assigned to, unless the request names one.
+        Raises Refusal.
+        """
+        request.model = model.name
+        most = self.settings.max_rows
+        if not 0 < rows.count <= most:
+            what = f"{rows.count:,} rows; a request has 1 to {most:,}"
+            status, code = (413, "too_many_rows") if rows.count else (422, "no_rows")
+            raise Refusal(status, code, what)
+        ids = self._new_ids(rows.count)
+        try:
+            if version is None:
+                parts = self._parts(model, rows, ids)
+            else:
+                parts = [(model.pinned(version), rows, ids, None)]
+            jobs = [
+                self._submit(model, loaded, some, some_ids, request)
+                for loaded, some, some_ids, _ in parts
+            ]
+            request.answered = [(job.version, job.arm) for job in jobs]
+            values = [await job.answer for job in jobs]
+        except InputError as error:
+            raise wrong_rows(error) from None
+        seconds = perf_counter() - request.received
+        for job in jobs:
+            self.metrics.answered(model.name, job.version, job.arm, job.count, seconds)
+        return [
+            Predicted(
+                version=loaded.number,
+                arm=job.arm,
+                objective=loaded.spec.objective,
+                classes=loaded.schema.classes,
+                ids=job.ids,
+                values=found,
+                places=places,
+            )
+            for (loaded, _, _, places), job, found in zip(parts, jobs, values, strict=True)
+        ]
+
+    def _parts(self, model: LiveModel, rows: RequestRows, ids: Sequence[str]) -> list[_Part]:
+        """The request's rows by the version that answers them."""
+        only = model.only()
+        if only is not None:
+            return [(only, rows, ids, None)]
+        keys = rows.keys(self.reads(model, model.champion()))
+        assigned = model.assign([key or own for key, own in zip(keys, ids, strict=True)])
+        parts: list[_Part] = []
+        for number in dict.fromkeys(assigned):
+            places = [place for place, version in enumerate(assigned) if version == number]
+            own_ids = [ids[place] for place in places]
+            parts.append((model.loaded[number], rows.take(places), own_ids, places))
+        return parts
+
+    def _submit(
+        self,
+        model: LiveModel,
+        loaded: Loaded,
+        rows: RequestRows,
+        ids: Sequence[str],
+        request: Request,
+    ) -> Job:
+        lane = self._lanes[model.name, loaded.number]
+        job = Job(
+            rows=rows.columns(lane.reads),
+            count=rows.count,
+            version=loaded.number,
+            arm=model.arm(loaded.number),
+            ids=ids,
+            request=request,
+            answer=self._loop.create_future(),
+        )
+        lane.batcher.submit(job)
+        return job
+
+    def _lane(self, model: LiveModel, loaded: Loaded) -> _Lane:
+        reads = Reads(loaded.spec, loaded.schema, loaded.predictor.columns)
+        done = partial(self._computed, model, loaded)
+        return _Lane(reads, Batcher(loaded.predictor, self._pool, done, loaded.inline))
+
+    def _computed(self, model: LiveModel, loaded: Loaded, batch: Batch) -> None:
+        """Log a batch, then answer its jobs."""
+        rows, seconds = len(batch.values), batch.ended - batch.started
+        self.metrics.batch(model.name, loaded.number, rows, seconds, batch.unseen)
+        if self._tracing is not None:
+            spans = [job.request.span for job in batch.jobs]
+            times = batch.started, batch.ended
+            self._tracing.batch(model.name, loaded.number, rows, *times, spans)
+        try:
+            written = self._append(model, loaded, batch)
+        except UnavailableError as error:
+            fail(batch.jobs, Refusal(503, "log_full", error.message, retry_after=5))
+            return
+        if written is None:
+            _answer(batch)
+        else:
+            written.add_done_callback(
+                lambda done: self._loop.call_soon_threadsafe(_written, batch, done)
+            )
+
+    def _append(self, model: LiveModel, loaded: Loaded, batch: Batch) -> Future[None] | None:
+        logging = self._logging[model.name]
+        if not logging.enabled:
+            return None
+        record = logging.redaction.apply(log_record(loaded, batch))
+        header = {"shadow": list(model.route.shadow), "unseen": dict(batch.unseen)}
+        return self.spool.append(model.name, "predictions", record, header)
+
+    async def log_labels(self, model: LiveModel, labels: pa.RecordBatch) -> None:
+        """Keep labels; done means acknowledged. Raises Refusal."""
+        record = self._logging[model.name].redaction.apply(labels)
+        try:
+            written = self.spool.append(model.name, "labels", record, {})
+            if written is not None:
+                await asyncio.wrap_future(written)
+        except UnavailableError as error:
+            raise Refusal(503, "log_full", error.message, retry_after=5) from None
+
+    def _new_ids(self, count: int) -> list[str]:
+        """Ids that are unique in all the world, and sort by the time the server was started."""
+        first = self._ids_given
+        self._ids_given += count
+        prefix = self._id_prefix
+        return [f"{prefix}{number:09x}" for number in range(first, first + count)]
+
+    def state(self) -> ServiceState:
+        return ServiceState(
+            started_at=self._started_at,
+            ready=self.ready,
+            models=tuple(model.state() for _, model in sorted(self.models.items())),
+            registry_problem=self.registry_problem,
+            decisions=self.decisions,
+            lag=self.spool.lag(),
+        )
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self.spool.close()
+
+
+def log_record(loaded: Loaded, batch: Batch) -> pa.RecordBatch:
+    """A computed batch as rows of the prediction log."""
+    jobs, rows = batch.jobs, len(batch.values)
+    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    request_ids: list[str] = []
+    arms: list[str] = []
+    latencies: list[float] = []
+    ids: list[str] = []
+    for job in jobs:
+        ids += job.ids
+        request_ids += [job.request.id] * job.count
+        arms += [job.arm] * job.count
+        latencies += [(batch.ended - job.request.received) * 1e3] * job.count
+    prediction, top, probabilities = _outputs(loaded.schema.classes, batch.values)
+    inputs = to_arrow(batch.frame, loaded.predictor.columns)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(ids, pa.string()),
+            pa.array(request_ids, pa.string()),
+            pa.repeat(now, rows),
+            pa.repeat(pa.scalar(loaded.number, pa.int64()), rows),
+            pa.array(arms, pa.string()),
+            pa.array(latencies, pa.float64()),
+            prediction,
+            top,
+            probabilities,
+            *inputs.columns,
+        ],
+        names=[*_LOG_COLUMNS, *inputs.schema.names],
+    )
+
+
+_LOG_COLUMNS = (
+    "_id", "_request_id", "_time", "_version", "_arm", "_latency_ms", "_prediction", "_class",
+    "_probabilities",
+)  # fmt: skip
+
+
+def _outputs(classes: tuple[str, ...] | None, values: np.ndarray) -> tuple[Any, Any, Any]:
+    rows = len(values)
+    if values.ndim == 1:
+        nothing = pa.nulls(rows, pa.string()), pa.nulls(rows, pa.list_(pa.float64()))
+        return pa.array(values.astype(np.float64)), *nothing
+    assert classes is not None
+    top = pa.array([classes[place] for place in values.argmax(axis=1)], pa.string())
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * values.shape[1])
+    flat = pa.array(values.astype(np.float64).ravel())
+    return pa.nulls(rows, pa.float64()), top, pa.ListArray.from_arrays(offsets, flat)
+
+
+def _answer(batch: Batch) -> None:
+    start = 0
+    for job in batch.jobs:
+        if not job.answer.done():
+            job.answer.set_result(batch.values[start : start + job.count])
+        start += job.count
+
+
+def _written(batch: Batch, written: Future[None]) -> None:
+    error = written.exception()
+    if error is None:
+        _answer(batch)
+    else:
+        fail(batch.jobs, Refusal(503, "log_full", str(error), retry_after=5))
