@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from perennial.serving.access import Access, challenge, path_of
 from perennial.serving.replies import (
@@ -16,7 +16,7 @@ from perennial.serving.replies import (
     error_reply,
     error_reply_v2,
 )
-from perennial.serving.requests import ClientGoneError, headers_of, request_id
+from perennial.serving.requests import ClientGoneError, Headers, headers_of, request_id
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,28 @@ _PAGE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What is known of a request before its body. ``caller`` is the name of its token ("" where
+    none is needed)."""
+
+    id: str
+    headers: Headers
+    caller: str
+
+
+def incoming(scope: Scope) -> Incoming:
+    """What the guard found out about a request."""
+    found = scope["perennial"]
+    assert isinstance(found, Incoming)
+    return found
+
+
 class Guard:
     """The outermost ASGI application.
 
-    Lets a request through to ``app`` when its token allows it, with ``scope["request_id"]`` and
-    ``scope["caller"]`` (the name of its token, "" where none is needed), and adds the headers of a
-    careful answer. What ``app`` raises ends here: a Refusal as its error, anything else as a
+    Lets a request through to ``app`` when its token allows it, gives it an id (see ``incoming``),
+    and adds the headers of a careful answer. What ``app`` raises ends here: a Refusal as its error, anything else as a
     500 that says nothing but the request's id, under which the log has the rest. ``refused`` is
     told the status of each.
     """
@@ -72,8 +88,8 @@ class Guard:
             return send(message)
 
         try:
-            scope["request_id"] = identity
-            scope["caller"] = self._access.check(scope, headers)
+            caller = self._access.check(scope, headers)
+            scope["perennial"] = Incoming(identity, headers, caller)
             await self._app(scope, receive, send_on)
             return
         except ClientGoneError:

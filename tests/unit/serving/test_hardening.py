@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perennial.serving.access import Access
-from perennial.serving.hardening import Guard
+from perennial.serving.hardening import Guard, incoming
 from perennial.serving.replies import Receive, Refusal, Reply, Scope, Send
 from perennial.serving.requests import ClientGoneError
 from perennial.stores.tokens import add_token
@@ -55,12 +55,12 @@ def _ask(
 
 
 async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
-    identity = scope["request_id"]
-    await Reply.json({"id": identity, "caller": scope["caller"]}).send(send, identity)
+    found = incoming(scope)
+    await Reply.json({"id": found.id, "caller": found.caller}).send(send, found.id)
 
 
 async def _page(scope: Scope, receive: Receive, send: Send) -> None:
-    await Reply(b"<p>", kind=b"text/html; charset=utf-8").send(send, scope["request_id"])
+    await Reply(b"<p>", kind=b"text/html; charset=utf-8").send(send, incoming(scope).id)
 
 
 def _raising(error: Exception) -> Any:
