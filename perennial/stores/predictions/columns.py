@@ -40,8 +40,8 @@ class Layout:
     """
 
     def __init__(self, table: pa.Schema) -> None:
-        self._known = {field.name: _word(field.type) for field in table}
-        self._lower = {field.name.lower() for field in table}
+        self._known = {DATE: "date", **{field.name: _word(field.type) for field in table}}
+        self._lower = {name.lower() for name in self._known}
         self.used: dict[str, pa.DataType] = {}
 
     def place(self, schema: pa.Schema) -> list[str]:

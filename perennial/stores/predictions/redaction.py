@@ -63,7 +63,7 @@ def _keyed(key: bytes, column: str) -> Any:
 
 
 def _hashed(array: pa.Array, hasher: Any) -> pa.Array:
-    digests = []
+    digests: list[str | None] = []
     for value in array.to_pylist():
         if value is None:
             digests.append(None)

@@ -17,7 +17,7 @@ from perennial.stores.predictions.segments import (
     read_opening,
     seal_left,
 )
-from tests.logged import prediction_rows
+from tests.logged import label_rows, prediction_rows
 
 OPENING = Opening("s", 1, "m", "predictions", created_at=1_700_000_000.5, seed=42)
 
@@ -68,10 +68,10 @@ def test_all_rows_of_one_schema_come_as_one_table(writer: SegmentWriter) -> None
 
 
 def test_a_tail_torn_at_any_byte_costs_only_the_record_it_is_in(writer: SegmentWriter) -> None:
-    append(writer, prediction_rows(["a"]))
-    append(writer, prediction_rows(["b"]))
+    append(writer, label_rows(["a"]))
+    append(writer, label_rows(["b"]))
     end = writer.size
-    append(writer, prediction_rows(["c"]))
+    append(writer, label_rows(["c"]))
     content = writer.path.read_bytes()
     for length in range(end, len(content)):
         writer.path.write_bytes(content[:length])
