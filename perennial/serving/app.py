@@ -104,12 +104,10 @@ class _Endpoint:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived = incoming(scope)
-        request = Request(arrived.id, arrived.headers, scope["path_params"], b"", perf_counter())
+        arrived, received = incoming(scope), perf_counter()
+        request = Request(arrived.id, arrived.headers, scope["path_params"], b"", received)
         if self._tracing is not None:
-            request.span = self._tracing.request(
-                scope["method"], self._path, arrived.headers, request.received
-            )
+            request.span = self._tracing.request(scope["method"], self._path, arrived.headers, received)
         try:
             reply = await self._reply(request, receive)
             if self._service.settings.access_log:
