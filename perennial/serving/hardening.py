@@ -60,9 +60,9 @@ class Guard:
     """The outermost ASGI application.
 
     Lets a request through to ``app`` when its token allows it, gives it an id (see ``incoming``),
-    and adds the headers of a careful answer. What ``app`` raises ends here: a Refusal as its error, anything else as a
-    500 that says nothing but the request's id, under which the log has the rest. ``refused`` is
-    told the status of each.
+    and adds the headers of a careful answer. What ``app`` raises ends here: a Refusal as its error,
+    anything else as a 500 that says nothing but the request's id, under which the log has the rest.
+    ``refused`` is told the status of each.
     """
 
     def __init__(self, app: App, access: Access, refused: Callable[[int], None]) -> None:
