@@ -43,7 +43,7 @@ class ModelState:
 @dataclass(frozen=True, slots=True)
 class ServiceState:
     """The whole service. ``registry_problem`` is "" while the registry answers; ``decisions`` are
-    the newest first, at most 20."""
+    the newest first, at most 20; ``log_problems`` are the keeper's, in sentences."""
 
     started_at: datetime
     ready: bool
@@ -51,3 +51,4 @@ class ServiceState:
     registry_problem: str
     decisions: tuple[AuditEntry, ...]
     lag: SpoolLag
+    log_problems: tuple[str, ...] = ()

@@ -97,6 +97,7 @@ def problems_of(state: ServiceState) -> Iterator[str]:
     for model in state.models:
         if model.problem:
             yield f"{model.name}: the route in the registry is not followed. {model.problem}"
+    yield from state.log_problems
     lag = state.lag
     if lag.oldest_seconds > LATE_SECONDS:
         yield (
@@ -163,7 +164,7 @@ def size(count: int) -> str:
         if value < 999.5:
             return f"{value:.3g}\u00a0{unit}"
         value /= 1000
-    return f"{value:,.3g}\u00a0TB"
+    return f"{value:,.0f}\u00a0TB"
 
 
 def moment(when: datetime) -> str:

@@ -134,6 +134,7 @@ def hostile() -> tuple[ServiceState, Metrics]:
             for n in range(20)
         ),
         lag=SpoolLag(segments=12_345, bytes=4 * 10**12, oldest_seconds=1e6),
+        log_problems=(HOSTILE + long,),
     )
     metrics = Metrics(lambda: 1000.0)
     metrics.refused(HOSTILE + long, 599)
