@@ -32,6 +32,6 @@ def batch_scoring(
     job = inspect_scoring(model, source, output, version, columns)
     scores = find_scores(job)
     if scores is None:
-        scored = score_rows(job.version, job.source, job.columns)
-        scores = publish_scores(job, scored)
+        staged = score_rows(job.version, job.source, job.columns)
+        scores = publish_scores(job, staged)
     return summarise_scores(job, scores)

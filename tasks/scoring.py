@@ -11,14 +11,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perennial.bundle.read import open_bundle
-from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import SourceRef, StagedRef, VersionRef
 from perennial.contracts.scoring import ScoresRef, ScoringJob, ScoringSummary
 from perennial.reports.markdown import plain
 from perennial.reports.scoring import headline, render_scoring
-from perennial.stores import scoring, staging
+from perennial.stores import scored, scoring, staging
 from perennial.stores.project import Project
-from perennial.stores.registry import Registry
 from tasks._caching import Stage
 from tasks._running import RETRIES, cores, measured, stage_records
 
@@ -33,39 +31,14 @@ def inspect_scoring(
     version: int | None,
     columns: list[str] | Literal["all"] | None,
 ) -> ScoringJob:
-    """What is to be scored by which version. Raises InputError for all that can be told wrong
-    before any work."""
-    project = Project.current()
-    spec = project.load_model(model)[1]
-    chosen = _version(Registry(project.registry_url), model, version)
-    bundle = open_bundle(Path(chosen.uri), chosen.digest)
-    found, carried = scoring.look(bundle, project.root, source, columns)
-    place = output if "://" in output else str((project.root / output).absolute())
-    if place.rstrip("/") == found.uri.rstrip("/"):
-        raise InputError(Problem(place, "is both source and output", "name another output"))
-    return ScoringJob(
-        version=chosen,
-        source=found,
-        columns=carried,
-        output=place,
-        max_share=spec.quarantine.max_share,
-    )
-
-
-def _version(registry: Registry, model: str, version: int | None) -> VersionRef:
-    if version is not None:
-        return registry.version(model, version).ref
-    champion = registry.champion(model)
-    if champion is None:
-        what = f"{model!r} has no champion: no version was accepted yet"
-        raise InputError(Problem("registry", what, f"perennial train {model}"))
-    return champion
+    """What is to be scored by which version, and where it goes."""
+    return scoring.plan(Project.current(), model, source, output, version, columns)
 
 
 @task(task_run_name="look at {job.output}", cache_policy=NO_CACHE, timeout_seconds=300, **RETRIES)
 def find_scores(job: ScoringJob) -> ScoresRef | None:
     """The job's predictions, when they are there already."""
-    return scoring.find(job)
+    return scored.find(job)
 
 
 @task(
@@ -101,13 +74,13 @@ def score_rows(version: VersionRef, source: SourceRef, columns: tuple[str, ...])
     timeout_seconds=4 * 3600,
     **RETRIES,
 )
-def publish_scores(job: ScoringJob, scored: StagedRef) -> ScoresRef:
+def publish_scores(job: ScoringJob, staged: StagedRef) -> ScoresRef:
     """Put the predictions in the place of what the output holds, in one commit."""
     with measured("publish") as counts:
-        scores = scoring.publish(job, scored)
-        counts.rows_in, counts.rows_out = scored.rows + scored.bad_rows, scored.rows
+        scores = scored.publish(job, staged)
+        counts.rows_in, counts.rows_out = staged.rows + staged.bad_rows, staged.rows
         folder = Project.current().folder("scores", job.version.model)
-        staging.prune(folder, keep=Path(scored.uri))
+        staging.prune(folder, keep=Path(staged.uri))
     return scores
 
 

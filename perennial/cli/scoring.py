@@ -44,14 +44,20 @@ def score(
         raise InputError(
             Problem("--column", "--all-columns carries it already", "give one of them")
         )
+    from perennial.stores import scored, scoring
+
     found = context_of(context)
+    places = _place(source), _place(output)
+    columns: scoring.Columns = "all" if all_columns else column or None
+    # Most mistakes are told before Prefect is started.
+    scored.find(scoring.plan(found.project, name, *places, version, columns))
     result = found.run_flow(
         "batch_scoring",
         model=name,
-        source=_place(source),
-        output=_place(output),
+        source=places[0],
+        output=places[1],
         version=version,
-        columns="all" if all_columns else column or None,
+        columns=columns,
     )
     summary = ScoringSummary.model_validate(result)
     if as_json:

@@ -1,48 +1,50 @@
-"""Batch scoring: a source's rows scored in bounded memory, then put in the place of a table's rows.
+"""Batch scoring: a source's rows scored, in bounded memory, into a folder of their own.
 
-The rows are scored into a folder of their own, named by the digest of its content::
+The folder is named by the digest of its content (``scored`` publishes it)::
 
     good/00000.parquet …   carried columns, version, predictions, in the order of the source
     bad/00000.parquet …    as in staging
     stats.json             ScoringStats
-
-Only a complete folder is published, each table in one commit. The commit's transaction number says
-what the table holds, so that the same job again finds it done.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from perennial.bundle.outputs import output_columns
 from perennial.bundle.predictor import Predictor
-from perennial.bundle.read import Bundle
+from perennial.bundle.read import Bundle, open_bundle
 from perennial.contracts.errors import InputError, PerennialError, Problem
-from perennial.contracts.refs import SourceRef, StagedRef, Value
-from perennial.contracts.scoring import ScoresRef, ScoringJob
-from perennial.data.audit import FaultCount, bad_share
+from perennial.contracts.refs import SourceRef, StagedRef, Value, VersionRef
+from perennial.contracts.scoring import ScoringJob
+from perennial.data.audit import FaultCount
 from perennial.data.checks import RowChecks
 from perennial.data.frames import table_columns
 from perennial.spec import ModelSpec
 from perennial.spec.inputs import Column, Source
-from perennial.stores import lake, sources
+from perennial.stores import sources
 from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
 from perennial.stores.sources.batches import absent_columns
-from perennial.stores.staging import BAD_SCHEMA, ROW, BadRows, bad_files, good_files
+from perennial.stores.staging import BadRows
 
 VERSION = "_version"
 _OURS = (VERSION, "_prediction", "_class", "_probabilities")
-_BAD_SCHEMA = pa.schema([*(field for field in BAD_SCHEMA if field.name != ROW)])
 _SLICE = 65_536  # rows whose features are in memory at a time
 _MOST_UNFIT = 1_000  # of a slice: beyond it the features are at fault, not the rows
+
+
+Columns = Sequence[str] | Literal["all"] | None
+"""Which columns of a source are carried along; None: the entity and the event time as far as the
+source has them."""
 
 
 class ScoringStats(Value):
@@ -55,14 +57,49 @@ class ScoringStats(Value):
     unseen: dict[str, int]
 
 
+def plan(
+    project: Project,
+    model: str,
+    source: str,
+    output: str,
+    version: int | None,
+    columns: Columns,
+) -> ScoringJob:
+    """What is to be scored, by which version (None: the champion), and where it goes; paths are
+    relative to the project. Raises InputError for all that can be told wrong before any work."""
+    spec = project.load_model(model)[1]
+    chosen = _version(Registry(project.registry_url), model, version)
+    bundle = open_bundle(Path(chosen.uri), chosen.digest)
+    found, carried = look(bundle, project.root, source, columns)
+    place = output if "://" in output else str((project.root / output).absolute())
+    if place.rstrip("/") == found.uri.rstrip("/"):
+        raise InputError(Problem(place, "is both source and output", "name another output"))
+    return ScoringJob(
+        version=chosen,
+        source=found,
+        columns=carried,
+        output=place,
+        max_share=spec.quarantine.max_share,
+    )
+
+
+def _version(registry: Registry, model: str, version: int | None) -> VersionRef:
+    if version is not None:
+        return registry.version(model, version).ref
+    champion = registry.champion(model)
+    if champion is None:
+        what = f"{model!r} has no champion: no version was accepted yet"
+        raise InputError(Problem("registry", what, f"perennial train {model}"))
+    return champion
+
+
 def look(
-    bundle: Bundle, root: Path, uri: str, columns: Sequence[str] | Literal["all"] | None
+    bundle: Bundle, root: Path, uri: str, columns: Columns
 ) -> tuple[SourceRef, tuple[str, ...]]:
     """The source behind a URI (CSV or Parquet files, a Delta table) and the columns of it to carry.
 
-    ``columns`` None: the entity and the event time as far as the source has them. Raises InputError
-    when there is nothing to read, and for every column that the version needs, or that was asked
-    for, and that is not there.
+    Raises InputError when there is nothing to read, and for every column that the version needs, or
+    that was asked for, and that is not there.
     """
     spec = _with_source(bundle.spec, uri, root)
     source = sources.inspect(spec, root, None, None)
@@ -253,130 +290,7 @@ def _storable(values: Any) -> Any:
     return values.cast(pa.string())
 
 
-def find(job: ScoringJob) -> ScoresRef | None:
-    """The predictions of a job that is done already; None when there is something to do.
-
-    Raises InputError when there is something else at the output's place: it is never replaced.
-    """
-    table = _ours(job.output, _about(job))
-    bad = _ours(job.quarantine, _about(job, "unscored rows"))
-    if table is None or lake.number_of(table) != job.number:
-        return None
-    if not lake.files_intact(table, job.output):
-        return None
-    return ScoresRef(
-        uri=job.output,
-        version=int(table.version()),
-        rows=_count(table),
-        bad_rows=_count(bad) if bad is not None and lake.number_of(bad) == job.number else 0,
-        changed=False,
-    )
-
-
-def publish(job: ScoringJob, staged: StagedRef) -> ScoresRef:
-    """Put a job's predictions in the place of what its table holds, and its bad rows in quarantine.
-
-    May be repeated: what is there already is left as it is. Raises InputError, before anything is
-    changed, when too many rows are bad.
-    """
-    stats = read_stats(staged)
-    total = stats.rows + stats.bad_rows
-    place = str(Path(staged.uri) / "bad")
-    finding = bad_share(total, stats.bad_rows, stats.faults, job.max_share, place)
-    if finding.outcome == "failed":
-        raise InputError(Problem(job.source.uri, finding.what, finding.fix))
-    if not stats.rows:
-        raise InputError(Problem(job.source.uri, f"none of {total:,} rows can be scored"))
-    lineage = _lineage(job, stats)
-    bad = bad_files(staged)
-    if bad or lake.open_table(job.quarantine) is not None:
-        _replace(job, job.quarantine, _about(job, "unscored rows"), lineage, bad, _BAD_SCHEMA)
-    good = good_files(staged)
-    schema = pq.read_schema(good[0])
-    version = _replace(job, job.output, _about(job), lineage, good, schema)
-    return ScoresRef(
-        uri=job.output, version=version, rows=stats.rows, bad_rows=stats.bad_rows, changed=True
-    )
-
-
 def read_stats(staged: StagedRef) -> ScoringStats:
     """What was counted while the rows were scored."""
     text = (Path(staged.uri) / "stats.json").read_text(encoding="utf-8")
     return ScoringStats.model_validate_json(text)
-
-
-def _replace(
-    job: ScoringJob,
-    uri: str,
-    about: Mapping[str, str],
-    lineage: Mapping[str, str],
-    files: list[Path],
-    schema: Any,
-) -> int:
-    """Make the files' rows all that a table holds, in one commit. Returns the table's version."""
-
-    def attempt() -> int:
-        table = _ours(uri, about)
-        if (
-            table is not None
-            and lake.number_of(table) == job.number
-            and lake.files_intact(table, uri)
-        ):
-            return int(table.version())
-        rows = pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
-        lake.write(
-            uri, table, rows, replace=True, schema_mode="overwrite", about=about, lineage=lineage,
-            number=job.number,
-        )  # fmt: skip
-        return lake.version_of(uri)
-
-    return lake.until_committed(uri, attempt)
-
-
-def _batches(files: list[Path], schema: Any) -> Iterator[Any]:
-    for path in files:  # read ahead by one batch only
-        fragment = ds.dataset(path, schema=schema, format="parquet")
-        yield from fragment.scanner(batch_readahead=1, fragment_readahead=1).to_batches()
-
-
-def _about(job: ScoringJob, what: str = "predictions") -> dict[str, str]:
-    return {what: job.version.model}
-
-
-def _lineage(job: ScoringJob, stats: ScoringStats) -> dict[str, str]:
-    values = {
-        "model": job.version.model,
-        "version": job.version.version,
-        "digest": job.version.digest,
-        "source": job.source.uri,
-        "source_kind": job.source.kind,
-        "source_fingerprint": job.source.fingerprint,
-        "rows": stats.rows,
-        "bad_rows": stats.bad_rows,
-    }
-    return {f"perennial.{name}": str(value) for name, value in values.items()}
-
-
-def _ours(uri: str, about: Mapping[str, str]) -> Any | None:
-    """The table at ``uri``; None when there is none. Raises InputError for what isn't ours."""
-    place = None if "://" in uri else Path(uri)
-    table = None if place is not None and not place.is_dir() else lake.open_table(uri)
-    (what, model), *_ = about.items()
-    if table is not None and lake.about(table) != about:
-        problem = f"there is a table that doesn't hold {what} of {model!r}"
-        raise InputError(Problem(uri, problem, "name another place"))
-    if table is None and place is not None and place.exists() and not _as_if_new(place):
-        raise InputError(Problem(uri, "there is something else", "name another place"))
-    return table
-
-
-def _as_if_new(place: Path) -> bool:
-    """Whether a folder has nothing but what a writer leaves that is killed before it commits."""
-    if not place.is_dir():
-        return False
-    others = (path for path in place.iterdir() if path.name != "_delta_log")
-    return all(path.match("part-*.parquet") for path in others)
-
-
-def _count(table: Any) -> int:
-    return int(sum(pa.table(table.get_add_actions())["num_records"].to_pylist()))

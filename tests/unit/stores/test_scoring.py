@@ -20,7 +20,7 @@ from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.refs import StagedRef, VersionRef
 from perennial.contracts.scoring import ScoresRef, ScoringJob
-from perennial.stores import scoring
+from perennial.stores import scored, scoring
 from perennial.stores.sources import columnar
 from tests.unit.bundle.conftest import make
 
@@ -53,7 +53,7 @@ class Place:
 
     def run(self, uri: str, **changes: Any) -> ScoresRef:
         job = self.job(uri, **changes)
-        return scoring.find(job) or scoring.publish(job, self.score(job))
+        return scored.find(job) or scored.publish(job, self.score(job))
 
     def write(self, name: str, frame: pd.DataFrame) -> str:
         path = self.root / name
@@ -121,7 +121,7 @@ def test_the_same_rows_and_version_again_change_nothing(place: Place) -> None:
 
     again = place.run(uri)
     job = place.job(uri)
-    repeated = scoring.publish(job, place.score(job))  # as a task that is tried again
+    repeated = scored.publish(job, place.score(job))  # as a task that is tried again
 
     assert again == first.model_copy(update={"changed": False})
     assert repeated.version == first.version == DeltaTable(first.uri).version()
@@ -176,7 +176,7 @@ def test_the_version_of_a_delta_source_is_read_whatever_comes_after_it(place: Pl
     job = place.job("table")
     write_deltalake(place.root / "table", rows.slice(100), mode="append")
 
-    scores = scoring.publish(job, place.score(job))
+    scores = scored.publish(job, place.score(job))
 
     assert scores.rows == 100
     commit = DeltaTable(scores.uri).history(1)[0]
@@ -264,24 +264,24 @@ def test_a_kill_between_quarantine_and_predictions_is_made_good_by_the_next_run(
     rows.loc[3, "items"] = None
     job = place.job(place.write("rows.csv", rows))
     staged = place.score(job)
-    real = scoring.lake.write
+    real = scored.lake.write
 
     def killed(uri: str, *args: Any, **options: Any) -> None:
         if uri == job.output:
             raise KeyboardInterrupt
         real(uri, *args, **options)
 
-    monkeypatch.setattr(scoring.lake, "write", killed)
+    monkeypatch.setattr(scored.lake, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        scoring.publish(job, staged)
+        scored.publish(job, staged)
     monkeypatch.undo()
-    assert scoring.find(job) is None
+    assert scored.find(job) is None
 
-    scores = scoring.publish(job, staged)
+    scores = scored.publish(job, staged)
 
     assert (scores.rows, scores.bad_rows) == (399, 1)
     assert len(content(job.quarantine)) == 1
-    assert scoring.find(job) == scores.model_copy(update={"changed": False})
+    assert scored.find(job) == scores.model_copy(update={"changed": False})
 
 
 def test_what_a_killed_writer_left_in_a_new_output_is_no_obstacle(place: Place) -> None:
@@ -444,10 +444,9 @@ def test_batches_and_slices_make_no_difference(
     monkeypatch.setattr(columnar, "ROWS", 90)
     monkeypatch.setattr(scoring, "_SLICE", 7)
 
-    assert scoring.publish(job, place.score(job)).rows == whole.rows
+    assert scored.publish(job, place.score(job)).rows == whole.rows
     found = content(job.output)
     expected = Predictor(place.bundle).predict(place.rows).values.astype(float)
     assert np.array_equal(
         found.set_index("sender").loc[place.rows["sender"], "_prediction"], expected
     )
-    assert list(found["sender"]) == list(place.rows["sender"])  # the order of the source

@@ -1,0 +1,148 @@
+"""Tables of predictions: what they hold, and how it is replaced.
+
+A job's rows are published only when all of them are scored, each table in one commit whose
+transaction number says what the table then holds: the same job again finds itself done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.refs import StagedRef
+from perennial.contracts.scoring import ScoresRef, ScoringJob
+from perennial.data.audit import bad_share
+from perennial.stores import lake
+from perennial.stores.scoring import ScoringStats, read_stats
+from perennial.stores.staging import BAD_SCHEMA, ROW, bad_files, good_files
+
+_BAD_SCHEMA = pa.schema([field for field in BAD_SCHEMA if field.name != ROW])
+
+
+def find(job: ScoringJob) -> ScoresRef | None:
+    """The predictions of a job that is done already; None when there is something to do.
+
+    Raises InputError when there is something else at the output's place: it is never replaced.
+    """
+    table = _ours(job.output, _about(job))
+    bad = _ours(job.quarantine, _about(job, "unscored rows"))
+    if table is None or lake.number_of(table) != job.number:
+        return None
+    if not lake.files_intact(table, job.output):
+        return None
+    return ScoresRef(
+        uri=job.output,
+        version=int(table.version()),
+        rows=_count(table),
+        bad_rows=_count(bad) if bad is not None and lake.number_of(bad) == job.number else 0,
+        changed=False,
+    )
+
+
+def publish(job: ScoringJob, staged: StagedRef) -> ScoresRef:
+    """Put a job's predictions in the place of what its table holds, and its bad rows in quarantine.
+
+    May be repeated: what is there already is left as it is. Raises InputError, before anything is
+    changed, when too many rows are bad.
+    """
+    stats = read_stats(staged)
+    total = stats.rows + stats.bad_rows
+    place = str(Path(staged.uri) / "bad")
+    finding = bad_share(total, stats.bad_rows, stats.faults, job.max_share, place)
+    if finding.outcome == "failed":
+        raise InputError(Problem(job.source.uri, finding.what, finding.fix))
+    if not stats.rows:
+        raise InputError(Problem(job.source.uri, f"none of {total:,} rows can be scored"))
+    lineage = _lineage(job, stats)
+    bad = bad_files(staged)
+    if bad or lake.open_table(job.quarantine) is not None:
+        _replace(job, job.quarantine, _about(job, "unscored rows"), lineage, bad, _BAD_SCHEMA)
+    good = good_files(staged)
+    schema = pq.read_schema(good[0])
+    version = _replace(job, job.output, _about(job), lineage, good, schema)
+    return ScoresRef(
+        uri=job.output, version=version, rows=stats.rows, bad_rows=stats.bad_rows, changed=True
+    )
+
+
+def _replace(
+    job: ScoringJob,
+    uri: str,
+    about: Mapping[str, str],
+    lineage: Mapping[str, str],
+    files: list[Path],
+    schema: Any,
+) -> int:
+    """Make the files' rows all that a table holds, in one commit. Returns the table's version."""
+
+    def attempt() -> int:
+        table = _ours(uri, about)
+        if (
+            table is not None
+            and lake.number_of(table) == job.number
+            and lake.files_intact(table, uri)
+        ):
+            return int(table.version())
+        rows = pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
+        lake.write(
+            uri, table, rows, replace=True, schema_mode="overwrite", about=about, lineage=lineage,
+            number=job.number,
+        )  # fmt: skip
+        return lake.version_of(uri)
+
+    return lake.until_committed(uri, attempt)
+
+
+def _batches(files: list[Path], schema: Any) -> Iterator[Any]:
+    for path in files:  # read ahead by one batch only
+        fragment = ds.dataset(path, schema=schema, format="parquet")
+        yield from fragment.scanner(batch_readahead=1, fragment_readahead=1).to_batches()
+
+
+def _about(job: ScoringJob, what: str = "predictions") -> dict[str, str]:
+    return {what: job.version.model}
+
+
+def _lineage(job: ScoringJob, stats: ScoringStats) -> dict[str, str]:
+    values = {
+        "model": job.version.model,
+        "version": job.version.version,
+        "digest": job.version.digest,
+        "source": job.source.uri,
+        "source_kind": job.source.kind,
+        "source_fingerprint": job.source.fingerprint,
+        "rows": stats.rows,
+        "bad_rows": stats.bad_rows,
+    }
+    return {f"perennial.{name}": str(value) for name, value in values.items()}
+
+
+def _ours(uri: str, about: Mapping[str, str]) -> Any | None:
+    """The table at ``uri``; None when there is none. Raises InputError for what isn't ours."""
+    place = None if "://" in uri else Path(uri)
+    table = None if place is not None and not place.is_dir() else lake.open_table(uri)
+    (what, model), *_ = about.items()
+    if table is not None and lake.about(table) != about:
+        problem = f"there is a table that doesn't hold {what} of {model!r}"
+        raise InputError(Problem(uri, problem, "name another place"))
+    if table is None and place is not None and place.exists() and not _as_if_new(place):
+        raise InputError(Problem(uri, "there is something else", "name another place"))
+    return table
+
+
+def _as_if_new(place: Path) -> bool:
+    """Whether a folder has nothing but what a writer leaves that is killed before it commits."""
+    if not place.is_dir():
+        return False
+    others = (path for path in place.iterdir() if path.name != "_delta_log")
+    return all(path.match("part-*.parquet") for path in others)
+
+
+def _count(table: Any) -> int:
+    return int(sum(pa.table(table.get_add_actions())["num_records"].to_pylist()))
