@@ -115,7 +115,8 @@ def told(error: BaseException, *, text: bool) -> dict[str, Any]:
         f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno} {frame.name}"
         for frame in frames[-_MOST_PLACES:]
     ]
-    causes, cause = [], error
+    causes: list[str] = []
+    cause = error
     while len(causes) < _MOST_CAUSES:
         following = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
         if following is None:

@@ -232,8 +232,13 @@ class Metrics:
 
 
 class _Exposition(Collector):
+    """What the client library asks for the metrics of the moment."""
+
     def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
-        self.collect = families  # type: ignore[method-assign]
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families()
 
 
 def _add(
