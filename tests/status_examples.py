@@ -97,7 +97,8 @@ def ordinary() -> tuple[ServiceState, Metrics]:
             ),
         ),
     )
-    metrics = Metrics(lambda: 1000.0)
+    now = [1000.0]
+    metrics = Metrics(lambda: now[0])
     for place in range(1200):
         seconds = 0.0006 + 0.000004 * (place % 400)
         metrics.answered("flight-delay", 4, "champion", 1 + place % 3, seconds)
@@ -109,6 +110,7 @@ def ordinary() -> tuple[ServiceState, Metrics]:
             at = ("flight-delay", 5) if status == 503 else ("", 0)
             metrics.refused("/models/{name}/predict", status, *at)
     metrics.refused("/v2/models/{name}/infer", 400)
+    now[0] += 50.0
     return state, metrics
 
 

@@ -88,8 +88,8 @@ def test_a_service_that_is_well_says_so_with_its_models_versions_and_traffic() -
     assert (
         "flight-delay Will it arrive more than 15 minutes late? binary, route generation 12" in text
     )
-    assert "4 champion 4f87b0a1e6bd 75 % 72,000 / min 1,200, 2,400 rows 0 1.4 ms 2.2 ms" in text
-    assert "5 challenger 5f87b0a1e6bd 25 % 24,000 / min 400, 400 rows 2 1.5 ms 2.5 ms" in text
+    assert "4 champion 4f87b0a1e6bd 75 % 1,440 / min 1,200, 2,400 rows 0 1.4 ms 2.2 ms" in text
+    assert "5 challenger 5f87b0a1e6bd 25 % 480 / min 400, 400 rows 2 1.5 ms 2.5 ms" in text
     assert "3 by number only 3f87b0a1e6bd 0 % – 0 – – logloss 0.544 , roc_auc 0.7636" in text
     assert "/models/{name}/predict 422 Unprocessable" in text
     assert (
