@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import xgboost as xgb
 
 from perennial.bundle.read import Bundle
+from perennial.bundle.trees import predict
 from perennial.contracts.errors import IntegrityError, Problem
-from perennial.data.encoding import encode
+from perennial.contracts.features import InputColumn
+from perennial.data.encoding import Encoder
 from perennial.data.features import FeatureProgram
-from perennial.data.frames import canonical_frame
+from perennial.data.frames import Layout, Rows, Typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,9 @@ class Predictions:
 class Predictor:
     """One version's prediction, loaded once. Several versions live side by side in a process.
 
+    ``columns`` are what ``frame`` gives, in order: the bundle's inputs, then those of ``also`` that
+    are no inputs, which are carried along for whoever writes down what was predicted.
+
     Safe to share between threads: nothing changes after loading, and XGBoost's in-place prediction
     is made for it. ``threads`` is what one prediction may use: 1 suits requests (more made small
     batches no quicker and their slowest much slower), all cores suit batches of thousands of rows.
@@ -38,10 +43,16 @@ class Predictor:
     code doesn't load.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 1,
+        also: Mapping[str, InputColumn] | None = None,
+    ) -> None:
         schema = bundle.schema
-        self._schema = schema
-        self._inputs = {column.name: column for column in schema.inputs}
+        self._layout = Layout({column.name: column for column in schema.inputs}, carried=also)
+        self._encoder = Encoder(schema)
+        self.columns: Mapping[str, Typed] = self._layout.columns | self._layout.carried
         self._state = bundle.state
         self._program = FeatureProgram.load(bundle.features_source, bundle.spec)
         self._booster = _load_booster(bundle)
@@ -57,20 +68,30 @@ class Predictor:
             where = f"bundle {bundle.path}"
             raise IntegrityError(Problem(where, what, "train again with this Perennial"))
 
-    def predict(self, rows: pd.DataFrame | pa.Table) -> Predictions:
-        """Predictions for rows of raw input columns, in order; other columns are ignored.
+    def frame(self, rows: Rows) -> pd.DataFrame:
+        """The rows' ``columns`` in canonical form; other columns are ignored.
 
         Values may come in any type that training reads from a source: a JSON request's, a Parquet
-        file's. Requests of a few rows come quicker as an Arrow table. Raises InputError naming
-        every column that is absent, doesn't parse (with row and value), or is missing where it must
-        not be; and features that come out infinite.
+        file's. A Mapping of lists of plain values is the quickest way for a few rows. Columns of
+        ``also`` may be absent or have missing values, and come in their table type (ArrowDtype).
+        Raises InputError naming every column that is absent, doesn't parse (with value and row,
+        counted from 1; infinity is no number), or is missing where it must not be.
         """
-        frame = canonical_frame(rows, self._inputs)
-        matrix, unseen = encode(self._program.columns(frame, self._state), self._schema)
+        return self._layout.frame(rows)
+
+    def predict_frame(self, frame: pd.DataFrame) -> Predictions:
+        """Predictions for the rows of a frame that ``frame`` made, in order.
+
+        Raises InputError for feature code that fails on them, and features that come out infinite.
+        """
+        matrix, unseen = self._encoder.encode(self._program.arrays(frame, self._state))
         if not len(matrix):
             return Predictions(np.empty((0, *self._shape), dtype=np.float32), unseen)
-        values = self._booster.inplace_predict(matrix, missing=np.nan)
-        return Predictions(values, unseen)
+        return Predictions(predict(self._booster, matrix), unseen)
+
+    def predict(self, rows: Rows) -> Predictions:
+        """``predict_frame`` of ``frame``."""
+        return self.predict_frame(self.frame(rows))
 
 
 def _load_booster(bundle: Bundle) -> xgb.Booster:

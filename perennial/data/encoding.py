@@ -8,8 +8,8 @@ rounded to the nearest float32; an identifier that long is no number, declare it
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,13 @@ from perennial.data.features import FeatureProgram
 from perennial.data.labels import encode_label, label_classes
 from perennial.spec import ModelSpec
 
-__all__ = ["SchemaBuilder", "encode", "encode_label", "feature_types", "label_classes"]
+__all__ = ["Encoder", "SchemaBuilder", "encode", "encode_label", "feature_types", "label_classes"]
 
 MAX_LEVELS = 10_000
 """Most levels of a categorical feature. With more, splits on it memorise single levels, and the
 bundle, requests and reports carry them all."""
 
-_FEW_ROWS = 16  # below, a binary search for each value is quicker than a hash table of the levels
+_FEW_ROWS = 64  # up to these many, looking up each value is quicker than hashing the levels
 
 Columns = pd.DataFrame | Mapping[str, pd.Series]
 
@@ -108,81 +108,97 @@ def feature_types(schema: FeatureSchema) -> list[str]:
     return ["q" if feature.levels is None else "c" for feature in schema.features]
 
 
-def encode(features: Columns, schema: FeatureSchema) -> tuple[np.ndarray, dict[str, int]]:
-    """The float32 matrix (rows, features) in C order, and how many values of each category were
-    not among its levels (only those > 0).
+class Encoder:
+    """Encodes features of one schema. Immutable: any number of threads may use it."""
 
-    Missing values are NaN and not counted. Raises InputError for a feature that is absent, text
-    where the schema has a number or the other way round, or infinite (in float32: ± 3.4e38).
-    """
-    problems: list[Problem] = []
-    unseen: dict[str, int] = {}
-    matrix = np.empty((_rows(features), len(schema.features)), dtype=np.float32)
-    for i, feature in enumerate(schema.features):
-        if feature.name not in features:
-            problems.append(Problem("features", f"no feature {feature.name!r}"))
-            continue
-        column = features[feature.name]
-        is_text = isinstance(column.dtype, pd.StringDtype)
-        if is_text == (feature.levels is not None):
-            if feature.levels is None:
-                with np.errstate(over="ignore"):
-                    matrix[:, i] = column.to_numpy()
-            else:
-                strange = _positions(column, feature.levels, matrix[:, i])
-                if strange:
-                    unseen[feature.name] = strange
-        elif column.isna().all():
-            matrix[:, i] = np.nan
-        else:
-            kinds = ("text", "a number") if is_text else ("a number", "text")
-            what = f"{feature.name!r} is {kinds[0]}, in training it was {kinds[1]}"
-            problems.append(Problem("features", what))
-    if problems:
-        raise InputError(problems)
-    matrix[np.isnan(matrix)] = np.nan  # one bit pattern, whatever sign the processor gave a NaN
-    infinite = np.isinf(matrix)
-    if infinite.any():
-        raise InputError(_infinities(infinite, features, schema))
-    return matrix, unseen
+    def __init__(self, schema: FeatureSchema) -> None:
+        self._names = tuple(feature.name for feature in schema.features)
+        self._levels = {
+            feature.name: _Levels(feature.levels)
+            for feature in schema.features
+            if feature.levels is not None
+        }
 
+    def encode(self, features: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, int]]:
+        """The float32 matrix (rows, features) in C order, and how many values of each category were
+        not among its levels (only those > 0). ``features`` are arrays as
+        ``FeatureProgram.arrays`` gives them, or Series.
 
-def _rows(features: Columns) -> int:
-    if isinstance(features, pd.DataFrame):
-        return len(features)
-    return len(next(iter(features.values()))) if features else 0
-
-
-def _positions(column: pd.Series, levels: tuple[str, ...], out: np.ndarray) -> int:
-    """Write each value's position in the sorted levels; NaN for missing and unseen. The number of
-    unseen ones."""
-    if len(column) <= _FEW_ROWS:
-        unseen = 0
-        for row, value in enumerate(column.tolist()):
-            out[row] = np.nan
-            if isinstance(value, str):
-                at = bisect_left(levels, value)
-                if at < len(levels) and levels[at] == value:
-                    out[row] = at
+        Missing values are NaN and not counted. Raises InputError for a feature that is absent, text
+        where the schema has a number or the other way round, or infinite (in float32: ± 3.4e38),
+        with its first such row, counted from 1.
+        """
+        problems: list[Problem] = []
+        unseen: dict[str, int] = {}
+        rows = len(next(iter(features.values()))) if features else 0
+        matrix = np.empty((rows, len(self._names)), dtype=np.float32)
+        with np.errstate(over="ignore"):
+            for i, name in enumerate(self._names):
+                column = features.get(name)
+                if column is None:
+                    problems.append(Problem("features", f"no feature {name!r}"))
+                    continue
+                levels = self._levels.get(name)
+                is_text = isinstance(column.dtype, pd.StringDtype)
+                if is_text == (levels is not None):
+                    if levels is None:
+                        matrix[:, i] = column
+                    else:
+                        strange = levels.positions(column, matrix[:, i])
+                        if strange:
+                            unseen[name] = strange
+                elif pd.isna(column).all():
+                    matrix[:, i] = np.nan
                 else:
-                    unseen += 1
-        return unseen
-    values = pa.array(column, from_pandas=True)
-    found = pc.index_in(values, value_set=pa.array(levels, type=values.type))
-    unseen = int(found.null_count - values.null_count)
-    out[:] = found.to_numpy(zero_copy_only=False)
-    return unseen
+                    kinds = ("text", "a number") if is_text else ("a number", "text")
+                    what = f"{name!r} is {kinds[0]}, in training it was {kinds[1]}"
+                    problems.append(Problem("features", what))
+        if problems:
+            raise InputError(problems)
+        if not np.isfinite(matrix).all():
+            matrix[np.isnan(matrix)] = np.nan  # one bit pattern, whatever sign a NaN was given
+            infinite = np.isinf(matrix)
+            if infinite.any():
+                raise InputError(_infinities(infinite, features, self._names))
+        return matrix, unseen
 
 
-def _infinities(infinite: np.ndarray, features: Columns, schema: FeatureSchema) -> list[Problem]:
+def encode(features: Columns, schema: FeatureSchema) -> tuple[np.ndarray, dict[str, int]]:
+    """``Encoder.encode`` for once."""
+    return Encoder(schema).encode({str(name): column for name, column in features.items()})
+
+
+class _Levels:
+    """The position of each level of a category."""
+
+    def __init__(self, levels: tuple[str, ...]) -> None:
+        self._position = {level: float(i) for i, level in enumerate(levels)}
+        self._lookup = pc.SetLookupOptions(pa.array(levels, pa.large_string()))
+        self._few_rows = _FEW_ROWS + len(levels) // 8
+
+    def positions(self, column: Any, out: np.ndarray) -> int:
+        """Write each value's position; NaN for missing and unseen. The number of unseen ones."""
+        values = pa.array(column, from_pandas=True)
+        if len(values) <= self._few_rows:
+            texts = values.to_pylist()
+            out[:] = [self._position.get(text, np.nan) for text in texts]
+            return sum(text is not None and text not in self._position for text in texts)
+        if values.type != pa.large_string():
+            values = values.cast(pa.large_string())
+        found = pc.call_function("index_in", [values], self._lookup)
+        out[:] = found.to_numpy(zero_copy_only=False)
+        return int(found.null_count - values.null_count)
+
+
+def _infinities(
+    infinite: np.ndarray, features: Mapping[str, Any], names: Sequence[str]
+) -> list[Problem]:
     problems = []
-    for i in np.flatnonzero(infinite.any(axis=0)):
-        name = schema.features[i].name
-        column = features[name]
+    for i in np.flatnonzero(infinite.any(axis=0)).tolist():
         row = int(np.argmax(infinite[:, i]))
         what = (
-            f"{name!r} is {column.iloc[row]:g} in row {column.index[row]} "
-            f"({int(infinite[:, i].sum()):,} of {len(column):,} rows), which float32 can't hold"
+            f"{names[i]!r} is {np.asarray(features[names[i]])[row]:g} in row {row + 1} "
+            f"({int(infinite[:, i].sum()):,} of {len(infinite):,} rows), which float32 can't hold"
         )
         problems.append(Problem("features", what, "give NaN for a value that can't be computed"))
     return problems

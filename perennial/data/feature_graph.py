@@ -1,4 +1,8 @@
-"""Hamilton at work: build the driver of a model's functions, and run them with failures as values.
+"""Hamilton at work: the graph of a model's functions, and running them with failures as values.
+
+Hamilton reads the functions with their decorators, resolves what each one needs and checks the
+types when they are loaded. The nodes it made are then called one after the other in the order in
+which its driver would: an execution of the driver takes longer than most features of a few rows.
 
 Everything of Hamilton is imported here, and this module only when feature code is loaded. Hamilton
 would import every plotting and data library that is installed (3 s); only pandas' part is loaded.
@@ -11,7 +15,7 @@ import graphlib
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +27,7 @@ from hamilton import registry
 registry.disable_autoload()
 
 from hamilton import driver  # noqa: E402
-from hamilton.lifecycle import NodeExecutionMethod  # noqa: E402
+from hamilton.node import Node, NodeType  # noqa: E402
 
 from perennial.contracts.errors import InputError, Problem  # noqa: E402
 from perennial.data.feature_code import FILE, FITTED_TAG, FeatureCode  # noqa: E402
@@ -34,6 +38,7 @@ registry.load_extension("pandas")  # @extract_columns on a DataFrame
 logging.getLogger("hamilton.driver").setLevel(logging.CRITICAL)  # errors are ours to report
 
 
+_ALIGNED = (pd.Series, pd.DataFrame)
 _watching = ContextVar("watching", default=False)
 
 
@@ -50,8 +55,8 @@ def watched() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The value of a function that failed, and of all that depend on it. Nothing is raised through
-    Hamilton, which would log a page, and several failures are reported together."""
+    """The value of a function that failed, and of all that depend on it: several failures are
+    reported together."""
 
     problem: Problem
 
@@ -69,7 +74,8 @@ class Functions:
     tables: frozenset[str]
     places: Mapping[str, str]
     summaries: Mapping[str, str]
-    driver: Any
+    nodes: Mapping[str, Node]
+    code: FeatureCode
 
     def upstream(self, names: Iterable[str], stop: frozenset[str] = frozenset()) -> set[str]:
         """The names themselves and all they depend on, columns included; not what only those in
@@ -83,13 +89,94 @@ class Functions:
                 waiting += () if name in stop else self.dependencies.get(name, ())
         return seen
 
-    def run(
-        self, names: list[str], columns: Mapping[str, pd.Series], state: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The values of functions by name; a value may be a Failure. ``state`` stands in for the
-        functions it names."""
-        values: dict[str, Any] = self.driver.execute(names, inputs=columns, overrides=state)
-        return values
+    def plan(self, names: Iterable[str], given: Iterable[str] = ()) -> Plan:
+        """How to compute functions by name, when the values of those ``given`` are known."""
+        known = set(given)
+        order: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            if name in self.dependencies and name not in known and name not in order:
+                for needed in self.dependencies[name]:
+                    visit(needed)
+                order[name] = None
+
+        wanted = tuple(names)
+        for name in wanted:
+            visit(name)
+        steps = [
+            _Step(name, self.nodes[name].callable, self.dependencies[name], name in self.fitted)
+            for name in order
+        ]
+        last = {needed: step.name for step in steps for needed in step.needs}
+        done = {
+            step.name: [n for n, at in last.items() if at == step.name and n not in wanted]
+            for step in steps
+        }
+        return Plan(tuple(steps), wanted, done, self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    name: str
+    function: Callable[..., object]
+    needs: tuple[str, ...]
+    is_fitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Functions in the order in which they are called. Immutable: any number of threads may run it.
+
+    ``done`` names the values that nobody needs after a step, so that they are freed.
+    """
+
+    steps: tuple[_Step, ...]
+    wanted: tuple[str, ...]
+    done: Mapping[str, Sequence[str]]
+    code: FeatureCode
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """All that the functions need from outside: columns and given values."""
+        made = {step.name for step in self.steps}
+        return frozenset(name for step in self.steps for name in step.needs) - made
+
+    def run(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of the wanted functions by name, from columns and given values (at least
+        ``reads``). Raises InputError with all that failed."""
+        values = dict(known)
+        for step in self.steps:
+            values[step.name] = _result(step, {n: values[n] for n in step.needs}, self.code)
+            for name in self.done[step.name]:
+                del values[name]
+        results = {name: values[name] for name in self.wanted}
+        failures = [value.problem for value in results.values() if isinstance(value, Failure)]
+        if failures:
+            raise InputError(list(dict.fromkeys(failures)))
+        return results
+
+
+def _result(step: _Step, arguments: dict[str, Any], code: FeatureCode) -> object:
+    """What one function gives. What it raises, and a result that isn't aligned with its input rows,
+    becomes a Failure that names it."""
+    index = None
+    for value in arguments.values():
+        if isinstance(value, Failure):
+            return value
+        if index is None and isinstance(value, _ALIGNED):
+            index = value.index
+    before = copy.deepcopy(arguments) if _watching.get() else {}
+    try:
+        result = step.function(**arguments)
+    except Exception as error:
+        return Failure(code.failure(step.name, error))
+    for name, value in before.items():
+        if not _same(value, arguments[name]):
+            what = f"changes its input {name!r} in place"
+            return Failure(Problem(code.place(step.name), what, "change a copy of it"))
+    if index is None or step.is_fitted:
+        return result
+    return misaligned(result, index, code.place(step.name)) or result
 
 
 def build_graph(code: FeatureCode, spec: ModelSpec) -> Functions:
@@ -98,9 +185,8 @@ def build_graph(code: FeatureCode, spec: ModelSpec) -> Functions:
     Raises InputError with every parameter that is the label, or neither a column nor a function, a
     type that doesn't fit, and a circle of functions.
     """
-    guard = _Guard(code)
     try:
-        built = driver.Builder().with_modules(code.module).with_adapters(guard).build()
+        built = driver.Builder().with_modules(code.module).build()
     except Exception as error:
         text = str(error).strip().split("\n")[0].strip().removeprefix("Error: ")
         raise InputError(Problem(FILE, text)) from None
@@ -116,14 +202,19 @@ def build_graph(code: FeatureCode, spec: ModelSpec) -> Functions:
         tables=frozenset(node.name for node in nodes if node.type is pd.DataFrame),
         places=places,
         summaries={n.name: (n.documentation or "").strip().split("\n")[0] for n in nodes},
-        driver=built,
+        nodes={node.name: node for node in nodes},
+        code=code,
     )
-    guard.fitted = graph.fitted
     problems = [
         problem
         for node in nodes
         for parameter, (hint, _) in node.input_types.items()
         if (problem := _parameter_problem(graph, node.name, parameter, hint, spec))
+    ]
+    problems += [
+        Problem(places[node.name], "expands or collects a list, which no feature can", "use pandas")
+        for node in nodes
+        if node.node_role in (NodeType.EXPAND, NodeType.COLLECT)
     ]
     try:
         graphlib.TopologicalSorter(graph.dependencies).prepare()
@@ -162,42 +253,6 @@ def _takes_a_series(hint: Any) -> bool:
     return hint is Any or (inspect.isclass(kind) and issubclass(pd.Series, kind))
 
 
-class _Guard(NodeExecutionMethod):  # type: ignore[misc]
-    """Runs one function. What it raises, and a result that isn't aligned with its input rows,
-    becomes a Failure that names it."""
-
-    def __init__(self, code: FeatureCode) -> None:
-        self.code = code
-        self.fitted: frozenset[str] = frozenset()
-
-    def run_to_execute_node(
-        self,
-        *,
-        node_name: str,
-        node_callable: Callable[..., object],
-        node_kwargs: dict[str, Any],
-        **_: Any,
-    ) -> object:
-        index = None
-        for value in node_kwargs.values():
-            if isinstance(value, Failure):
-                return value
-            if index is None and isinstance(value, pd.Series | pd.DataFrame):
-                index = value.index
-        before = copy.deepcopy(node_kwargs) if _watching.get() else {}
-        try:
-            result = node_callable(**node_kwargs)
-        except Exception as error:
-            return Failure(self.code.failure(node_name, error))
-        for name, value in before.items():
-            if not _same(value, node_kwargs[name]):
-                what = f"changes its input {name!r} in place"
-                return Failure(Problem(self.code.place(node_name), what, "change a copy of it"))
-        if index is None or node_name in self.fitted:
-            return result
-        return misaligned(result, index, self.code.place(node_name)) or result
-
-
 def _same(before: Any, after: Any) -> bool:
     if isinstance(before, pd.Series | pd.DataFrame):
         return before.equals(after)
@@ -206,11 +261,11 @@ def _same(before: Any, after: Any) -> bool:
 
 def misaligned(result: object, index: pd.Index, place: str) -> Failure | None:
     """The failure of a Series or DataFrame that isn't one value a row of ``index``, in order."""
-    if not isinstance(result, pd.Series | pd.DataFrame):
+    if not isinstance(result, _ALIGNED):
         return None
     if len(result) != len(index):
         what = f"returns {len(result):,} values for {len(index):,} rows"
-    elif not result.index.equals(index):
+    elif result.index is not index and not result.index.equals(index):
         what = "returns its values under another index than its input's"
     else:
         return None

@@ -1,16 +1,16 @@
 """A model's features: its columns and the functions of its features.py, alike wherever they run.
 
-The functions are run by Apache Hamilton over a whole table in training and over the rows of one
-request in serving. A function gets columns, never the label; what it needs to know of other rows
-it gets from a ``@fitted`` function, which has seen the training rows only. That a feature's value
-depends on its own row alone is tested by ``perennial.data.leaks.check_row_local``.
+Apache Hamilton makes a graph of the functions, which are run over a whole table in training and
+over the rows of one request in serving. A function gets columns, never the label; what it needs to
+know of other rows it gets from a ``@fitted`` function, which has seen the training rows only. That
+a feature's value depends on its own row alone is tested by ``leaks.check_row_local``.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ import pandas as pd
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureGraph, GraphNode, NodeKind
 from perennial.data.feature_code import fitted, read_code
+from perennial.data.frames import column_arrays
 from perennial.spec import ModelSpec
 from perennial.spec.values import nearest
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from perennial.data.feature_graph import Functions
 
 __all__ = ["FeatureProgram", "fitted"]
-
-_FLOAT = np.dtype(np.float64)
 
 
 class FeatureProgram:
@@ -43,7 +42,7 @@ class FeatureProgram:
     def __init__(self, spec: ModelSpec, graph: Functions, features: tuple[str, ...]) -> None:
         self.features = features
         self._graph = graph
-        self._functions = [name for name in features if name in graph.dependencies]
+        self._functions = frozenset(name for name in features if name in graph.dependencies)
         reached = graph.upstream(features)
         self.fitted = tuple(name for name in graph.dependencies if name in reached & graph.fitted)
         order = dict.fromkeys((*spec.columns, spec.source.event_time))
@@ -51,6 +50,11 @@ class FeatureProgram:
         self.inputs = tuple(name for name in order if name in served)
         for_fit = graph.upstream(self.fitted)
         self.fit_inputs = tuple(name for name in order if name in for_fit)
+        self._fitting = graph.plan(self.fitted)
+        self._computing = graph.plan(
+            [name for name in features if name in self._functions], given=self.fitted
+        )
+        self._read = tuple(name for name in self.inputs if name in self._computing.reads)
 
     @classmethod
     def load(cls, source: str, spec: ModelSpec) -> Self:
@@ -78,7 +82,8 @@ class FeatureProgram:
         JSON-able, and equal to itself after a round trip through JSON. Raises InputError when a
         function raises or returns what JSON can't hold.
         """
-        values = self._run(list(self.fitted), self._columns(frame, self.fit_inputs), {})
+        raw = _raw(frame, self.fit_inputs)
+        values = self._fitting.run(_series(frame, raw, self.fit_inputs))
         state: dict[str, Any] = {}
         problems = []
         for name in self.fitted:
@@ -90,39 +95,48 @@ class FeatureProgram:
             raise InputError(problems)
         return state
 
-    def columns(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> dict[str, pd.Series]:
-        """The features of a frame in canonical dtypes, in order, each a Series of float64 or text
-        (missing: NaN) under the index 0…n-1. Takes no notice of other columns of the frame.
+    def arrays(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The features of a frame in canonical dtypes, in order, each a NumPy array of float64 or a
+        pandas array of text (missing: NaN). To be read only: a feature that is a column is the
+        frame's own memory. Takes no notice of other columns of the frame.
 
         Raises InputError when a function raises, or doesn't return one value a row in order;
         IntegrityError when the state lacks a fitted value.
         """
-        absent = [name for name in self.fitted if name not in state]
-        if absent:
-            what = f"no fitted value for {', '.join(absent)}"
-            raise IntegrityError(Problem("fitted state", what, "fit the features anew"))
-        raw = self._columns(frame, self.inputs)
-        known = {name: state[name] for name in self.fitted}
-        values = self._run(self._functions, raw, known)
-        columns: dict[str, pd.Series] = {}
+        known: dict[str, Any] = {}
+        for name in self.fitted:
+            if name not in state:
+                absent = ", ".join(name for name in self.fitted if name not in state)
+                what = f"no fitted value for {absent}"
+                raise IntegrityError(Problem("fitted state", what, "fit the features anew"))
+            known[name] = state[name]
+        raw = _raw(frame, self.inputs)
+        index = pd.RangeIndex(len(frame))
+        known |= _series(frame, raw, self._read)
+        values = self._computing.run(known)
+        arrays: dict[str, Any] = {}
         problems = []
         for name in self.features:
             try:
-                columns[name] = (
-                    _feature_values(values[name], len(frame))
-                    if name in values
-                    else _feature_values(raw[name], len(frame))
+                arrays[name] = (
+                    _result_array(values[name], index)
+                    if name in self._functions
+                    else _feature_array(raw[name])
                 )
             except _UnusableError as refused:
                 problems.append(Problem(self.place(name), refused.what, refused.fix))
         if problems:
             raise InputError(problems)
-        return columns
+        return arrays
+
+    def columns(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> dict[str, pd.Series]:
+        """``arrays`` as Series under the index 0…n-1. Raises as ``arrays`` does."""
+        arrays = self.arrays(frame, state)
+        return {name: pd.Series(array, copy=False) for name, array in arrays.items()}
 
     def compute(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:
-        """``columns`` as a frame under the index of ``frame``. Raises as ``columns`` does."""
-        columns = {name: column.array for name, column in self.columns(frame, state).items()}
-        return pd.DataFrame(columns, index=frame.index, columns=list(self.features), copy=False)
+        """``arrays`` as a frame under the index of ``frame``. Raises as ``arrays`` does."""
+        return pd.DataFrame(self.arrays(frame, state), index=frame.index, copy=False)
 
     def place(self, feature: str) -> str:
         """Where a feature is made, for messages: its function's line, or the column."""
@@ -157,38 +171,33 @@ class FeatureProgram:
             return "fitted"
         return "feature" if function in self.features else "step"
 
-    def _columns(self, frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, pd.Series]:
-        """Columns under the index 0…n-1, contiguous in memory: NumPy may round the last bit of a
-        strided array's exp or sin otherwise, and a row's value must not depend on its table."""
-        absent = [name for name in names if name not in frame]
-        if absent:
-            known = [str(name) for name in frame.columns]
-            raise InputError(
-                [Problem("features", f"no column {n!r}{nearest(n, known)}") for n in absent]
-            )
-        rows = len(frame)
-        if not (isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(rows))):
-            frame = frame.reset_index(drop=True)
-        columns = {name: frame[name] for name in names}
-        for name, column in columns.items():
-            if isinstance(column.dtype, np.dtype):
-                values = column.to_numpy()
-                if not values.flags.c_contiguous:
-                    columns[name] = pd.Series(np.ascontiguousarray(values), name=name, copy=False)
-        return columns
 
-    def _run(
-        self, names: list[str], columns: Mapping[str, pd.Series], state: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        if not names:
-            return {}
-        from perennial.data.feature_graph import Failure
+def _raw(frame: pd.DataFrame, needed: Iterable[str]) -> dict[str, Any]:
+    """The frame's arrays. Raises InputError for the needed columns that are absent."""
+    arrays = column_arrays(frame)
+    absent = [name for name in needed if name not in arrays]
+    if absent:
+        known = [str(name) for name in arrays]
+        raise InputError(
+            [Problem("features", f"no column {n!r}{nearest(n, known)}") for n in absent]
+        )
+    return arrays
 
-        values = self._graph.run(names, columns, state)
-        failures = dict.fromkeys(v.problem for v in values.values() if isinstance(v, Failure))
-        if failures:
-            raise InputError(list(failures))
-        return values
+
+def _series(
+    frame: pd.DataFrame, arrays: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, pd.Series]:
+    """Columns under the index 0…n-1, contiguous in memory: NumPy may round the last bit of a
+    strided array's exp or sin otherwise, and a row's value must not depend on its table."""
+    index = frame.index
+    if not (isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1):
+        frame = frame.reset_index(drop=True)
+    return {
+        name: pd.Series(np.ascontiguousarray(arrays[name]), name=name, copy=False)
+        if isinstance(arrays[name], np.ndarray) and not arrays[name].flags.c_contiguous
+        else frame[name]
+        for name in names
+    }
 
 
 class _UnusableError(Exception):
@@ -220,28 +229,35 @@ def _selection_problems(
     return problems
 
 
-def _feature_values(values: object, rows: int) -> pd.Series:
-    """A function's result as float64 or text. Raises _UnusableError for anything else."""
+def _result_array(values: object, index: pd.RangeIndex) -> Any:
+    """A function's result as an array of float64 or text. Raises _UnusableError for all else."""
     if not isinstance(values, pd.Series):
         raise _UnusableError(f"returns a {type(values).__name__}", "a feature is a pandas Series")
-    if len(values) != rows or not values.index.equals(pd.RangeIndex(rows)):
-        what = f"returns {len(values):,} values for {rows:,} rows, or under another index"
+    if not values.index.equals(index):
+        what = f"returns {len(values):,} values for {len(index):,} rows, or under another index"
         raise _UnusableError(what, "return one value for each row, in the same order")
+    plain = isinstance(values.dtype, np.dtype)
+    return _feature_array(values.to_numpy() if plain else values.array)
+
+
+def _feature_array(values: Any) -> Any:
+    """Any array as one of float64 or text. Raises _UnusableError when it is neither."""
     dtype = values.dtype
-    if dtype == _FLOAT:
-        return values
+    if isinstance(values, np.ndarray) and dtype.kind in "fiub":
+        return values.astype(np.float64, copy=False)
     if isinstance(dtype, pd.StringDtype):
         return values.astype("str") if dtype.na_value is pd.NA else values
     if isinstance(dtype, pd.CategoricalDtype):
         return values.astype("str")
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
-        return pd.Series(values.to_numpy(np.float64, na_value=np.nan), copy=False)
+        return pd.Series(values).to_numpy(np.float64, na_value=np.nan)
     if pd.api.types.is_object_dtype(dtype):
         kind = pd.api.types.infer_dtype(values, skipna=True)
+        objects = pd.Series(values)
         if kind == "string":
-            return values.astype("str")
+            return objects.astype("str").array
         if kind in ("empty", "floating", "integer", "mixed-integer-float", "boolean"):
-            return values.where(values.notna(), np.nan).astype(np.float64)
+            return objects.where(objects.notna(), np.nan).astype(np.float64).to_numpy()
         raise _UnusableError(f"returns {kind} objects", "return numbers or text")
     if pd.api.types.is_datetime64_any_dtype(dtype) or pd.api.types.is_timedelta64_dtype(dtype):
         fix = "return a number, such as .dt.hour or .dt.total_seconds()"

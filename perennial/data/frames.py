@@ -10,27 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+from pandas.api.internals import create_dataframe_from_blocks  # type: ignore[import-not-found]
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.contracts.features import ColumnType
-from perennial.data.parsing import EXPECTED, TYPES, parse
+from perennial.data.parsing import TYPES
+from perennial.data.rows import Given, Rows, Typed
 from perennial.spec.inputs import Column
 from perennial.spec.schema import ModelSpec
-from perennial.spec.values import nearest, shown
 
+__all__ = [
+    "Layout", "Rows", "Typed", "arrow_schema", "canonical_frame", "column_arrays", "schema_digest",
+    "table_columns", "table_rows", "to_arrow",
+]  # fmt: skip
 
-class Typed(Protocol):
-    """What decides a column's canonical form: a Column of model.yaml, or an InputColumn."""
-
-    @property
-    def type(self) -> ColumnType: ...
-    @property
-    def nullable(self) -> bool: ...
+_FLOAT, _INTEGER, _BOOLEAN = _NUMPY = (np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
+_TEXT = pd.StringDtype("pyarrow", na_value=np.nan)
+_UTC = pd.DatetimeTZDtype("us", "UTC")
+_NOWHERE = np.array([], dtype=np.int64)
+_LARGEST = float(np.nextafter(2.0**63, 0))
 
 
 def table_columns(spec: ModelSpec) -> dict[str, Column]:
@@ -64,64 +67,147 @@ def schema_digest(columns: Mapping[str, Typed]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def canonical_frame(rows: pa.Table | pd.DataFrame, columns: Mapping[str, Typed]) -> pd.DataFrame:
-    """Rows as a canonical frame with exactly these columns, in their order.
+def canonical_frame(rows: Rows, columns: Mapping[str, Typed]) -> pd.DataFrame:
+    """Rows as a canonical frame with exactly these columns, in their order: ``Layout.frame``."""
+    return Layout(columns).frame(rows)
 
-    ``rows`` may have more columns, in any Arrow or pandas type whose values parse. A DataFrame
-    keeps its index. Raises InputError with every column that is absent, has a value that doesn't
-    parse, or misses one where ``nullable`` is false.
+
+class Layout:
+    """How the canonical frame of some columns lies in memory: a block for each of NumPy's types.
+    Made once, used for every request.
+
+    ``carried`` columns follow the others. They may be absent, nothing computes on them, and they
+    keep their table type (``ArrowDtype``): a large identifier stays exact beside a missing one.
     """
-    names = rows.column_names if isinstance(rows, pa.Table) else list(rows.columns)
-    problems: list[Problem] = []
-    series: dict[str, Any] = {}
+
+    def __init__(
+        self, columns: Mapping[str, Typed], carried: Mapping[str, Typed] | None = None
+    ) -> None:
+        self.columns = dict(columns)
+        self.carried = {n: c for n, c in (carried or {}).items() if n not in self.columns}
+        self._names = pd.Index([*self.columns, *self.carried])
+        self._shared: dict[np.dtype[Any], list[str]] = {dtype: [] for dtype in _NUMPY}
+        self._places: dict[np.dtype[Any], np.ndarray] = {}
+        self._alone: list[tuple[str, np.ndarray]] = []
+        for place, name in enumerate(self._names):
+            dtype = _numpy_dtype(self.columns[name]) if name in self.columns else None
+            if dtype is None:
+                self._alone.append((name, np.array([place])))
+            else:
+                self._shared[dtype].append(name)
+                self._places[dtype] = np.append(self._places.get(dtype, _NOWHERE), place)
+
+    def frame(self, rows: Rows) -> pd.DataFrame:
+        """The canonical frame of rows, which may have more columns, in any Arrow, pandas or plain
+        Python type whose values parse. A DataFrame keeps its index.
+
+        Raises InputError with every column that is absent or given twice, has a value that doesn't
+        parse (infinity is one; the first such row is named, counted from 1), or misses a value
+        where ``nullable`` is false.
+        """
+        given = Given(rows, self._names)
+        arrays: dict[str, Any] = {}
+        problems: dict[str, Problem] = {}
+        for name, column in self.columns.items():
+            arrays[name], problem = given.canonical(name, column)
+            if problem is not None:
+                problems[name] = problem
+        for name, column in self.carried.items():
+            if name in given:
+                arrays[name], problem = given.parsed(name, column)
+                if problem is not None:
+                    problems[name] = problem
+            else:
+                arrays[name] = pa.nulls(len(given.index), TYPES[column.type])
+        floats = [name for name in self._shared[_FLOAT] if name not in problems]
+        numbers = np.array([arrays[name] for name in floats], dtype=np.float64)
+        infinite = np.isinf(numbers)
+        if infinite.any():
+            for at in np.flatnonzero(infinite.any(axis=1)):
+                _, problem = given.parsed(floats[at], self.columns[floats[at]])
+                if problem is not None:
+                    problems[floats[at]] = problem
+        if problems:
+            raise InputError([problems[name] for name in self._names if name in problems])
+        blocks = [
+            (numbers if dtype is _FLOAT else np.array([arrays[name] for name in names]), places)
+            for dtype, names in self._shared.items()
+            if (places := self._places.get(dtype)) is not None
+        ]
+        for name, place in self._alone:
+            carried = name in self.carried
+            blocks.append((_extension(arrays[name], carried), place))
+        frame: pd.DataFrame = create_dataframe_from_blocks(blocks, given.index, self._names)
+        return frame
+
+
+def column_arrays(frame: pd.DataFrame) -> dict[str, Any]:
+    """A frame's columns by name as they lie in memory: NumPy arrays or pandas' extension arrays, to
+    be read only. (``frame[name]`` makes a Series, which takes as long as predicting a row.)"""
+    return dict(zip(frame.columns.tolist(), frame._iter_column_arrays(), strict=True))  # type: ignore[operator]
+
+
+def to_arrow(frame: pd.DataFrame, columns: Mapping[str, Typed]) -> Any:
+    """The columns of a canonical frame as an Arrow record batch in table types (``arrow_schema``),
+    in the order of ``columns``; NaN and NaT become null."""
+    arrays = column_arrays(frame)
+    found = {name: arrays[name] for name in columns}
+    floats = [name for name, array in found.items() if array.dtype == _FLOAT]
+    if floats:  # all at once: each by itself takes as long
+        numbers = pa.array(np.concatenate([found[name] for name in floats]), from_pandas=True)
+        found |= {n: numbers.slice(i * len(frame), len(frame)) for i, n in enumerate(floats)}
+    return pa.RecordBatch.from_arrays(
+        [_to_table_type(found[name], column) for name, column in columns.items()],
+        names=list(columns),
+    )
+
+
+def table_rows(rows: Rows, columns: Mapping[str, Typed]) -> Any:
+    """Rows as an Arrow record batch in table types, without a frame in between: integers stay exact
+    beside missing ones. All may be missing. Raises InputError as ``Layout.frame`` does."""
+    given = Given(rows, columns)
+    arrays, problems = [], []
     for name, column in columns.items():
-        if name not in names:
-            what = f"no such column{nearest(name, (str(n) for n in names))}"
-            problems.append(Problem(f"column {name!r}", what))
-            continue
-        values = rows[name] if isinstance(rows, pa.Table) else _to_arrow(rows[name])
-        parsed = parse(values, column.type)
-        if parsed.faulty is not None:
-            first = int(np.flatnonzero(parsed.faulty)[0])
-            count = int(parsed.faulty.sum())
-            what = f"{shown(values[first].as_py())} {EXPECTED[column.type]}"
-            where = f"column {name!r}, row {first + 1}"
-            problems.append(
-                Problem(where, what if count == 1 else f"{what}; so are {count} values")
-            )
-        elif not column.nullable and parsed.values.null_count:
-            what = f"{parsed.values.null_count} of {len(rows)} values are missing"
-            problems.append(Problem(f"column {name!r}", what, "model.yaml says nullable: false"))
-        else:
-            series[name] = to_pandas(parsed.values, column)
+        values, problem = given.parsed(name, column)
+        arrays.append(values)
+        if problem is not None:
+            problems.append(problem)
     if problems:
         raise InputError(problems)
-    index = pd.RangeIndex(len(rows)) if isinstance(rows, pa.Table) else rows.index
-    return pd.DataFrame(series, index=index)
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
-def to_pandas(values: Any, column: Typed) -> Any:
-    """An array that is already in its table type as the array of a canonical frame."""
-    if column.type in ("category", "string"):
-        return pd.array(values, dtype="str")
-    if column.type == "datetime":
-        return values.to_pandas().array
+def _numpy_dtype(column: Typed) -> np.dtype[Any] | None:
+    """The dtype of a canonical column; None for pandas' own (text and times)."""
+    if column.type in ("category", "string", "datetime"):
+        return None
     if column.type == "float" or column.nullable:
-        return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return values.to_numpy(zero_copy_only=False)
+        return _FLOAT
+    return _INTEGER if column.type == "integer" else _BOOLEAN
 
 
-def _to_arrow(series: pd.Series) -> Any:
+def _extension(array: Any, carried: bool) -> Any:
+    """An extension array for a column that no NumPy block holds."""
+    if carried:
+        return pd.arrays.ArrowExtensionArray(array)
+    if array.type == TYPES["datetime"]:
+        return _UTC.__from_arrow__(array)
+    return pd.arrays.ArrowStringArray(array, dtype=_TEXT)  # type: ignore[call-arg]
+
+
+def _to_table_type(array: Any, column: Typed) -> Any:
+    """An array of a canonical frame, or its floats in Arrow, in the table type."""
+    kind = TYPES[column.type]
+    if isinstance(array, pd.arrays.DatetimeArray):
+        micros: np.ndarray = array.asi8  # type: ignore[attr-defined]
+        missing = np.isnat(micros.view("M8[us]"))
+        return pa.array(micros, mask=missing if missing.any() else None).view(kind)
+    values = pa.array(array)
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if values.type == kind:
+        return values
     try:
-        return pa.array(series, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # values of several types: each as its text
-        texts = [None if _missing(value) else _text(value) for value in series]
-        return pa.array(texts, pa.string())
-
-
-def _missing(value: object) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or value != value  # noqa: PLR0124
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return values.cast(kind)
+    except pa.ArrowInvalid:  # an integer near 2**63, which as a float has become 2**63
+        return pc.min_element_wise(values, _LARGEST, skip_nulls=False).cast(kind)

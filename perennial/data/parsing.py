@@ -154,7 +154,9 @@ def _boolean(text: str) -> bool | None:
     return _BOOLEANS.get(text.lower())
 
 
-def _time(text: str) -> datetime | None:
+def parse_time(text: str) -> datetime | None:
+    """A time in UTC from text without blanks around it; None when it is none. It is what ``parse``
+    makes of the text, one by one."""
     if not _TIME.fullmatch(text):
         return None
     try:
@@ -168,7 +170,7 @@ _PARSERS: dict[ColumnType, Callable[[str], Any]] = {
     "float": _float,
     "integer": _integer,
     "boolean": _boolean,
-    "datetime": _time,
+    "datetime": parse_time,
 }
 
 

@@ -124,7 +124,7 @@ def test_a_feature_that_comes_out_infinite_is_told(
     rows = made.rows.head(5).copy()
     rows.loc[:, "weight_kg"] = 1.0
     rows.loc[4, "items"] = 0
-    with pytest.raises(InputError, match="'ratio' is inf in row 4"):
+    with pytest.raises(InputError, match="'ratio' is inf in row 5"):
         load(made, tmp_path).predict(rows)
 
 

@@ -178,7 +178,7 @@ def test_what_float32_cannot_hold_is_refused_with_its_row(value: float) -> None:
     with pytest.raises(InputError) as caught:
         encode(frame, schema("Ulm"))
     assert str(caught.value) == (
-        f"features: 'km' is {value:g} in row 8 (2 of 3 rows), which float32 can't hold "
+        f"features: 'km' is {value:g} in row 2 (2 of 3 rows), which float32 can't hold "
         "(give NaN for a value that can't be computed)"
     )
 
