@@ -25,7 +25,7 @@ from typing import Any, TextIO
 from perennial.contracts.errors import PerennialError
 from perennial.serving.logs import configure
 from perennial.stores.predictions.segments import Kind
-from perennial.stores.predictions.sessions import put_aside, take_over
+from perennial.stores.predictions.sessions import aside, put_aside, take_over
 from perennial.stores.predictions.tables import commit_segments
 from perennial.stores.predictions.upkeep import tidy
 from perennial.stores.predictions.waiting import (
@@ -105,7 +105,6 @@ class Keeper:
         self._tables: dict[tuple[Kind, str], _Table] = {}
         self._tidied_at = self._vacuumed_at = time.monotonic()
         self._rows = self._commits = self._given_up = 0
-        self._damaged: list[str] = []
         self._last_commit_at: str | None = None
         self._last_error: dict[str, str] | None = None
 
@@ -162,9 +161,8 @@ class Keeper:
             return False
         for one in some:
             if one.path in committed.damaged:
-                aside = put_aside(self._spool, one.path)
-                self._damaged.append(str(aside))
-                _log.error("a part of a segment can't be read; it is kept as %s", aside)
+                place = put_aside(self._spool, one.path)
+                _log.error("a part of a segment can't be read; it is kept as %s", place)
             finish(one.path, "live")
         table.problem, table.wait_seconds, table.not_before = "", 0.0, 0.0
         table.changed = True
@@ -221,7 +219,7 @@ class Keeper:
             "last_commit_at": self._last_commit_at,
             "problems": [table.problem for table in self._tables.values() if table.problem],
             "last_error": self._last_error,
-            "damaged": self._damaged[-20:],
+            "damaged": [str(path) for path in aside(self._spool)[-20:]],
             "shadow_segments_given_up": self._given_up,
             "lag": asdict(self._stock.lag),
         }

@@ -63,10 +63,15 @@ def take_over(spool: Path) -> int:
 
 def put_aside(spool: Path, segment: Path) -> Path:
     """Move a damaged segment to where no reader looks, for a person to see."""
-    aside = spool / DAMAGED / "-".join(segment.relative_to(spool).parts)
-    aside.parent.mkdir(exist_ok=True)
-    segment.replace(aside)
-    return aside
+    place = spool / DAMAGED / "-".join(segment.relative_to(spool).parts)
+    place.parent.mkdir(exist_ok=True)
+    segment.replace(place)
+    return place
+
+
+def aside(spool: Path) -> list[Path]:
+    """The damaged segments that were put aside and nobody has removed, in the order of writing."""
+    return sorted((spool / DAMAGED).glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
 
 
 @contextmanager

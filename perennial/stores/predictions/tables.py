@@ -27,6 +27,14 @@ _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 7 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
 }
+# A remote store that does not answer must not hold up the other tables for long. Everything else
+# about it is in its usual environment variables (AWS_…).
+_OPTIONS = {
+    "connect_timeout": "5s",
+    "timeout": "60s",
+    "max_retries": "2",
+    "retry_timeout": "30s",
+}
 _LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
 _REBUILD = "restore the table from a backup, or move its folder away: a new one is begun"
 
@@ -47,16 +55,18 @@ def open_log(uri: str) -> Any | None:
 
     try:
         try:
-            return DeltaTable(uri)
+            return DeltaTable(uri, storage_options=_OPTIONS)
         except TableNotFoundError:
             if not _has_log(uri):
                 return None
-            return DeltaTable(uri)  # unless another writer just made the table
+            return DeltaTable(
+                uri, storage_options=_OPTIONS
+            )  # unless another writer just made the table
     except (DeltaError, TableNotFoundError, ValueError) as error:
-        what = f"the Delta log can't be read: {first_line(error)}"
+        what = f"the Delta log can't be read: {reason(error)}"
         raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
     except OSError as error:
-        raise UnavailableError(f"{uri} does not answer: {first_line(error)}") from None
+        raise UnavailableError(f"{uri} does not answer: {reason(error)}") from None
 
 
 def schema_of(table: Any) -> pa.Schema:
@@ -142,15 +152,19 @@ def _append(
             partition_by=[DATE] if table is None else None,
             configuration=_CONFIGURATION if table is None else None,
             schema_mode=None if table is None else "merge",
+            storage_options=_OPTIONS,
             writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP),
-            commit_properties=CommitProperties(app_transactions=[Transaction(writer, number)]),
+            # Not even one retry: Delta's own doesn't always look at the transaction again.
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(writer, number)], max_commit_retries=0
+            ),
         )
     except CommitFailedError:
         return False
     except (DeltaError, OSError) as error:
         if table is None and open_log(uri) is not None:
             return False  # the table was made by another writer meanwhile
-        raise UnavailableError(f"{uri} can't be written: {first_line(error)}") from None
+        raise UnavailableError(f"{uri} can't be written: {reason(error)}") from None
     return True
 
 
@@ -173,5 +187,7 @@ def _has_log(uri: str) -> bool:
     return log.is_dir() and any(_LOG_FILE.fullmatch(path.name) for path in log.iterdir())
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def reason(error: Exception) -> str:
+    """A store's error on one line, without its colours and drawings."""
+    words = re.sub(r"\x1b\[[0-9;]*m|↳", " ", str(error)).split()
+    return " ".join(words)[:300] or type(error).__name__

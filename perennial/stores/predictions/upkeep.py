@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from perennial.contracts.errors import UnavailableError
 from perennial.stores.predictions.columns import DATE
-from perennial.stores.predictions.tables import ROW_GROUP, first_line, open_log
+from perennial.stores.predictions.tables import ROW_GROUP, open_log, reason
 
 _SMALL_BYTES = 32 * 2**20
 _TARGET_BYTES = 128 * 2**20
@@ -44,7 +44,7 @@ def tidy(uri: str, keep: timedelta, compact_files: int, now: datetime, vacuum: b
     except CommitFailedError:
         return Tidied(0, 0, 0)  # somebody else tidies this table; there is another time
     except (DeltaError, OSError) as error:
-        raise UnavailableError(f"{uri} can't be tidied: {first_line(error)}") from None
+        raise UnavailableError(f"{uri} can't be tidied: {reason(error)}") from None
     return Tidied(compacted, expired, deleted)
 
 

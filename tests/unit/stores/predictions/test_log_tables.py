@@ -66,7 +66,8 @@ def test_servers_are_counted_by_themselves(spool: Path, uri: str) -> None:
     assert ids(uri) == ["a", "b", "c"]
 
 
-def test_writers_that_meet_commit_every_row_once(spool: Path, uri: str) -> None:
+@pytest.mark.parametrize("attempt", range(6))
+def test_writers_that_meet_commit_every_row_once(spool: Path, uri: str, attempt: int) -> None:
     servers = [seal(spool, *(prediction_rows([f"{s}{i}"]) for i in range(6))) for s in "abc"]
     barrier = threading.Barrier(6)
 

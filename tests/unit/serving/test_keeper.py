@@ -1,0 +1,213 @@
+"""The keeper's rounds: what can't be written waits, everything else goes on, nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from perennial.serving.keeper import Keeper, KeeperSettings, Upkeep
+from perennial.stores.predictions import Spool
+from perennial.stores.predictions.reading import labels, predictions
+from perennial.stores.predictions.segments import read_head
+from perennial.stores.predictions.waiting import waiting
+from tests.logged import NOON, label_rows, prediction_rows, seal
+
+
+def settings(home: Path, **changes: Any) -> KeeperSettings:
+    values = {
+        "spool": str(home / "spool"),
+        "tables": str(home / "tables"),
+        "state": str(home / "keeper.json"),
+        "parent": os.getppid(),
+        "poll_seconds": 0.01,
+    }
+    return KeeperSettings(**{**values, **changes})
+
+
+def once(keeper: Keeper) -> None:
+    """A keeper that is told to end: one last round, and the state of it."""
+    stop = threading.Event()
+    stop.set()
+    keeper.run(stop)
+
+
+def state(home: Path) -> dict[str, Any]:
+    return dict(json.loads((home / "keeper.json").read_text()))
+
+
+def logged(home: Path, model: str = "m") -> list[str]:
+    batches = predictions(f"{home}/tables/predictions/{model}", columns=["_id"])
+    return sorted(id for batch in batches for id in batch["_id"].to_pylist())
+
+
+def two_models(home: Path) -> None:
+    spool = Spool(home / "spool")
+    for model in ("m", "n"):
+        spool.append(model, "predictions", prediction_rows([model]), {})
+    spool.close()
+
+
+def test_everything_that_waits_reaches_its_table(tmp_path: Path) -> None:
+    two_models(tmp_path)
+    seal(tmp_path / "spool", label_rows(["m"]), kind="labels")
+    once(Keeper(settings(tmp_path)))
+    assert (logged(tmp_path), logged(tmp_path, "n")) == (["m"], ["n"])
+    found = [id for b in labels(f"{tmp_path}/tables/labels/m") for id in b["_id"].to_pylist()]
+    assert found == ["m"]
+    assert waiting(tmp_path / "spool") == []
+
+
+def test_segments_of_a_model_that_wait_are_committed_at_once(tmp_path: Path) -> None:
+    seal(tmp_path / "spool", *(prediction_rows([f"{i}"]) for i in range(9)))
+    once(Keeper(settings(tmp_path)))
+    assert len(logged(tmp_path)) == 9
+    assert DeltaTable(str(tmp_path / "tables/predictions/m")).version() == 0
+
+
+def test_a_commit_takes_only_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = seal(tmp_path / "spool", *(prediction_rows([f"{i}"]) for i in range(9)))
+    monkeypatch.setattr("perennial.serving.keeper._COMMIT_BYTES", 4 * segments[0].bytes)
+    once(Keeper(settings(tmp_path)))
+    assert len(logged(tmp_path)) == 9
+    assert DeltaTable(str(tmp_path / "tables/predictions/m")).version() == 2
+
+
+def test_a_table_that_can_not_be_written_waits_while_the_others_go_on(tmp_path: Path) -> None:
+    two_models(tmp_path)
+    blocked = tmp_path / "tables" / "predictions" / "m"
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()  # a file where the table's folder should be
+    keeper = Keeper(settings(tmp_path))
+    once(keeper)
+    assert logged(tmp_path, "n") == ["n"]
+    said = state(tmp_path)
+    assert said["committed_rows"] == 1
+    assert (said["lag"]["segments"], len(said["problems"])) == (1, 1)
+    assert said["problems"][0].startswith(str(blocked))
+    assert said["last_error"]["what"] == said["problems"][0]
+    blocked.unlink()
+    once(keeper)
+    assert logged(tmp_path) == ["m"]
+    said = state(tmp_path)
+    assert (said["committed_rows"], said["problems"], said["lag"]["segments"]) == (2, [], 0)
+
+
+def test_a_table_that_can_not_be_written_is_tried_more_and_more_rarely(tmp_path: Path) -> None:
+    seal(tmp_path / "spool", prediction_rows(["a"]))
+    (tmp_path / "tables").touch()
+    keeper = Keeper(settings(tmp_path, longest_wait_seconds=3.0))
+    table = keeper._table("predictions", "m")
+    waits = []
+    for _ in range(4):
+        table.not_before = 0.0
+        assert not keeper.round()
+        waits.append(table.wait_seconds)
+    assert waits == [1.0, 2.0, 3.0, 3.0]
+    (tmp_path / "tables").unlink()
+    assert not keeper.round(), "it is not yet time to try again"
+    assert keeper.round(last=True)
+    assert logged(tmp_path) == ["a"]
+
+
+def test_a_store_that_can_not_be_reached_says_so_on_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "eu-north-1",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    seal(tmp_path / "spool", prediction_rows(["a"]))
+    once(Keeper(settings(tmp_path, tables="s3://bucket/log/")))
+    (problem,) = state(tmp_path)["problems"]
+    assert problem.startswith(
+        "s3://bucket/log/predictions/m does not answer: Kernel error -> Generic S3 error"
+    )
+    assert "\n" not in problem
+    assert "\x1b" not in problem
+    assert state(tmp_path)["lag"]["segments"] == 1
+
+
+def test_what_a_dead_server_left_open_is_committed(tmp_path: Path) -> None:
+    (one,) = seal(tmp_path / "spool", prediction_rows(["a"]))
+    content = one.path.read_bytes()
+    one.path.write_bytes(content[:8] + bytes(8) + content[16:])  # as it was before it was sealed
+    assert read_head(one.path).sealed_bytes == 0
+    once(Keeper(settings(tmp_path)))
+    assert logged(tmp_path) == ["a"]
+
+
+def test_a_segment_stays_for_the_shadow_versions_that_it_names(tmp_path: Path) -> None:
+    seal(tmp_path / "spool", prediction_rows(["a"]), shadow=[3])
+    for _ in range(2):
+        once(Keeper(settings(tmp_path)))
+        assert logged(tmp_path) == ["a"]
+        assert len(waiting(tmp_path / "spool", "shadow")) == 1
+    once(Keeper(settings(tmp_path, shadow_bytes=0)))
+    assert waiting(tmp_path / "spool", "shadow") == []
+    assert state(tmp_path)["shadow_segments_given_up"] == 1
+
+
+def test_a_damaged_segment_is_kept_aside_and_its_whole_records_are_committed(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    for id in "abc":
+        spool.append("m", "predictions", prediction_rows([id]), {})
+    spool.close()
+    ((one,),) = waiting(spool.folder)
+    content = bytearray(one.path.read_bytes())
+    content[-10] ^= 1
+    one.path.write_bytes(content)
+    (lost,) = seal(spool.folder, prediction_rows(["d"]))
+    lost.path.write_bytes(b"?" * 4000)
+    once(Keeper(settings(tmp_path)))
+    assert logged(tmp_path) == ["a", "b"]
+    kept = sorted(Path(path).read_bytes() for path in state(tmp_path)["damaged"])
+    assert kept == sorted([b"?" * 4000, bytes(content)])
+    assert waiting(spool.folder) == []
+
+
+def test_tables_are_compacted_and_expired_by_their_model_s_settings(tmp_path: Path) -> None:
+    long_ago = NOON - timedelta(days=3650)
+    upkeep = {"m": Upkeep(keep_seconds=3650 * 86_400.0, compact_files=3)}
+    keeper = Keeper(settings(tmp_path, tidy_seconds=0.0, upkeep=upkeep))
+    for i in range(3):
+        seal(tmp_path / "spool", prediction_rows([f"{i}"]))
+        keeper.round()
+    seal(tmp_path / "spool", prediction_rows(["old"], time=long_ago))
+    keeper.round()
+    assert logged(tmp_path) == ["0", "1", "2"]
+    assert len(DeltaTable(str(tmp_path / "tables/predictions/m")).file_uris()) == 1
+
+
+def test_settings_survive_the_command_line(tmp_path: Path) -> None:
+    given = settings(tmp_path, upkeep={"m": Upkeep(86_400.0, 8)})
+    assert KeeperSettings.parse(given.command()[-1]) == given
+
+
+def test_one_keeper_works_at_a_time(tmp_path: Path) -> None:
+    seal(tmp_path / "spool", prediction_rows(["a"]))
+    first, stop = Keeper(settings(tmp_path)), threading.Event()
+    working = threading.Thread(target=first.run, args=[stop])
+    working.start()
+    try:
+        while not (tmp_path / "keeper.json").exists():
+            pass
+        second = Keeper(settings(tmp_path, state=str(tmp_path / "second.json")))
+        once(second)
+        assert not (tmp_path / "second.json").exists()
+    finally:
+        stop.set()
+        working.join()
+    assert logged(tmp_path) == ["a"]
