@@ -274,3 +274,51 @@ def test_a_registry_of_a_newer_perennial_is_refused(registry: Registry, registry
         "(upgrade perennial)"
     )
     engine.dispose()
+
+
+def change(registry: Registry, arms: tuple[Arm, ...], generation: int, **changes: Any) -> Route:
+    values: dict[str, Any] = {
+        "champion": 1, "shadow": (), "action": "route changed", "version": 2, "actor": "rollout",
+        "reason": "5 % to version 2", "evidence": {}, "cause": f"step {generation}", "now": NOW,
+    } | changes  # fmt: skip
+    return registry.change_route("delay", arms=arms, expected_generation=generation, **values)
+
+
+def test_a_route_may_share_requests_and_cast_a_shadow(registry: Registry) -> None:
+    for digest in ("d1", "d2", "d3"):
+        register(registry, digest)
+    promote(registry, 1, 0, "first")
+    arms = (Arm(version=1, weight=95), Arm(version=2, weight=5))
+    changed = change(registry, arms, 1, shadow=(3,))
+    assert (changed.champion, changed.arms, changed.shadow) == (1, arms, (3,))
+    assert registry.route("delay") == changed
+    assert registry.routes() == [changed]
+    newest = registry.decisions("delay")[0]
+    assert (newest.action, newest.version, newest.generation) == ("route changed", 2, 2)
+    assert change(registry, arms, 1, shadow=(3,)) == changed  # the same cause, done once
+    with pytest.raises(StaleRouteError, match="generation 1 when this was"):
+        change(registry, arms, 1, cause="another")
+
+
+@pytest.mark.parametrize(
+    ("weights", "shadow", "champion", "what"),
+    [
+        ({1: 95, 2: 6}, (), 1, "don't sum to 100"),
+        ({1: 110, 2: -10}, (), 1, "don't sum to 100"),
+        ({1: 95, 2: 5}, (2,), 1, "two places"),
+        ({2: 100}, (), 1, "is no arm"),
+    ],
+)
+def test_an_impossible_route_is_refused_and_nothing_is_written(
+    registry: Registry, weights: dict[int, int], shadow: tuple[int, ...], champion: int, what: str
+) -> None:
+    register(registry, "d1")
+    register(registry, "d2")
+    before = promote(registry, 1, 0, "first")
+    arms = tuple(Arm(version=version, weight=weight) for version, weight in weights.items())
+    with pytest.raises(ValueError, match=what):
+        change(registry, arms, 1, shadow=shadow, champion=champion)
+    with pytest.raises(InputError, match="has no version 9"):
+        change(registry, (Arm(version=1, weight=99), Arm(version=9, weight=1)), 1)
+    assert registry.route("delay") == before
+    assert len(registry.decisions("delay")) == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -118,13 +118,48 @@ class Registry:
     ) -> Route:
         """Give all of the model's requests to a version, its champion from now on.
 
-        Done once for a cause; repeating it returns the route as it is. Raises StaleRouteError when
-        the route's generation is not the expected one any more, and then nothing is written.
+        Done and raises as ``change_route``.
         """
+        return self.change_route(
+            model, champion=version, arms=(Arm(version=version, weight=100),), shadow=(),
+            action="promoted", version=version, expected_generation=expected_generation,
+            actor=actor, reason=reason, evidence=evidence, cause=cause, now=now,
+        )  # fmt: skip
+
+    def change_route(
+        self,
+        model: str,
+        *,
+        champion: int,
+        arms: Sequence[Arm],
+        shadow: Sequence[int],
+        action: Action,
+        version: int,
+        expected_generation: int,
+        actor: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+        cause: str,
+        now: datetime,
+    ) -> Route:
+        """Say who answers the model's requests. ``version`` is the one that the decision is about.
+
+        Done once for a cause; repeating it returns the route as it is. Raises StaleRouteError when
+        the route's generation is not the expected one any more, and then nothing is written;
+        InputError for an unknown version; ValueError for weights that don't sum to 100, a version
+        with two places, and a champion that is no arm.
+        """
+        changed = Route(
+            model=model, champion=champion, arms=tuple(arms), shadow=tuple(shadow),
+            generation=expected_generation + 1, updated_at=now,
+        )  # fmt: skip
+        _check(changed)
         with writing(self._engine) as connection:
             route = locked_route(connection, model, now)
             if decision_of(connection, model, cause) is not None:
                 return route
+            for number in (*(arm.version for arm in arms), *shadow):
+                find_version(connection, model, number)
             ref = find_version(connection, model, version).ref
             if route.generation != expected_generation:
                 raise StaleRouteError(
@@ -132,28 +167,12 @@ class Registry:
                     f"decided and is at {route.generation} now (champion: {route.champion}); "
                     "decide anew on the present route"
                 )
-            changed = Route(
-                model=model,
-                champion=version,
-                arms=(Arm(version=version, weight=100),),
-                shadow=(),
-                generation=expected_generation + 1,
-                updated_at=now,
-            )
             values = changed.model_dump(mode="python", exclude={"model"})
             connection.execute(routes.update().where(routes.c.model == model).values(**values))
             append_decision(
-                connection,
-                model=model,
-                action="promoted",
-                ref=ref,
-                actor=actor,
-                reason=reason,
-                evidence=evidence,
-                cause=cause,
-                now=now,
-                generation=changed.generation,
-            )
+                connection, model=model, action=action, ref=ref, actor=actor, reason=reason,
+                evidence=evidence, cause=cause, now=now, generation=changed.generation,
+            )  # fmt: skip
             return changed
 
     def record(
@@ -247,3 +266,13 @@ class Registry:
             if version.params not in found:
                 found.append(version.params)
         return found[:limit]
+
+
+def _check(route: Route) -> None:
+    places = [*(arm.version for arm in route.arms), *route.shadow]
+    if len(set(places)) < len(places):
+        raise ValueError(f"a version has two places in {route}")
+    if any(arm.weight < 0 for arm in route.arms) or sum(a.weight for a in route.arms) != 100:
+        raise ValueError(f"the weights of {route} don't sum to 100")
+    if route.champion not in {arm.version for arm in route.arms}:
+        raise ValueError(f"the champion of {route} is no arm")
