@@ -68,8 +68,11 @@ class Metrics:
         self._generations: dict[str, int] = {}
         self._problems: dict[str, bool] = {}
         self._lag = SpoolLag(0, 0, 0.0)
-        self._build = {name: installed(name) for name in ("perennial", "xgboost")}
-        self._build["python"] = platform.python_version()
+        self._build = {
+            "version": installed("perennial"),
+            "python": platform.python_version(),
+            "xgboost": installed("xgboost"),
+        }
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Exposition(self._families))
         ProcessCollector(registry=self._registry)

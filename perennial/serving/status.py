@@ -13,6 +13,7 @@ from http import HTTPStatus
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING
 
+from perennial.contracts.metrics import METRICS
 from perennial.reports.figures import number
 from perennial.serving.metrics import Metrics, Traffic
 from perennial.serving.state import ModelState, ServiceState, VersionState
@@ -24,7 +25,8 @@ LATE_SECONDS = 60.0
 """A record of the log that waits longer than this for its table is a problem: a segment is sealed
 after 5 seconds, and committed within a few more."""
 
-_MOST_METRICS = 3
+_SHOWN = 3  # metrics of a version
+_ORDER = {name: place for place, name in enumerate(METRICS)}
 _COLOURS = 4  # of arms, in the template
 _ARMS = {"pinned": "by number only", "shadow": "shadow, answers nobody"}
 
@@ -43,9 +45,9 @@ class _Row:
 
     @property
     def metrics(self) -> list[tuple[str, float]]:
-        """What the evaluation measured, the first few."""
+        """What the evaluation measured: the first few, in the order of the reports."""
         measured = [(n, value) for n, value in self.version.metrics.items() if value is not None]
-        return measured[:_MOST_METRICS]
+        return sorted(measured, key=lambda one: (_ORDER.get(one[0], len(_ORDER)), one[0]))[:_SHOWN]
 
 
 def render_status(state: ServiceState, metrics: Metrics, now: datetime | None = None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -129,6 +131,14 @@ def test_names_that_hold_quotes_and_line_breaks_are_read_back_as_they_are() -> N
     key = f"perennial_unseen_categories_total{{feature={feature},model=churn,version=1}}"
 
     assert scraped(metrics)[key] == 1
+
+
+def test_what_is_running_is_told() -> None:
+    [build] = [name for name in scraped(Metrics()) if name.startswith("perennial_build_info")]
+
+    python = platform.python_version()
+    versions = f"version={version('perennial')},xgboost={version('xgboost')}"
+    assert build == f"perennial_build_info{{python={python},{versions}}}"
 
 
 def test_two_services_in_one_process_count_apart() -> None:

@@ -88,8 +88,10 @@ def test_a_service_that_is_well_says_so_with_its_models_versions_and_traffic() -
     assert (
         "flight-delay Will it arrive more than 15 minutes late? binary, route generation 12" in text
     )
-    assert "4 champion 4f87b0a1e6bd 75 % 1,440 / min 1,200, 2,400 rows 0 1.4 ms 2.2 ms" in text
-    assert "5 challenger 5f87b0a1e6bd 25 % 480 / min 400, 400 rows 2 1.5 ms 2.5 ms" in text
+    assert (
+        "4 champion 4f87b0a1e6bd 75 % 1,440 / min 1,200 in all 2,400 rows 0 1.4 ms 2.2 ms" in text
+    )
+    assert "5 challenger 5f87b0a1e6bd 25 % 480 / min 400 in all 2 1.5 ms 2.5 ms" in text
     assert "3 by number only 3f87b0a1e6bd 0 % – 0 – – logloss 0.544 , roc_auc 0.7636" in text
     assert "/models/{name}/predict 422 Unprocessable" in text
     assert (
@@ -110,6 +112,15 @@ def test_the_champion_comes_first_then_the_others_by_weight_and_the_unrouted_las
 
     order = re.findall(r"(\d) (?:champion|challenger|by number only|shadow)", text)
     assert order == ["3", "5", "4", "6", "2"]
+
+
+def test_the_metrics_that_were_measured_are_in_the_order_of_the_reports() -> None:
+    measured = {"accuracy": 0.81, "brier": 0.14, "logloss": 0.45, "pr_auc": None, "roc_auc": 0.7}
+    state = service(model("churn", version(1, metrics=measured)))
+
+    text = Page(render_status(state, Metrics(), NOW)).text
+
+    assert "logloss 0.45 , roc_auc 0.7 , brier 0.14 2026" in text
 
 
 def test_the_bar_has_a_part_for_each_version_with_a_share() -> None:
