@@ -19,7 +19,7 @@ import pandas as pd
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureGraph, GraphNode, NodeKind
 from perennial.data.feature_code import fitted, read_code
-from perennial.data.frames import column_arrays
+from perennial.data.frames import column_arrays, column_series
 from perennial.spec import ModelSpec
 from perennial.spec.values import nearest
 
@@ -192,12 +192,12 @@ def _series(
     index = frame.index
     if not (isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1):
         frame = frame.reset_index(drop=True)
-    return {
-        name: pd.Series(np.ascontiguousarray(arrays[name]), name=name, copy=False)
-        if isinstance(arrays[name], np.ndarray) and not arrays[name].flags.c_contiguous
-        else frame[name]
-        for name in names
-    }
+    columns = column_series(frame, names)
+    for name in columns:
+        array = arrays[name]
+        if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
+            columns[name] = pd.Series(np.ascontiguousarray(array), name=name, copy=False)
+    return columns
 
 
 class _UnusableError(Exception):

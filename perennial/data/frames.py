@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from perennial.spec.inputs import Column
 from perennial.spec.schema import ModelSpec
 
 __all__ = [
-    "Layout", "Rows", "Typed", "arrow_schema", "canonical_frame", "column_arrays", "schema_digest",
-    "table_columns", "table_rows", "to_arrow",
+    "Layout", "Rows", "Typed", "arrow_schema", "canonical_frame", "column_arrays", "column_series",
+    "schema_digest", "table_columns", "table_rows", "to_arrow",
 ]  # fmt: skip
 
 _FLOAT, _INTEGER, _BOOLEAN = _NUMPY = (np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
@@ -86,6 +86,7 @@ class Layout:
         self.columns = dict(columns)
         self.carried = {n: c for n, c in (carried or {}).items() if n not in self.columns}
         self._names = pd.Index([*self.columns, *self.carried])
+        self._floats = [n for n, c in self.columns.items() if c.type == "float" and c.nullable]
         self._shared: dict[np.dtype[Any], list[str]] = {dtype: [] for dtype in _NUMPY}
         self._places: dict[np.dtype[Any], np.ndarray] = {}
         self._alone: list[tuple[str, np.ndarray]] = []
@@ -108,7 +109,12 @@ class Layout:
         given = Given(rows, self._names)
         arrays: dict[str, Any] = {}
         problems: dict[str, Problem] = {}
+        numbers = given.plain_floats(self._floats)
+        if numbers is not None:
+            arrays.update(zip(self._floats, numbers, strict=True))
         for name, column in self.columns.items():
+            if name in arrays:
+                continue
             arrays[name], problem = given.canonical(name, column)
             if problem is not None:
                 problems[name] = problem
@@ -145,6 +151,18 @@ def column_arrays(frame: pd.DataFrame) -> dict[str, Any]:
     """A frame's columns by name as they lie in memory: NumPy arrays or pandas' extension arrays, to
     be read only. (``frame[name]`` makes a Series, which takes as long as predicting a row.)"""
     return dict(zip(frame.columns.tolist(), frame._iter_column_arrays(), strict=True))  # type: ignore[operator]
+
+
+def column_series(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, pd.Series]:
+    """Columns as Series: ``{name: frame[name] for name in names}`` in half the time, which is felt
+    where a row is predicted. (Copy-on-write holds: changing one doesn't change the frame.)"""
+    places = {name: place for place, name in enumerate(frame.columns.tolist())}
+    columns = {}
+    for name in names:
+        manager = frame._mgr.iget(places[name])
+        columns[name] = series = pd.Series._from_mgr(manager, manager.axes)  # type: ignore[attr-defined]
+        series._name = name
+    return columns
 
 
 def to_arrow(frame: pd.DataFrame, columns: Mapping[str, Typed]) -> Any:
@@ -190,8 +208,8 @@ def _extension(array: Any, carried: bool) -> Any:
     """An extension array for a column that no NumPy block holds."""
     if carried:
         return pd.arrays.ArrowExtensionArray(array)
-    if array.type == TYPES["datetime"]:
-        return _UTC.__from_arrow__(array)
+    if isinstance(array, np.ndarray):  # of times; the public way is twenty times as long
+        return pd.arrays.DatetimeArray._simple_new(array, dtype=_UTC)  # type: ignore[attr-defined]
     return pd.arrays.ArrowStringArray(array, dtype=_TEXT)  # type: ignore[call-arg]
 
 

@@ -18,7 +18,7 @@ from perennial.contracts.features import ColumnType
 from perennial.data.parsing import TYPES, Parsed, parse, parse_time
 
 _NONE = type(None)
-_NUMBERS = frozenset({float, int})
+_NUMBERS = frozenset({float, int, _NONE})
 _WHOLE = frozenset({int})
 _FLAGS = frozenset({bool})
 _TEXTS = frozenset({str})
@@ -30,8 +30,8 @@ _FEW_TIMES = 64  # up to these many, reading each by itself is quicker than cast
 
 
 def quick_plain(values: Sequence[object], kind: ColumnType, nullable: bool) -> Any | None:
-    """The values as a canonical column lays them down: a NumPy array of float64, int64 or bool, or
-    an Arrow array of large_string or timestamp[us, UTC] with nulls.
+    """The values as a canonical column lays them down: a NumPy array of float64, int64, bool or
+    datetime64[us], or an Arrow array of large_string with nulls.
 
     None when a value isn't of the type's own Python type, is missing though ``nullable`` is false,
     or needs a closer look. Infinity passes in a float column: look for it in all of them at once.
@@ -44,10 +44,9 @@ def quick_plain(values: Sequence[object], kind: ColumnType, nullable: bool) -> A
         kinds.discard(_NONE)
     try:
         if kind == "float":
-            if not kinds <= _NUMBERS:
-                return None
-            numbers = np.array(values, dtype=np.float64)
-            return None if not nullable and np.isnan(numbers).any() else numbers
+            numbers = plain_numbers(values, kinds)
+            unknown = numbers is not None and not nullable and np.isnan(numbers).any()
+            return None if unknown else numbers
         if kind in ("category", "string"):
             if not kinds <= _TEXTS or "" in values:
                 return None
@@ -67,6 +66,17 @@ def quick_plain(values: Sequence[object], kind: ColumnType, nullable: bool) -> A
     return _times(values)
 
 
+def plain_numbers(values: Sequence[object], kinds: set[type]) -> np.ndarray | None:
+    """Numbers of these Python types as float64 (None is NaN); None for other types. ``values`` may
+    be nested."""
+    if not kinds <= _NUMBERS:
+        return None
+    try:
+        return np.array(values, dtype=np.float64)
+    except OverflowError:  # an integer beyond floats
+        return None
+
+
 def _whole(values: Sequence[object], nullable: bool, missing: bool) -> np.ndarray:
     if not nullable:
         return np.array(values, dtype=np.int64)
@@ -77,14 +87,14 @@ def _whole(values: Sequence[object], nullable: bool, missing: bool) -> np.ndarra
     return numbers
 
 
-def _times(texts: Sequence[Any]) -> Any | None:
+def _times(texts: Sequence[Any]) -> np.ndarray | None:
     moments = []
     for text in texts:
         moment = None if text is None else parse_time(text.strip())
         if moment is None and text is not None:
             return None
-        moments.append(moment)
-    return pa.array(moments, TYPES["datetime"])
+        moments.append(None if moment is None else moment.replace(tzinfo=None))
+    return np.array(moments, dtype="datetime64[us]")
 
 
 def parse_plain(values: Sequence[object], kind: ColumnType) -> Parsed:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from perennial.contracts.errors import Problem
 from perennial.contracts.features import ColumnType
 from perennial.data.parsing import EXPECTED, Parsed, parse
-from perennial.data.plain import parse_plain, quick_plain
+from perennial.data.plain import parse_plain, plain_numbers, quick_plain
 from perennial.spec.values import nearest, shown
 
 Rows: TypeAlias = "pd.DataFrame | pa.Table | pa.RecordBatch | Mapping[str, Sequence[object]]"
@@ -58,9 +58,20 @@ class Given:
     def __contains__(self, name: str) -> bool:
         return name in self._columns
 
+    def plain_floats(self, names: Sequence[str]) -> np.ndarray | None:
+        """Float columns of plain numbers all at once, (columns, rows), NaN where one is missing.
+        None when there is anything else in one of them. Infinity may remain."""
+        columns = [self._columns.get(name) for name in names]
+        kinds: set[type] = set()
+        for values in columns:
+            if type(values) is not list or len(values) != self._size:
+                return None
+            kinds.update(map(type, values))
+        return plain_numbers(columns, kinds) if columns else None
+
     def canonical(self, name: str, column: Typed) -> tuple[Any, Problem | None]:
         """A column's values for a canonical frame, or what is wrong with it: a NumPy array of
-        float64, int64 or bool, or an Arrow array of large_string or timestamp[us, UTC].
+        float64, int64, bool or datetime64[us], or an Arrow array of large_string.
 
         Infinity may remain in an array of float64; then ``parsed`` tells where it is.
         """
@@ -117,9 +128,7 @@ def _canonical(name: str, values: Any, column: Typed) -> tuple[Any, Problem | No
         return None, problem
     if column.type in ("category", "string"):
         return parsed.cast(pa.large_string()), None
-    if column.type == "datetime":
-        return parsed, None
-    if column.type == "float" or column.nullable:
+    if column.type != "datetime" and (column.type == "float" or column.nullable):
         parsed = parsed.cast(pa.float64(), safe=False)
     return parsed.to_numpy(zero_copy_only=False), None
 
