@@ -13,11 +13,13 @@ BENCHMARKS = {
     "flow": "the whole flow against a plain script, its cached rerun, its memory",
     "tuning": "time to the best score of the ordinary way to search",
     "ingestion_memory": "peak memory of ingestion against the size of the source",
+    "serving": "requests a second against other servers, alone, in batches, in a switch; memory",
 }
 _QUICK = {
     "flow": ["--quick"],
     "tuning": ["--quick"],
     "ingestion_memory": ["--rows", "100000", "300000"],
+    "serving": ["--quick"],
 }
 
 

@@ -1,0 +1,3 @@
+from benchmarks.serving import main
+
+main()
