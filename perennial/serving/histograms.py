@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import add
 
 _LOW = (100, 112, 125, 140, 160, 180, 200, 224, 250, 280)
 _R20 = (*_LOW, 315, 355, 400, 450, 500, 560, 630, 710, 800, 900)
@@ -31,43 +32,61 @@ class Histogram:
         self.total += value
 
 
+class Recent:
+    """What was answered in a stretch of time: requests by SECONDS, and rows."""
+
+    __slots__ = ("counts", "ends", "rows")
+
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.rows = 0
+
+
 class Answers:
     """The requests that one version answered as one arm: since the start, and in slots of time."""
 
-    __slots__ = ("_clock", "_current", "_ends", "_recent", "_since", "histogram", "rows")
+    __slots__ = ("_clock", "_recent", "_since", "_slot", "histogram", "rows")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.histogram = Histogram(SECONDS)
         self.rows = 0
         self._clock = clock
         self._since = clock()
-        self._recent: deque[tuple[float, list[int]]] = deque(maxlen=_SLOTS)
-        self._turn(self._since)
+        self._recent: deque[Recent] = deque(maxlen=_SLOTS)
+        self._slot = self._turn(self._since)
 
     def add(self, rows: int, seconds: float) -> None:
         now = self._clock()
-        if now >= self._ends:
-            self._turn(now)
+        slot = self._slot
+        if now >= slot.ends:
+            slot = self._slot = self._turn(now)
         place = bisect_left(SECONDS, seconds)
-        self._current[place] += 1
+        slot.counts[place] += 1
+        slot.rows += rows
         histogram = self.histogram
         histogram.counts[place] += 1
         histogram.total += seconds
         self.rows += rows
 
-    def _turn(self, now: float) -> None:
-        """Begin a new slot of time."""
-        self._current = [0] * (len(SECONDS) + 1)
-        self._ends = (now // _SLOT_SECONDS + 1) * _SLOT_SECONDS
-        self._recent.append((self._ends, self._current))
+    def _turn(self, now: float) -> Recent:
+        """Begin a slot of time."""
+        slot = Recent((now // _SLOT_SECONDS + 1) * _SLOT_SECONDS)
+        self._recent.append(slot)
+        return slot
 
-    def last_minute(self) -> tuple[list[int], float]:
-        """Counts by bound, and the seconds they were counted in (the running slot's included)."""
+    def last_minute(self) -> tuple[Recent, float]:
+        """The last minute together, and the seconds it has had: 55 to 60, the running slot being
+        part of it; fewer after the start."""
         now = self._clock()
-        start = (now // _SLOT_SECONDS + 1 - _SLOTS) * _SLOT_SECONDS
-        slots = [counts for ends, counts in self._recent if ends > start]
-        counts = [sum(place) for place in zip(*slots, strict=True)]
-        return counts or [0] * (len(SECONDS) + 1), now - max(start, self._since)
+        ends = (now // _SLOT_SECONDS + 1) * _SLOT_SECONDS
+        start = ends - _SLOTS * _SLOT_SECONDS
+        total = Recent(ends)
+        for slot in self._recent:
+            if slot.ends > start:
+                total.rows += slot.rows
+                total.counts = list(map(add, total.counts, slot.counts))
+        return total, now - max(start, self._since)
 
 
 def quantile_ms(counts: Sequence[int], q: float) -> float | None:

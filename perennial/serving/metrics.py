@@ -42,8 +42,9 @@ class Traffic:
     """What one version did.
 
     ``requests`` and ``rows`` were answered, ``refused`` were the sender's mistakes (4xx) and
-    ``errors`` the service's (5xx), all since the start. The rate and the percentiles are of the
-    last minute; percentiles are right to 13 %, and None when nothing was answered in it.
+    ``errors`` the service's (5xx), all since the start. Rates and percentiles are of the last
+    minute; percentiles are right to 13 %, and None when nothing was answered in it. A request whose
+    rows went to several versions is one of each.
     """
 
     requests: int
@@ -51,6 +52,7 @@ class Traffic:
     refused: int
     errors: int
     rate_per_minute: float
+    rows_per_minute: float
     p50_ms: float | None
     p99_ms: float | None
 
@@ -124,8 +126,8 @@ class Metrics:
         """What a version did, whichever arm it was."""
         answers = [a for (m, v, _), a in self._answers.items() if (m, v) == (model, version)]
         minutes = [one.last_minute() for one in answers]
-        counts = [sum(place) for place in zip(*(counts for counts, _ in minutes), strict=True)]
-        seconds = max((seconds for _, seconds in minutes), default=0.0)
+        counts = [sum(place) for place in zip(*(m.counts for m, _ in minutes), strict=True)]
+        per_minute = 60 / max([1.0, *(seconds for _, seconds in minutes)])
         statuses = [
             (status, n)
             for (_, status, m, v), n in self._refused.items()
@@ -136,7 +138,8 @@ class Metrics:
             rows=sum(one.rows for one in answers),
             refused=sum(n for status, n in statuses if status < 500),
             errors=sum(n for status, n in statuses if status >= 500),
-            rate_per_minute=60 * sum(counts) / max(seconds, 1.0),
+            rate_per_minute=per_minute * sum(counts),
+            rows_per_minute=per_minute * sum(minute.rows for minute, _ in minutes),
             p50_ms=quantile_ms(counts, 0.5),
             p99_ms=quantile_ms(counts, 0.99),
         )

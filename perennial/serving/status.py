@@ -63,7 +63,7 @@ def render_status(state: ServiceState, metrics: Metrics, now: datetime | None = 
         outcome=outcome,
         problems=problems,
         models=models,
-        requests=sum(row.traffic.rate_per_minute for _, rows in models for row in rows),
+        predictions=sum(row.traffic.rows_per_minute for _, rows in models for row in rows),
         refusals=[
             (endpoint, _status(status), n) for (endpoint, status), n in metrics.refusals().items()
         ],
@@ -147,7 +147,7 @@ def _two(*units: tuple[int, str]) -> str:
 
 
 def rate(per_minute: float) -> str:
-    """Requests a minute: a decimal where they are few."""
+    """So many a minute: a decimal where they are few."""
     return f"{per_minute:,.0f}" if per_minute >= 10 else f"{per_minute:.1f}"
 
 

@@ -185,12 +185,13 @@ def test_rate_and_percentiles_are_of_the_last_minute_only() -> None:
     for _ in range(60):
         clock.now += 1
         metrics.answered("churn", 1, "champion", 1, 0.001)
-        metrics.answered("churn", 1, "champion", 1, 0.001)
+        metrics.answered("churn", 1, "pinned", 4, 0.001)
 
     traffic = metrics.traffic("churn", 1)
 
     assert traffic.requests == 420
     assert traffic.rate_per_minute == pytest.approx(120, rel=0.05)
+    assert traffic.rows_per_minute == pytest.approx(300, rel=0.05)
     assert traffic.p99_ms is not None
     assert traffic.p99_ms <= 1.0
 

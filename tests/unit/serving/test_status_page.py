@@ -84,6 +84,7 @@ def test_a_service_that_is_well_says_so_with_its_models_versions_and_traffic() -
 
     assert "✓ Ready All routes are followed, the registry answers, and the log keeps up." in text
     assert "up 3 h 12 min" in text
+    assert "Predictions 3,840 a minute" in text
     assert "412 kB in 1 segment" in text
     assert (
         "flight-delay Will it arrive more than 15 minutes late? binary, route generation 12" in text
@@ -141,35 +142,35 @@ def test_the_bar_has_a_part_for_each_version_with_a_share() -> None:
         (
             service(model("churn", version(1)), registry_problem="database is locked."),
             "! Ready, with problems The registry can't be read, so no change of routes is "
-            "followed; what was served is served on. database is locked. Requests",
+            "followed; what was served is served on. database is locked. Predictions",
         ),
         (
             service(model("churn", version(1), problem="Version 2: the bundle's digest differs.")),
             "! Ready, with problems churn: the route in the registry is not followed. Version 2: "
-            "the bundle's digest differs. Requests",
+            "the bundle's digest differs. Predictions",
         ),
         (
             service(model("churn", version(1)), model("fares"), ready=False),
-            "✗ Not ready Not ready for requests: no version answers for fares. Requests",
+            "✗ Not ready Not ready for requests: no version answers for fares. Predictions",
         ),
         (
             service(ready=False),
             "✗ Not ready Not ready for requests: the registry has no model with a promoted "
-            "version. Requests",
+            "version. Predictions",
         ),
         (
             service(model("churn", version(1)), ready=False),
-            "✗ Not ready Not ready for requests: the service is starting or stopping. Requests",
+            "✗ Not ready Not ready for requests: the service is starting or stopping. Predictions",
         ),
         (
             service(model("churn", version(1)), lag=SpoolLag(3, 12_400_000, 250.0)),
             "! Ready, with problems The prediction log is behind: its oldest record has waited "
             "4 min for its table (12.4 MB in 3 segments). Nothing is lost while the disk has room; "
-            "look whether the table's storage can be reached. Requests",
+            "look whether the table's storage can be reached. Predictions",
         ),
         (
             service(model("churn", version(1)), log_problems=("The bucket does not answer.",)),
-            "! Ready, with problems The bucket does not answer. Requests",
+            "! Ready, with problems The bucket does not answer. Predictions",
         ),
     ],
 )
