@@ -46,7 +46,8 @@ class Application:
         except HTTPException as error:
             if error.status_code == 405:
                 what = f"{scope['method'][:20]} is not for this path"
-                raise Refusal(405, "method_not_allowed", what) from None
+                allow = ((b"allow", (error.headers or {})["Allow"].encode("ascii")),)
+                raise Refusal(405, "method_not_allowed", what, headers=allow) from None
             raise Refusal(404, "not_found", "no such path; /docs lists all") from None
 
 
@@ -107,7 +108,9 @@ class _Endpoint:
         arrived, received = incoming(scope), perf_counter()
         request = Request(arrived.id, arrived.headers, scope["path_params"], b"", received)
         if self._tracing is not None:
-            request.span = self._tracing.request(scope["method"], self._path, arrived.headers, received)
+            request.span = self._tracing.request(
+                scope["method"], self._path, arrived.headers, received
+            )
         try:
             reply = await self._reply(request, receive)
             if self._service.settings.access_log:

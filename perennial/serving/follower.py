@@ -52,7 +52,7 @@ class Follower(threading.Thread):
         self._service = service
         self._loop = loop
         self._project = Project(service.settings.project)
-        self._stop = threading.Event()
+        self._ending = threading.Event()
         self._registry: Registry | None = None
         self._followed: dict[str, Followed] = {}
         self._failures: dict[str, int] = {}
@@ -61,15 +61,15 @@ class Follower(threading.Thread):
 
     def stop(self) -> None:
         """End, after what it is doing."""
-        self._stop.set()
+        self._ending.set()
         self.join()
         if self._registry is not None:
             self._registry.close()
 
     def run(self) -> None:
-        while not self._stop.is_set():
+        while not self._ending.is_set():
             self._look()
-            self._stop.wait(self._service.settings.poll_seconds)
+            self._ending.wait(self._service.settings.poll_seconds)
 
     def _look(self) -> None:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from perennial.spec.values import nearest, shown
 
 _ID, _LABEL = "prediction_id", "label"
 _MAX_ID = 64
+_MAX_PROBLEMS = 20
 
 
 def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
@@ -35,7 +37,8 @@ def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
         what = f"{len(rows):,} labels; a request has 1 to {most:,}"
         raise Refusal(413 if rows else 422, "too_many_rows" if rows else "no_rows", what)
     keys = _key_columns(version)
-    problems = [problem for i, row in enumerate(rows) for problem in _mistakes(row, i, keys)]
+    mistakes = (problem for i, row in enumerate(rows) for problem in _mistakes(row, i, keys))
+    problems = list(islice(mistakes, _MAX_PROBLEMS))
     labels, wrong = _values(rows, version)
     if problems or wrong:
         raise InputError([*problems, *wrong])
@@ -62,24 +65,23 @@ def _key_columns(version: Loaded) -> dict[str, InputColumn]:
     return {name: InputColumn(name=name, type=declared[name].type, nullable=True) for name in names}
 
 
-def _mistakes(row: Mapping[str, Any], place: int, keys: Mapping[str, InputColumn]) -> list[Problem]:
+def _mistakes(
+    row: Mapping[str, Any], place: int, keys: Mapping[str, InputColumn]
+) -> Iterator[Problem]:
     where = f"label {place + 1}"
     known = (_ID, _LABEL, *keys)
-    problems = [
-        Problem(where, f"unknown key {shown(name)}{nearest(name, known)}")
-        for name in row
-        if name not in known
-    ]
+    for name in row:
+        if name not in known:
+            yield Problem(where, f"unknown key {shown(name)}{nearest(name, known)}")
     identity = row.get(_ID)
     if identity is not None:
         if not isinstance(identity, str) or not 0 < len(identity) <= _MAX_ID:
-            problems.append(Problem(where, f"prediction_id is {shown(identity)}", "send its text"))
+            yield Problem(where, f"prediction_id is {shown(identity)}", "send its text")
     elif not keys or any(row.get(name) is None for name in keys):
         ways = f"prediction_id, or {', '.join(keys)}" if keys else "prediction_id"
-        problems.append(Problem(where, "doesn't say what it is the label of", f"give {ways}"))
+        yield Problem(where, "doesn't say what it is the label of", f"give {ways}")
     if row.get(_LABEL) is None:
-        problems.append(Problem(where, "has no label"))
-    return problems
+        yield Problem(where, "has no label")
 
 
 def _values(rows: list[Mapping[str, Any]], version: Loaded) -> tuple[list[Any], list[Problem]]:
@@ -91,10 +93,8 @@ def _values(rows: list[Mapping[str, Any]], version: Loaded) -> tuple[list[Any], 
         if label is None:
             continue
         if classes is None:
-            value: Any = label if isinstance(label, int | float) else None
+            value: Any = _finite(label)
             expected = "a finite number"
-            if isinstance(label, bool) or value is None or not math.isfinite(value):
-                value = None
         else:
             text = _text(label)
             value = text if text in classes else None
@@ -103,6 +103,16 @@ def _values(rows: list[Mapping[str, Any]], version: Loaded) -> tuple[list[Any], 
             problems.append(Problem(f"label {place + 1}", f"{shown(label)} is not {expected}"))
         values.append(value)
     return values, problems
+
+
+def _finite(label: object) -> float | None:
+    if isinstance(label, bool) or not isinstance(label, int | float):
+        return None
+    try:
+        number = float(label)
+    except OverflowError:  # a whole number beyond all floats
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _text(label: object) -> str:

@@ -89,7 +89,7 @@ class OpenInferenceEndpoints:
         model = service.model(request.path["name"])
         document, blob = _split(request.headers, request.body)
         try:
-            rows = _rows(document.get("inputs"), blob)
+            rows = _rows(document.get("inputs"), blob, service.settings.max_rows)
         except InputError as error:
             raise wrong_rows(error) from None
         wanted = _wanted(document, model.champion())
@@ -120,8 +120,9 @@ def _split(headers: Headers, body: bytes) -> tuple[dict[str, Any], memoryview]:
     return document, memoryview(body)[end:]
 
 
-def _rows(inputs: object, blob: memoryview) -> RequestRows:
-    """The tensors as columns. Raises InputError naming each that is wrong."""
+def _rows(inputs: object, blob: memoryview, most: int) -> RequestRows:
+    """The tensors as columns. Raises InputError naming one that is wrong, Refusal for more than
+    ``most`` rows, before any of them is read."""
     if not isinstance(inputs, list) or not inputs:
         raise _invalid("inputs: expected a list of tensors")
     columns: dict[str, Any] = {}
@@ -134,8 +135,11 @@ def _rows(inputs: object, blob: memoryview) -> RequestRows:
             raise InputError(Problem(f"column {shown(name)}", "is there twice"))
         rows = _length(tensor.get("shape"), name)
         if count is not None and rows != count:
-            what = f"has {rows} rows, {inputs[0]['name']!r} has {count}"
+            what = f"has {rows} rows, {shown(inputs[0]['name'])} has {count}"
             raise InputError(Problem(f"column {shown(name)}", what))
+        if rows > most:
+            what = f"{rows:,} rows; a request has 1 to {most:,}"
+            raise Refusal(413, "too_many_rows", what)
         count = rows
         size = _binary_size(tensor)
         if size is None:
@@ -179,7 +183,7 @@ def _binary_size(tensor: Mapping[str, Any]) -> int | None:
 def _from_json(name: str, tensor: Mapping[str, Any], rows: int) -> list[object]:
     datatype, data = tensor.get("datatype"), tensor.get("data")
     where = f"column {shown(name)}"
-    if datatype != "BYTES" and datatype not in _NUMPY:
+    if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in _NUMPY):
         raise InputError(Problem(where, f"has the unknown datatype {shown(datatype)}"))
     if not isinstance(data, list):
         raise InputError(Problem(where, "has no data", "send data, or binary_data_size"))
@@ -188,7 +192,7 @@ def _from_json(name: str, tensor: Mapping[str, Any], rows: int) -> list[object]:
     if len(data) != rows:
         raise InputError(Problem(where, f"has {len(data)} values, its shape says {rows}"))
     for place, value in enumerate(data):
-        if not _fits(value, str(datatype)):
+        if not _fits(value, datatype):
             problem = Problem(f"{where}, row {place + 1}", f"{shown(value)} is no {datatype}")
             raise InputError(problem)
     return data

@@ -63,7 +63,8 @@ def openapi_document(
         schemas[f"{name}.prediction"] = prediction_schema(champion)
         schemas[f"{name}.label"] = label_schema(champion)
         paths |= _of_model(name, model, champion, max_rows)
-    paths |= _general([name for name, _ in ready])
+    versions = {str(number) for _, model in ready for number in model.loaded}
+    paths |= _general([name for name, _ in ready], sorted(versions, key=int))
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -150,10 +151,10 @@ def _of_model(
     }
 
 
-def _general(names: Sequence[str]) -> dict[str, dict[str, Operation]]:
+def _general(names: Sequence[str], versions: Sequence[str]) -> dict[str, dict[str, Operation]]:
     """What every server has, whatever its models."""
     name = _parameter("name", names)
-    version = _parameter("version", None)
+    version = _parameter("version", versions)
     infer: Operation = {
         "summary": "Predict rows given as tensors",
         "description": "Tensors may be binary behind the JSON part, whose length then stands in "
@@ -252,7 +253,7 @@ def _headers(status: int) -> dict[str, Any]:
     return headers
 
 
-def _parameter(name: str, values: Sequence[str] | None) -> Schema:
+def _parameter(name: str, values: Sequence[str]) -> Schema:
     schema: Schema = {"type": "string"}
     if values:
         schema["enum"] = list(values)

@@ -17,8 +17,9 @@ Schema = dict[str, Any]
 REF = "#/components/schemas/{name}"
 
 _MOST_EXAMPLES = 20
+_LARGEST = 3.4e38  # of a float32, which is what a booster reads
 _TYPES: Mapping[ColumnType, Schema] = {
-    "float": {"type": "number"},
+    "float": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
     "integer": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
     "boolean": {"type": "boolean"},
     "category": {"type": "string"},
@@ -302,11 +303,18 @@ def label_schema(loaded: Loaded) -> Schema:
         if name in (*spec.source.entity, *time)
     }
     identity: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 64}
-    ways = [["prediction_id"], list(keys)] if keys else [["prediction_id"]]
+    ways: list[Schema] = [_known(["prediction_id"])]
+    if keys:
+        ways.append(_known(list(keys)))
     return {
         "type": "object",
         "properties": {"label": label, "prediction_id": identity, **keys},
         "required": ["label"],
-        "anyOf": [{"required": way} for way in ways],
+        "anyOf": ways,
         "additionalProperties": False,
     }
+
+
+def _known(names: list[str]) -> Schema:
+    """These keys are there, and not null."""
+    return {"required": names, "properties": {name: {"not": {"type": "null"}} for name in names}}

@@ -77,6 +77,7 @@ class Refusal(Exception):  # noqa: N818  # an answer, not a fault
         message: str,
         problems: Sequence[Problem] = (),
         retry_after: int | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -84,6 +85,7 @@ class Refusal(Exception):  # noqa: N818  # an answer, not a fault
         self.message = message
         self.problems = tuple(problems)
         self.retry_after = retry_after
+        self.headers = tuple(headers)
 
 
 def wrong_rows(error: InputError) -> Refusal:
@@ -122,5 +124,5 @@ def error_reply_v2(refusal: Refusal, request_id: str) -> Reply:
 
 def _headers(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
     if refusal.retry_after is None:
-        return ()
-    return ((b"retry-after", b"%d" % refusal.retry_after),)
+        return refusal.headers
+    return (*refusal.headers, (b"retry-after", b"%d" % refusal.retry_after))

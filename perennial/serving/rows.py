@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -100,10 +101,14 @@ class Objects:
         return columns
 
     def _problems(self, reads: Reads) -> list[Problem]:
-        unknown = dict.fromkeys(
-            name for row in self._rows for name in row if name not in reads.known
-        )
-        problems = [reads.unknown(name) for name in list(unknown)[:_MAX_PROBLEMS]]
+        unknown: dict[str, None] = {}
+        for row in self._rows:
+            unknown |= dict.fromkeys(
+                islice((n for n in row if n not in reads.known), _MAX_PROBLEMS)
+            )
+            if len(unknown) >= _MAX_PROBLEMS:
+                break
+        problems = [reads.unknown(name) for name in islice(unknown, _MAX_PROBLEMS)]
         for name in reads.required:
             lacking = [i for i, row in enumerate(self._rows) if name not in row]
             if lacking:
@@ -192,12 +197,16 @@ def decode_json(body: bytes) -> object:
     except msgspec.DecodeError as error:
         what = f"the body is not JSON: {error}"
         raise Refusal(400, "invalid_json", what) from None
+    except UnicodeDecodeError as error:
+        what = f"the body is not JSON: byte {error.start} of a text is not UTF-8"
+        raise Refusal(400, "invalid_json", what) from None
     except RecursionError:
         raise Refusal(400, "invalid_json", "the body is not JSON: nested too deeply") from None
 
 
 def _check_names(reads: Reads, names: Sequence[str] | Mapping[str, object]) -> None:
-    problems = [reads.unknown(name) for name in names if name not in reads.known]
+    unknown = (name for name in names if name not in reads.known)
+    problems = [reads.unknown(name) for name in islice(unknown, _MAX_PROBLEMS)]
     problems += [reads.absent(name, None) for name in reads.required if name not in names]
     if problems:
         raise InputError(problems)

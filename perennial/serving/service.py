@@ -90,6 +90,7 @@ class Service:
         self.registry_problem = ""
         self.decisions: tuple[AuditEntry, ...] = ()
         self.draining = False
+        self._registry_asked = False
         self.waiting_requests = 0
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._logging: dict[str, Logging] = {}
@@ -101,9 +102,14 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether every model that is served has a version that answers."""
+        """Whether every model that is to be served has a version that answers."""
         models = self.models.values()
-        return not self.draining and bool(models) and all(model.ready for model in models)
+        return (
+            self._registry_asked
+            and not self.draining
+            and bool(models)
+            and all(model.ready for model in models)
+        )
 
     def adopt(self, route: Route, loaded: Mapping[int, Loaded], logging: Logging) -> None:
         """Follow a model's new route, from the next request on. To be called on the loop."""
@@ -132,6 +138,7 @@ class Service:
     def registry_told(self, problem: str, decisions: tuple[AuditEntry, ...] | None) -> None:
         """Whether the registry answers ("" when it does), and its newest decisions if they were
         read. To be called on the loop."""
+        self._registry_asked = True
         if problem and not self.registry_problem:
             _log.error("the registry does not answer", extra={"problem": problem})
         elif self.registry_problem and not problem:
@@ -184,6 +191,8 @@ class Service:
                 for loaded, some, some_ids, _ in parts
             ]
             request.answered = [(job.version, job.arm) for job in jobs]
+            if len(jobs) > 1:  # each is heard to its end, also after another's failure
+                await asyncio.gather(*(job.answer for job in jobs), return_exceptions=True)
             values = [await job.answer for job in jobs]
         except InputError as error:
             raise wrong_rows(error) from None
