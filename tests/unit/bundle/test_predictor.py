@@ -13,11 +13,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import xgboost as xgb
 
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
+from perennial.bundle.trees import predict
 from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import InputError, IntegrityError
+from perennial.contracts.features import InputColumn
+from perennial.data.frames import to_arrow
 
 
 def load(made: Any, folder: Path, **changes: Any) -> Predictor:
@@ -151,3 +155,61 @@ def test_parts_that_do_not_fit_each_other_are_refused(made: Any, tmp_path: Path)
     assert "features.py makes 4 features, schema.json has 7, the booster reads 7" in str(
         refused.value
     )
+
+
+def test_the_booster_called_directly_predicts_what_it_does_in_place(each_made: Any) -> None:
+    booster = xgb.Booster(model_file=bytearray(each_made.content.booster))
+    for rows in (1, 7, 400):
+        found = predict(booster, each_made.matrix[:rows])
+        expected = booster.inplace_predict(each_made.matrix[:rows], missing=np.nan)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert found.tobytes() == expected.tobytes()
+    with pytest.raises(xgb.core.XGBoostError, match="features"):
+        predict(booster, each_made.matrix[:, :2].copy())
+
+
+def test_a_frame_holds_what_is_carried_along_and_predicts_the_same(
+    made: Any, tmp_path: Path
+) -> None:
+    kinds = {"parcel": "integer", "sent": "datetime", "place": "string"}
+    also = {name: InputColumn(name=name, type=kind, nullable=True) for name, kind in kinds.items()}
+    ref = write_bundle(tmp_path, made.content)
+    predictor = Predictor(open_bundle(Path(ref.uri), ref.digest), also=also)
+    inputs = [column.name for column in made.content.schema.inputs]
+    assert list(predictor.columns) == [*inputs, "parcel", "place"]
+    assert predictor.columns["sent"].nullable is False  # the bundle's own
+    requests = made_requests(made.rows)
+    rows = {name: [request[name] for request in requests] for name in inputs}
+    frame = predictor.frame(
+        rows | {"parcel": [None, *range(2**60, 2**60 + 399)], "more": [1] * 400}
+    )
+    assert list(frame.columns) == list(predictor.columns)
+    assert predictor.predict_frame(frame).values.tobytes() == made.expected.tobytes()
+    batch = to_arrow(frame, predictor.columns)
+    assert batch["parcel"].to_pylist() == [None, *range(2**60, 2**60 + 399)]
+    assert batch["place"].null_count == 400
+
+
+def test_code_that_changes_its_input_does_not_change_the_frame(
+    make_with: Callable[[str], Any], tmp_path: Path
+) -> None:
+    source = """
+import pandas as pd
+
+def light(weight_kg: pd.Series) -> pd.Series:
+    weight_kg[weight_kg > 3] = 0.0
+    return weight_kg
+
+def place(depot: pd.Series) -> pd.Series:
+    depot[depot == "west"] = "south"
+    return depot
+
+def later(sent: pd.Series) -> pd.Series:
+    sent[:] = sent.max()
+    return sent.dt.hour
+"""
+    predictor = load(make_with(source), tmp_path)
+    frame = predictor.frame(make_with(source).rows)
+    before = frame.copy(deep=True)
+    predictor.predict_frame(frame)
+    pd.testing.assert_frame_equal(frame, before)
