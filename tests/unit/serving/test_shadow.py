@@ -1,0 +1,416 @@
+"""Shadow versions score what was logged: once, and whatever they do, nobody else suffers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.read import open_bundle
+from perennial.bundle.write import write_bundle
+from perennial.contracts.errors import UnavailableError
+from perennial.contracts.refs import BundleRef
+from perennial.serving import shadow
+from perennial.serving.shadow import Shadow, ShadowSettings
+from perennial.stores.predictions import Spool
+from perennial.stores.predictions.reading import predictions
+from perennial.stores.predictions.tables import commit_segments
+from perennial.stores.predictions.waiting import finish, waiting
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tests.logged import prediction_rows, seal
+from tests.unit.bundle.conftest import FEATURES, Made, make
+
+OTHER = "\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    return (weight_kg > 5) * 1.0\n"
+ENDS = "\n\nimport os\n\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    os._exit(3)\n"
+HANGS = "\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    while True:\n        pass\n"
+RAISES = '\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    raise RuntimeError("secret 17")\n'
+LEAVES = "\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    raise SystemExit(0)\n"
+
+
+class Place:
+    """A project with a registry and a spool, and model ``m`` in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.spool = root / "spool"
+        self.uri = f"{root}/predictions/m"
+        self.registry = Registry(Project(root).registry_url)
+        self.rows = make("binary").rows
+
+    def settings(self, **changes: Any) -> ShadowSettings:
+        values: dict[str, Any] = {
+            "project": str(self.root),
+            "spool": str(self.spool),
+            "tables": str(self.root),
+            "state": str(self.root / "shadow.json"),
+            "parent": os.getppid(),
+            "poll_seconds": 0.01,
+        }
+        return ShadowSettings(**values | changes)
+
+    def add(self, made: Made) -> Predictor:
+        """Register a bundle as the next version."""
+        ref = write_bundle(self.root / "bundles", made.content)
+        self.register(ref)
+        return Predictor(open_bundle(Path(ref.uri), ref.digest))
+
+    def add_broken(self, source: str) -> None:
+        """Register a version whose features.py was never run: it does what ``source`` says."""
+        content = make("binary", FEATURES + OTHER).content
+        broken = {**vars(content), "features_source": FEATURES + source}
+        self.register(write_bundle(self.root / "bundles", type(content)(**broken)))
+
+    def register(self, ref: BundleRef) -> None:
+        self.registry.register(
+            "m", ref, params={}, metrics={}, judgement={}, links={}, actor="test", reason="",
+            now=datetime(2026, 1, 1, tzinfo=UTC),
+        )  # fmt: skip
+
+    def batch(self, first: int, count: int, **changes: Any) -> pa.RecordBatch:
+        rows = self.rows[first : first + count]
+        inputs = {
+            "weight_kg": pa.array(rows["weight_kg"], from_pandas=True),
+            "items": pa.array(rows["items"]),
+            "insured": pa.array(rows["insured"], from_pandas=True).cast(pa.bool_()),
+            "depot": pa.array(rows["depot"], from_pandas=True).cast(pa.string()),
+            "sent": pa.array(rows["sent"]).cast(pa.timestamp("us", "UTC")),
+        }
+        inputs = {name: value for name, value in (inputs | changes).items() if value is not None}
+        return prediction_rows([f"p{i}" for i in rows.index], inputs)
+
+    def commit_live(self) -> None:
+        """What the keeper does."""
+        for stream in waiting(self.spool):
+            commit_segments(stream, self.uri)
+            for one in stream:
+                finish(one.path, "live")
+
+    def logged(self, arm: str = "shadow") -> pd.DataFrame:
+        batches = list(predictions(self.uri))
+        if not batches:
+            return pd.DataFrame({"_id": []})
+        frame = pa.Table.from_batches(batches).to_pandas()
+        frame = frame[frame["_arm"] == arm]
+        return frame.sort_values("_id", key=lambda ids: ids.str[1:].astype(int))
+
+    def left(self) -> int:
+        return len(list(self.spool.rglob("*.segment")))
+
+    def state(self) -> dict[str, Any]:
+        return dict(json.loads((self.root / "shadow.json").read_text()))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    found = Place(tmp_path)
+    found.add(make("binary"))
+    return found
+
+
+@pytest.fixture
+def two(place: Place) -> tuple[Place, Predictor]:
+    """Version 1 answers; version 2, whose features.py is another, is its shadow."""
+    return place, place.add(make("binary", FEATURES + OTHER))
+
+
+def test_what_was_logged_is_scored_bit_for_bit_as_if_asked(two: tuple[Place, Predictor]) -> None:
+    place, second = two
+    seal(place.spool, place.batch(0, 30), place.batch(30, 1), place.batch(31, 69), shadow=[2])
+    place.commit_live()
+    assert place.left() == 3  # they wait for the shadow
+
+    Shadow(place.settings()).round()
+
+    found, live = place.logged(), place.logged("champion")
+    assert list(found["_id"]) == list(live["_id"]) == [f"p{i}" for i in range(100)]
+    assert set(found["_version"]) == {2}
+    assert list(found["_request_id"]) == list(live["_request_id"])
+    assert (found["_latency_ms"] > 0).all()
+    assert found["_latency_ms"].nunique() == 3  # one of each batch, as they came
+    expected = second.predict(place.rows[:100]).values.astype(float)
+    assert np.array_equal(found["_prediction"], expected)
+    assert list(found["depot"].fillna("")) == list(live["depot"].fillna(""))
+    assert place.left() == 0
+    told = place.state()["versions"]["m@2"]
+    assert (told["rows"], told["failed_rows"], told["reasons"]) == (100, 0, {})
+
+
+def test_several_versions_shadow_one_request_and_only_where_the_record_says_so(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, _ = two
+    place.add(make("binary", FEATURES + OTHER.replace("5", "7")))
+    spool = Spool(place.spool)
+    for number, versions in enumerate(([2, 3], [], [3])):
+        spool.append("m", "predictions", place.batch(number, 1), {"shadow": versions})
+    spool.close()
+
+    Shadow(place.settings()).round()
+
+    pairs = place.logged()[["_id", "_version"]].sort_values(["_id", "_version"])
+    assert pairs.to_numpy().tolist() == [["p0", 2], ["p0", 3], ["p2", 3]]
+
+
+def test_rows_of_a_multiclass_version_have_its_classes(place: Place) -> None:
+    predictor = place.add(make("multiclass"))
+    seal(place.spool, place.batch(0, 9), shadow=[2])
+
+    Shadow(place.settings()).round()
+
+    found = place.logged()
+    values = predictor.predict(place.rows[:9]).values
+    assert found["_prediction"].isna().all()
+    assert np.array_equal(np.stack(found["_probabilities"]), values.astype(float))
+    assert list(found["_class"]) == ["abc"[i] for i in values.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("step", ["commit_rows", "finish"])
+def test_a_kill_before_or_after_the_commit_doubles_and_loses_nothing(
+    two: tuple[Place, Predictor], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    place, _ = two
+    seal(place.spool, place.batch(0, 5), place.batch(5, 5), shadow=[2])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shadow, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        Shadow(place.settings()).round()
+    monkeypatch.undo()
+
+    for _ in range(2):
+        Shadow(place.settings()).round()
+
+    assert list(place.logged()["_id"]) == [f"p{i}" for i in range(10)]
+    place.commit_live()
+    assert list(place.logged("champion")["_id"]) == [f"p{i}" for i in range(10)]
+    assert place.left() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "hashed", "reason"),
+    [
+        ({"depot": None}, [], "column 'depot' is not in the log"),
+        ({"depot": pa.array(["9f" * 16] * 4)}, ["depot"], "column 'depot' is hashed in the log"),
+    ],
+)
+def test_columns_that_the_log_lacks_are_the_reason(
+    two: tuple[Place, Predictor], changes: dict[str, Any], hashed: list[str], reason: str
+) -> None:
+    place, _ = two
+    spool = Spool(place.spool)
+    header = {"shadow": [2], "hashed": hashed}
+    spool.append("m", "predictions", place.batch(0, 4, **changes), header)
+    spool.append("m", "predictions", place.batch(4, 2), {"shadow": [2]})
+    spool.close()
+
+    Shadow(place.settings()).round()
+
+    assert list(place.logged()["_id"]) == ["p4", "p5"]
+    assert place.state()["versions"]["m@2"]["reasons"] == {reason: 4}
+    place.commit_live()
+    assert place.left() == 0
+
+
+def test_columns_that_model_yaml_says_to_hash_are_never_taken_for_their_values(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, _ = two
+    model = place.root / "models" / "m"
+    model.mkdir(parents=True)
+    (model / "model.yaml").write_text(
+        "name: m\nobjective: binary\nsource: {kind: csv, uri: rows.csv}\nlabel: {column: y}\n"
+        "columns:\n  depot: {type: category}\nlog: {hash: [depot]}\n"
+        "split: {kind: random, validation: 0.2, test: 0.2}\n"
+    )
+    seal(place.spool, place.batch(0, 3), shadow=[2])
+
+    Shadow(place.settings()).round()
+
+    reasons = place.state()["versions"]["m@2"]["reasons"]
+    assert reasons == {"column 'depot' is hashed in the log": 3}
+
+
+def test_a_row_that_cannot_be_scored_takes_no_other_with_it(two: tuple[Place, Predictor]) -> None:
+    place, second = two
+    items = pa.array([3, None, 4, -1, 5])  # -1: the weight of an item is then infinite
+    weight = pa.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    seal(place.spool, place.batch(0, 5, items=items, weight_kg=weight), shadow=[2])
+
+    Shadow(place.settings()).round()
+
+    found = place.logged()
+    assert list(found["_id"]) == ["p0", "p2", "p4"]
+    rows = place.rows[:5].assign(items=[3, 0, 4, 0, 5], weight_kg=weight.to_pandas())
+    expected = second.predict(rows).values[[0, 2, 4]].astype(float)
+    assert np.array_equal(found["_prediction"], expected)
+    assert place.state()["versions"]["m@2"]["reasons"] == {
+        "a value that can't be used: column 'items'": 1,
+        "a value that can't be used: features": 1,
+    }
+
+
+@pytest.mark.parametrize("source", [RAISES, LEAVES])
+def test_feature_code_that_raises_is_counted_and_tells_no_value(place: Place, source: str) -> None:
+    place.add_broken(source)
+    seal(place.spool, place.batch(0, 3), shadow=[2])
+
+    Shadow(place.settings()).round()
+
+    assert len(place.logged()) == 0
+    (reason, rows), *_ = place.state()["versions"]["m@2"]["reasons"].items()
+    assert rows == 3
+    assert "secret" not in reason
+    place.commit_live()
+    assert place.left() == 0
+
+
+def test_a_version_that_is_unknown_or_damaged_is_counted_and_the_others_go_on(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, _ = two
+    place.add(make("binary", FEATURES + OTHER.replace("5", "7")))
+    bundle = Path(place.registry.version("m", 3).ref.uri)
+    (bundle / "state.json").write_text("{}")
+    seal(place.spool, place.batch(0, 2), shadow=[2, 3, 9])
+
+    Shadow(place.settings()).round()
+
+    assert set(place.logged()["_version"]) == {2}
+    versions = place.state()["versions"]
+    assert versions["m@9"]["reasons"] == {
+        "can't be loaded: registry: 'm' has no version 9 (its versions are 1 to 3)": 2
+    }
+    (damaged,) = versions["m@3"]["reasons"]
+    assert damaged.startswith(f"can't be loaded: bundle {bundle}, state.json: 2 bytes")
+
+
+def test_segments_wait_while_a_table_does_not_answer(
+    two: tuple[Place, Predictor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _ = two
+    seal(place.spool, place.batch(0, 2), shadow=[2])
+    process = Shadow(place.settings(longest_wait_seconds=0.0))
+
+    def away(*_: object) -> None:
+        raise UnavailableError("the bucket does not answer")
+
+    monkeypatch.setattr(shadow, "commit_rows", away)
+    process.round()
+    assert place.state()["problems"] == ["the bucket does not answer"]
+    assert place.left() == 1
+    monkeypatch.undo()
+
+    process.round()
+
+    assert len(place.logged()) == 2
+    assert place.state()["problems"] == []
+    assert place.state()["versions"]["m@2"]["rows"] == 2
+
+
+def _start(place: Place, **changes: Any) -> subprocess.Popen[bytes]:
+    settings = place.settings(**{"parent": os.getpid()} | changes)
+    return subprocess.Popen(settings.command(), stderr=subprocess.PIPE)
+
+
+def _until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    return process.returncode
+
+
+@pytest.mark.parametrize(
+    ("source", "code"), [(ENDS, 3), (HANGS, -signal.SIGPROF)], ids=["ends", "hangs"]
+)
+def test_a_version_that_ends_the_process_is_tried_twice_on_a_segment_and_then_left_out(
+    two: tuple[Place, Predictor], source: str, code: int
+) -> None:
+    place, _ = two
+    place.add_broken(source)
+    seal(place.spool, place.batch(0, 4), shadow=[2, 3])
+
+    for _ in range(2):
+        died = _start(place, cpu_seconds=4.0)
+        died.communicate(timeout=60)
+        assert died.returncode == code
+        place.commit_live()  # whatever the shadow does
+        assert len(place.logged("champion")) == 4
+        assert len(place.logged()) == 0
+    last = _start(place, cpu_seconds=4.0)
+    _until(lambda: place.left() == 0)
+
+    assert _end(last) == 0
+    assert list(place.logged()["_version"]) == [2] * 4
+    assert place.state()["versions"]["m@3"]["reasons"] == {
+        "not tried again: it ended the process 2 times on a segment": 4
+    }
+
+
+def test_a_version_that_keeps_ending_the_process_is_tried_nowhere_any_more(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, _ = two
+    settings = place.settings()
+    died_of = {"m@2 elsewhere/1": 2, "m@2 elsewhere/2": 1, "m@1 elsewhere/1": 1}
+    former = {"parent": settings.parent, "versions": {}, "crashes": died_of}
+    (place.root / "shadow.json").write_text(json.dumps({**former, "trying": "m@2 elsewhere/2"}))
+    seal(place.spool, *(place.batch(i, 1) for i in range(3)), shadow=[2])
+
+    Shadow(settings).round()
+
+    assert place.left() == 3
+    assert place.state()["waiting_segments"] == 0
+    reasons = place.state()["versions"]["m@2"]["reasons"]
+    assert reasons == {"not tried any more: it ended the process 4 times": 3}
+
+
+def test_a_server_that_starts_anew_gives_every_version_another_chance(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, _ = two
+    former = {"parent": -1, "versions": {}, "crashes": {"m@2 elsewhere/1": 9}, "trying": ""}
+    (place.root / "shadow.json").write_text(json.dumps(former))
+    seal(place.spool, place.batch(0, 2), shadow=[2])
+
+    Shadow(place.settings()).round()
+
+    assert len(place.logged()) == 2
+
+
+def test_the_process_is_nice_works_beside_a_server_and_ends_when_told(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, _ = two
+    process = _start(place)
+    seal(place.spool, place.batch(0, 7), shadow=[2])
+    _until(lambda: len(place.logged()) == 7)
+
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(os.nice(0) + 15, 19)
+    assert _end(process) == 0
+
+
+def test_the_process_ends_with_its_parent(place: Place) -> None:
+    orphan = _start(place, parent=1)
+
+    assert orphan.wait(30) == 0
