@@ -185,6 +185,12 @@ class Segment:
             batch = pa.ipc.read_record_batch(pa.py_buffer(frame.body), schemas[frame.schema])
             yield Record(json.loads(bytes(frame.header)), batch)
 
+    def schemas(self) -> list[pa.Schema]:
+        """What ``tables`` will have, in the same order."""
+        used = {frame.schema for frame in self._frames}
+        schemas = [frame.body for number, frame in self._schemas.items() if number in used]
+        return [pa.ipc.read_schema(pa.py_buffer(body)) for body in schemas]
+
     def tables(self) -> Iterator[pa.Table]:
         """The rows of all whole records: one table for each schema."""
         for number, schema in self._schemas.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from perennial.stores.predictions.segments import Kind, Segment
 from perennial.stores.predictions.waiting import Waiting
 
 _ATTEMPTS = 8
+_BATCH_ROWS = 16_384
 ROW_GROUP = 131_072
 _CONFIGURATION = {
     "delta.checkpointInterval": "100",
@@ -59,9 +61,7 @@ def open_log(uri: str) -> Any | None:
         except TableNotFoundError:
             if not _has_log(uri):
                 return None
-            return DeltaTable(
-                uri, storage_options=_OPTIONS
-            )  # unless another writer just made the table
+            return DeltaTable(uri, storage_options=_OPTIONS)  # another writer just made it
     except (DeltaError, TableNotFoundError, ValueError) as error:
         what = f"the Delta log can't be read: {reason(error)}"
         raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
@@ -77,41 +77,52 @@ def commit_segments(waiting: Sequence[Waiting], uri: str) -> Committed:
     """Add the rows of sealed segments of one stream, in the order of their numbers, in one commit.
 
     May be called again, by several processes at once, and after a kill at any moment: no row gets
-    in twice. What is damaged in a segment is left out and said. Raises UnavailableError when the
-    store does not answer or others keep being quicker; then nothing was committed.
+    in twice. What is damaged in a segment is left out and said. One segment at a time is in memory.
+    Raises UnavailableError when the store does not answer or others keep being quicker; then
+    nothing was committed.
     """
     session, kind = waiting[0].session, waiting[0].kind
     damaged: list[Path] = []
 
-    def rows_after(done: int) -> Iterator[pa.Table]:
+    def parts_after(done: int) -> Iterator[_Part]:
         damaged.clear()
-        for one in waiting:
-            if one.number <= done:
-                continue
+        for path in [one.path for one in waiting if one.number > done]:
             try:
-                segment = Segment(one.path)
+                segment = Segment(path)
             except FileNotFoundError:  # another process committed it, as this one's commit will see
                 continue
             except IntegrityError:
-                damaged.append(one.path)
+                damaged.append(path)
                 continue
             if segment.damaged_bytes:
-                damaged.append(one.path)
-            yield from segment.tables()
+                damaged.append(path)
+            yield _Part(segment.schemas(), partial(_tables_of, path))
 
-    count = _commit(uri, kind, session, waiting[-1].number, rows_after)
+    count = _commit(uri, kind, session, waiting[-1].number, parts_after)
     return Committed(count, tuple(damaged))
 
 
 def commit_rows(
-    uri: str, kind: Kind, writer: str, number: int, rows: Iterable[pa.Table]
+    uri: str, kind: Kind, writer: str, number: int, rows: Sequence[pa.Table]
 ) -> Committed:
     """Add rows as one commit, unless ``writer`` has already committed this number or a later one.
 
     ``writer`` is unique to a source of rows that are counted from 1. Raises as
     ``commit_segments``.
     """
-    return Committed(_commit(uri, kind, writer, number, lambda _: rows))
+    part = _Part([table.schema for table in rows], lambda: rows)
+    return Committed(_commit(uri, kind, writer, number, lambda _: [part]))
+
+
+class _Part(NamedTuple):
+    """Tables that go into a commit together: their schemas, and how to read them."""
+
+    schemas: list[pa.Schema]
+    read: Callable[[], Iterable[pa.Table]]
+
+
+def _tables_of(path: Path) -> Iterator[pa.Table]:
+    return Segment(path).tables()
 
 
 def _commit(
@@ -119,35 +130,45 @@ def _commit(
     kind: Kind,
     writer: str,
     number: int,
-    rows_after: Callable[[int], Iterable[pa.Table]],
+    parts_after: Callable[[int], Iterable[_Part]],
 ) -> int:
     for _ in range(_ATTEMPTS):
         table = open_log(uri)
         done = 0 if table is None else table.transaction_version(writer) or 0
         if done >= number:
             return 0
-        tables = [rows for rows in rows_after(done) if rows.num_rows]
-        if not tables:
+        parts = [part for part in parts_after(done) if part.schemas]
+        if not parts:
             return 0
-        if _append(uri, table, kind, writer, number, tables):
-            return sum(rows.num_rows for rows in tables)
+        count = _append(uri, table, kind, writer, number, parts)
+        if count is not None:
+            return count
     raise UnavailableError(f"{uri}: other writers were quicker {_ATTEMPTS} times")
 
 
 def _append(
-    uri: str, table: Any | None, kind: Kind, writer: str, number: int, tables: list[pa.Table]
-) -> bool:
-    """One attempt; False when another writer was quicker."""
+    uri: str, table: Any | None, kind: Kind, writer: str, number: int, parts: list[_Part]
+) -> int | None:
+    """One attempt: the rows added; None when another writer was quicker."""
     from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
 
     layout = Layout(pa.schema([]) if table is None else schema_of(table))
-    placed = [layout.place(rows.schema) for rows in tables]
+    places = [[layout.place(schema) for schema in part.schemas] for part in parts]
     schema = pa.schema([*layout.used.items(), (DATE, pa.date32())])
+    count = 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal count
+        for part, names in zip(parts, places, strict=True):
+            for rows, own in zip(part.read(), names, strict=True):
+                count += rows.num_rows
+                yield from _placed(rows, own, schema, kind)
+
     try:
         write_deltalake(
             uri if table is None else table,
-            pa.RecordBatchReader.from_batches(schema, _batches(tables, placed, schema, kind)),
+            pa.RecordBatchReader.from_batches(schema, batches()),
             mode="error" if table is None else "append",
             partition_by=[DATE] if table is None else None,
             configuration=_CONFIGURATION if table is None else None,
@@ -160,19 +181,20 @@ def _append(
             ),
         )
     except CommitFailedError:
-        return False
+        return None
     except (DeltaError, OSError) as error:
         if table is None and open_log(uri) is not None:
-            return False  # the table was made by another writer meanwhile
+            return None  # the table was made by another writer meanwhile
         raise UnavailableError(f"{uri} can't be written: {reason(error)}") from None
-    return True
+    return count
 
 
-def _batches(
-    tables: list[pa.Table], placed: list[list[str]], schema: pa.Schema, kind: Kind
+def _placed(
+    table: pa.Table, names: list[str], schema: pa.Schema, kind: Kind
 ) -> Iterator[pa.RecordBatch]:
-    """The rows in the columns of the commit, one table at a time; missing columns are null."""
-    for rows, names in zip(tables, placed, strict=True):
+    """Rows in the columns of the commit, a little at a time; missing columns are null."""
+    for start in range(0, table.num_rows, _BATCH_ROWS):
+        rows = table.slice(start, _BATCH_ROWS)
         columns = dict(zip(names, rows.columns, strict=True))
         columns[DATE] = pc.cast(rows[TIME_COLUMNS[kind]], pa.date32())
         arrays = [
