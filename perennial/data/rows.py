@@ -44,7 +44,10 @@ class Given:
             self._columns = columns | dict.fromkeys(several, _TWICE)
             self.index = rows.index
         elif isinstance(rows, Mapping):
-            self._columns = rows
+            self._columns = {
+                name: list(values) if isinstance(values, tuple) else values
+                for name, values in rows.items()
+            }
             self.index = pd.RangeIndex(len(next(iter(rows.values()))) if rows else 0)
         else:
             names = rows.schema.names
@@ -108,7 +111,9 @@ def _quick(values: Any, column: Typed) -> Any | None:
         return quick_plain(values, kind, nullable)
     arrow = isinstance(values, pa.ChunkedArray | pa.Array)
     if kind == "float" and (
-        pa.types.is_float64(values.type) if arrow else getattr(values, "dtype", None) == _FLOAT
+        pa.types.is_float64(values.type)
+        if arrow
+        else isinstance(values, pd.Series | np.ndarray) and values.dtype == _FLOAT
     ):
         numbers = values.to_numpy(zero_copy_only=False) if arrow else np.asarray(values)
         return None if not nullable and np.isnan(numbers).any() else numbers

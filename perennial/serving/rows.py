@@ -94,7 +94,7 @@ class Objects:
         if len(values) != len(rows) or not all(row.keys() <= known for row in rows):
             raise InputError(self._problems(reads))
         columns: dict[str, Sequence[object]] = dict(
-            zip(reads.required, zip(*values, strict=True), strict=True)
+            zip(reads.required, map(list, zip(*values, strict=True)), strict=True)
         )
         for name in reads.optional:
             columns[name] = [row.get(name) for row in rows]
