@@ -189,9 +189,7 @@ def _as_requests(rows: Any) -> list[dict[str, Any]]:
 
 
 def _answer(predictor: Predictor, request: dict[str, Any]) -> np.ndarray:
-    import pyarrow as pa
-
-    return predictor.predict(pa.Table.from_pylist([request])).values
+    return predictor.predict({name: [value] for name, value in request.items()}).values
 
 
 if __name__ == "__main__":

@@ -208,16 +208,19 @@ def _finite(values: Any) -> Any:
 
 
 def _moments(values: Any) -> Any:
+    if values.type == TYPES["datetime"]:
+        return _within_calendar(values)
     zone = values.type.tz if pa.types.is_timestamp(values.type) else None
     moments = values.cast(pa.timestamp("us", zone), safe=False)
     return _within_calendar(moments.cast(TYPES["datetime"]))
 
 
 def _within_calendar(moments: Any) -> Any:
-    micros = moments.cast(pa.int64())
-    known = pc.and_(pc.greater_equal(micros, _FIRST_MOMENT), pc.less(micros, _LAST_MOMENT))
-    if pc.all(known, min_count=0).as_py():
+    micros = moments.view(pa.int64())
+    first, last = (bound.as_py() for bound in pc.min_max(micros).values())
+    if first is None or (first >= _FIRST_MOMENT and last < _LAST_MOMENT):
         return moments
+    known = pc.and_(pc.greater_equal(micros, _FIRST_MOMENT), pc.less(micros, _LAST_MOMENT))
     return pc.if_else(known, moments, pa.scalar(None, TYPES["datetime"]))
 
 
