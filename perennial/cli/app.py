@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from perennial import __version__
-from perennial.cli import commands, reading
+from perennial.cli import commands, reading, tokens
 from perennial.cli.context import Context
 from perennial.cli.scoring import score
+from perennial.cli.serving import serve
 from perennial.contracts.errors import PerennialError
 from perennial.stores.project import Project
 
@@ -56,6 +57,8 @@ app.command()(commands.check)
 app.command()(commands.train)
 app.command()(commands.reproduce)
 app.command()(score)
+app.command()(serve)
+app.add_typer(tokens.app, name="tokens")
 app.command()(commands.quarantine)
 app.command()(reading.status)
 app.command()(reading.versions)

@@ -155,8 +155,8 @@ class Service:
             what = f"no model {name[:80]!r} is served; served are: {known}"
             raise Refusal(404, "unknown_model", what)
         if not model.ready:
-            what = model.problem or "no version of it was promoted yet"
-            raise Refusal(503, "not_ready", f"{name!r} can't answer yet: {what}", retry_after=2)
+            why = "its versions can't be loaded" if model.problem else "none of its versions serves"
+            raise Refusal(503, "not_ready", f"{name!r} can't answer yet: {why}", retry_after=2)
         return model
 
     def reads(self, model: LiveModel, version: Loaded) -> Reads:

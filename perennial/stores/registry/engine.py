@@ -51,7 +51,13 @@ def _sqlite(url: sa.URL, path: Path) -> sa.Engine:
     except OSError as error:
         what = f"can't make its folder: {error.strerror}"
         raise InputError(Problem(f"registry {path}", what)) from None
-    engine = sa.create_engine(url, json_serializer=_json, connect_args={"timeout": _BUSY_SECONDS})
+    engine = sa.create_engine(
+        url,
+        json_serializer=_json,
+        connect_args={"timeout": _BUSY_SECONDS},
+        # A connection that stays open would go on reading a file that was replaced by another.
+        poolclass=sa.NullPool,
+    )
     event.listen(engine, "handle_error", _translate)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
