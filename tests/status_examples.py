@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from perennial.contracts.serving import SpoolLag
+from perennial.serving.beside import Beside, Shadow
 from perennial.serving.metrics import Metrics
 from perennial.serving.state import ModelState, ServiceState, VersionState
 from perennial.stores.registry import AuditEntry
@@ -69,7 +70,6 @@ def ordinary() -> tuple[ServiceState, Metrics]:
             version(3, "pinned", 0),
             version(4, weight=75),
             version(5, "challenger", 25),
-            version(6, "shadow", 0),
         ),
         model(
             "diamond-price",
@@ -78,6 +78,7 @@ def ordinary() -> tuple[ServiceState, Metrics]:
             objective="regression",
             generation=1,
         ),
+        beside=Beside(shadows=(Shadow("flight-delay", 6, 1598, 2, 0.4, "out of memory"),)),
         decisions=(
             decision(
                 5, "route changed", "canary of version 5: 25 % of requests", actor="rollout/shy-owl"
@@ -136,7 +137,10 @@ def hostile() -> tuple[ServiceState, Metrics]:
             for n in range(20)
         ),
         lag=SpoolLag(segments=12_345, bytes=4 * 10**12, oldest_seconds=1e6),
-        log_problems=(HOSTILE + long,),
+        beside=Beside(
+            problems=(HOSTILE + long,),
+            shadows=(Shadow(HOSTILE, 8, 10**15, 10**15, 1e9, HOSTILE + long),),
+        ),
     )
     metrics = Metrics(lambda: 1000.0)
     metrics.refused(HOSTILE + long, 599)

@@ -26,6 +26,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from perennial.contracts.serving import SpoolLag
+from perennial.serving.beside import Shadow
 from perennial.serving.histograms import SECONDS, Answers, Histogram, quantile_ms
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -70,6 +71,7 @@ class Metrics:
         self._generations: dict[str, int] = {}
         self._problems: dict[str, bool] = {}
         self._lag = SpoolLag(0, 0, 0.0)
+        self._shadows: Sequence[Shadow] = ()
         self._build = {
             "version": installed("perennial"),
             "python": platform.python_version(),
@@ -151,14 +153,16 @@ class Metrics:
             totals[endpoint, status] += n
         return dict(sorted(totals.items()))
 
-    def render(self, lag: SpoolLag) -> bytes:
-        """Everything in Prometheus' text format, of type CONTENT_TYPE."""
-        self._lag = lag
+    def render(self, lag: SpoolLag, shadows: Sequence[Shadow] = ()) -> bytes:
+        """Everything in Prometheus' text format, of type CONTENT_TYPE. ``shadows`` are what their
+        own process has counted."""
+        self._lag, self._shadows = lag, shadows
         return generate_latest(self._registry)
 
     def _families(self) -> Iterator[Metric]:
         yield from self._traffic_families()
         yield from self._batch_families()
+        yield from self._shadow_families()
         yield from self._state_families()
 
     def _traffic_families(self) -> Iterator[Metric]:
@@ -206,6 +210,22 @@ class Metrics:
         for (model, version, feature), n in self._unseen.items():
             unseen.add_metric([model, str(version), feature], n)
         yield from (rows, seconds, unseen)
+
+    def _shadow_families(self) -> Iterator[Metric]:
+        labels = ["model", "version"]
+        rows = CounterMetricFamily(
+            "perennial_shadow_rows", "Rows that a shadow version scored.", labels=labels
+        )
+        failed = CounterMetricFamily(
+            "perennial_shadow_failed_rows",
+            "Rows that a shadow version could not score.",
+            labels=labels,
+        )
+        for shadow in self._shadows:
+            values = [shadow.model, str(shadow.version)]
+            rows.add_metric(values, shadow.rows)
+            failed.add_metric(values, shadow.failed_rows)
+        yield from (rows, failed)
 
     def _state_families(self) -> Iterator[Metric]:
         generation = GaugeMetricFamily(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from perennial.contracts.serving import SpoolLag
+from perennial.serving.beside import Beside
 from perennial.stores.registry import AuditEntry
 
 
@@ -43,7 +44,7 @@ class ModelState:
 @dataclass(frozen=True, slots=True)
 class ServiceState:
     """The whole service. ``registry_problem`` is "" while the registry answers; ``decisions`` are
-    the newest first, at most 20; ``log_problems`` are the keeper's, in sentences."""
+    the newest first, at most 20; ``beside`` is what the processes beside the server tell."""
 
     started_at: datetime
     ready: bool
@@ -51,4 +52,4 @@ class ServiceState:
     registry_problem: str
     decisions: tuple[AuditEntry, ...]
     lag: SpoolLag
-    log_problems: tuple[str, ...] = ()
+    beside: Beside = field(default_factory=Beside)

@@ -63,6 +63,7 @@ def render_status(state: ServiceState, metrics: Metrics, now: datetime | None = 
         outcome=outcome,
         problems=problems,
         models=models,
+        shadows=state.beside.shadows,
         predictions=sum(row.traffic.rows_per_minute for _, rows in models for row in rows),
         refusals=[
             (endpoint, _status(status), n) for (endpoint, status), n in metrics.refusals().items()
@@ -99,7 +100,7 @@ def problems_of(state: ServiceState) -> Iterator[str]:
     for model in state.models:
         if model.problem:
             yield f"{model.name}: the route in the registry is not followed. {model.problem}"
-    yield from state.log_problems
+    yield from state.beside.problems
     lag = state.lag
     if lag.oldest_seconds > LATE_SECONDS:
         yield (

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from perennial.contracts.serving import SpoolLag
+from perennial.serving.beside import Shadow
 from perennial.serving.histograms import SECONDS, Histogram, quantile_ms
 from perennial.serving.metrics import Metrics
 
@@ -131,6 +132,13 @@ def test_names_that_hold_quotes_and_line_breaks_are_read_back_as_they_are() -> N
     key = f"perennial_unseen_categories_total{{feature={feature},model=churn,version=1}}"
 
     assert scraped(metrics)[key] == 1
+
+
+def test_what_shadows_counted_in_their_own_process_is_told() -> None:
+    text = Metrics().render(NOTHING_WAITS, [Shadow("churn", 4, 120, 3, 0.5, "no column")]).decode()
+
+    assert 'perennial_shadow_rows_total{model="churn",version="4"} 120.0' in text
+    assert 'perennial_shadow_failed_rows_total{model="churn",version="4"} 3.0' in text
 
 
 def test_what_is_running_is_told() -> None:

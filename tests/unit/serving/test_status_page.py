@@ -10,6 +10,7 @@ import pytest
 
 import perennial.serving
 from perennial.contracts.serving import SpoolLag
+from perennial.serving.beside import Beside
 from perennial.serving.metrics import Metrics
 from perennial.serving.status import duration, latency, rate, render_status, size
 from tests.status_examples import (
@@ -94,6 +95,10 @@ def test_a_service_that_is_well_says_so_with_its_models_versions_and_traffic() -
     )
     assert "5 challenger 5f87b0a1e6bd 25 % 480 / min 400 in all 2 1.5 ms 2.5 ms" in text
     assert "3 by number only 3f87b0a1e6bd 0 % – 0 – – logloss 0.544 , roc_auc 0.7636" in text
+    assert (
+        "Version 6 in the shadow: 1,598 rows scored from the log, 0.25 ms a row; "
+        "2 could not be : out of memory"
+    ) in text
     assert "/models/{name}/predict 422 Unprocessable" in text
     assert (
         "2026-11-21 18:02:13 flight-delay version 5 route changed by rollout/shy-owl "
@@ -169,7 +174,7 @@ def test_the_bar_has_a_part_for_each_version_with_a_share() -> None:
             "look whether the table's storage can be reached. Predictions",
         ),
         (
-            service(model("churn", version(1)), log_problems=("The bucket does not answer.",)),
+            service(model("churn", version(1)), beside=Beside(("The bucket does not answer.",))),
             "! Ready, with problems The bucket does not answer. Predictions",
         ),
     ],

@@ -1,15 +1,19 @@
-"""What the server tells of its keeper."""
+"""What the server learns of the processes beside it."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perennial.serving.keeper_problems import keeper_problems
+from perennial.contracts.errors import UnavailableError
+from perennial.serving.beside import Beside, Shadow, read_beside
+from perennial.serving.shadow_state import ShadowState
+from perennial.serving.shadow_version import Scored
 
 STARTED = datetime(2026, 11, 21, 19, tzinfo=UTC)
 SILENT = "The process that writes the log's tables has not been heard of for a minute."
@@ -26,7 +30,7 @@ def write(path: Path, after_seconds: float, **state: Any) -> None:
 
 
 def problems(path: Path, after_seconds: float) -> tuple[str, ...]:
-    return keeper_problems(path, STARTED, STARTED + timedelta(seconds=after_seconds))
+    return read_beside(path.parent, STARTED, STARTED + timedelta(seconds=after_seconds)).problems
 
 
 def test_a_keeper_that_is_well_has_no_problems(state_file: Path) -> None:
@@ -69,3 +73,38 @@ def test_what_an_earlier_servers_keeper_told_is_old(state_file: Path) -> None:
 
     assert problems(state_file, 5) == ()
     assert problems(state_file, 61) == (SILENT,)
+
+
+def test_shadows_are_told_with_what_they_could_not_score_and_mostly_why(state_file: Path) -> None:
+    done = {"rows": 90, "seconds": 0.5, "failed_rows": 5, "reasons": {"slow": 1, "absent": 4}}
+    well = {"rows": 7, "seconds": 0.1, "failed_rows": 0, "reasons": {}}
+    write(state_file, 599, problems=[])
+    versions = {"churn@12": done, "a@b@3": well}
+    shadow_file = state_file.with_name("shadow.json")
+    write(shadow_file, 30, versions=versions, problems=["the table is locked"])
+
+    found = read_beside(state_file.parent, STARTED, STARTED + timedelta(seconds=600))
+
+    assert found == Beside(
+        ("the table is locked",),
+        (Shadow("a@b", 3, 7, 0, 0.1, ""), Shadow("churn", 12, 90, 5, 0.5, "absent")),
+    )
+
+
+def test_what_an_earlier_servers_shadows_told_is_old(state_file: Path) -> None:
+    done = {"rows": 90, "seconds": 0.5, "failed_rows": 0, "reasons": {}}
+    write(state_file.with_name("shadow.json"), -1, versions={"churn@1": done}, problems=["x"])
+
+    assert read_beside(state_file.parent, STARTED, STARTED) == Beside()
+
+
+def test_what_the_shadow_process_writes_is_what_is_read(tmp_path: Path) -> None:
+    state = ShadowState(tmp_path / "shadow.json", parent=1)
+    state.problem("churn", UnavailableError("the registry does not answer"))
+    state.done("churn", {4: Scored(4, reasons=Counter({"absent": 2, "slow": 1}))})
+
+    found = read_beside(tmp_path, datetime.now(UTC) - timedelta(seconds=30), datetime.now(UTC))
+
+    assert found == Beside(
+        ("the registry does not answer",), (Shadow("churn", 4, 0, 3, 0.0, "absent"),)
+    )

@@ -1,0 +1,85 @@
+"""What the processes beside the server, the log's keeper and the shadows', last told of themselves.
+
+They tell it in files, keeper.json and shadow.json. What an earlier server's processes told is old.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+_SILENT = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a shadow version did since the server's start. ``reason`` is the most frequent one of
+    the rows that could not be scored; "" when all could."""
+
+    model: str
+    version: int
+    rows: int
+    failed_rows: int
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """``problems`` are sentences; none when all is well."""
+
+    problems: tuple[str, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+
+
+def read_beside(folder: Path, started_at: datetime, now: datetime) -> Beside:
+    """What is told in a folder (a project's .perennial/serving) since the server's start.
+
+    A keeper that is not heard of for a minute is a problem itself; the shadows' process only tells
+    something when it has something to do.
+    """
+    keeper = _told(folder / "keeper.json", started_at)
+    shadow = _told(folder / "shadow.json", started_at)
+    problems = (*_keeper_problems(keeper, started_at, now), *shadow.get("problems", ()))
+    return Beside(problems, tuple(_shadows(shadow)))
+
+
+def _told(path: Path, started_at: datetime) -> Mapping[str, Any]:
+    try:
+        state = json.loads(path.read_bytes())
+        heard = datetime.fromisoformat(state["updated_at"]).astimezone(UTC)
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or torn by a full disk
+        return {}
+    return {**state, "heard": heard} if heard >= started_at else {}
+
+
+def _keeper_problems(
+    keeper: Mapping[str, Any], started_at: datetime, now: datetime
+) -> Iterator[str]:
+    if now - keeper.get("heard", started_at) > _SILENT:
+        yield "The process that writes the log's tables has not been heard of for a minute."
+    yield from keeper.get("problems", ())
+    damaged = keeper.get("damaged", ())
+    if damaged:
+        yield (
+            f"Parts of {len(damaged)} log segment{'' if len(damaged) == 1 else 's'} could not be "
+            f"read and are kept aside, the last as {damaged[-1]}."
+        )
+
+
+def _shadows(state: Mapping[str, Any]) -> Iterator[Shadow]:
+    for name, done in sorted(state.get("versions", {}).items()):
+        model, _, version = name.rpartition("@")
+        reasons: Mapping[str, int] = done["reasons"]
+        yield Shadow(
+            model=model,
+            version=int(version),
+            rows=done["rows"],
+            failed_rows=done["failed_rows"],
+            seconds=done["seconds"],
+            reason=max(reasons, key=lambda reason: reasons[reason], default=""),
+        )
