@@ -139,17 +139,18 @@ class Shadow:
             mine = [r for r in records if version in r.header.get("shadow", ())]
             with self._state.trying(segment, version) as refusal:
                 results[version] = (
-                    Scored(reasons=Counter({refusal: _rows(mine)}))
+                    Scored(version, reasons=Counter({refusal: _rows(mine)}))
                     if refusal
                     else self._score_by(segment.model, version, mine)
                 )
         return results
 
     def _score_by(self, model: str, version: int, records: Sequence[Record]) -> Scored:
-        scored = Scored()
+        scored = Scored(version)
         try:
             with self._limited():
                 shadow = self._version(model, version)
+                scored.classes = shadow.classes
                 hashed = self._hashed(model)
         except UnavailableError:
             raise

@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from perennial.bundle.outputs import output_columns
-from perennial.bundle.predictor import Predictions, Predictor
+from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError
 from perennial.contracts.refs import VersionRef
@@ -24,26 +26,53 @@ _OWN = frozenset(
 )
 
 
+class _Part(NamedTuple):
+    """Rows of one record that were scored together, and how long that took."""
+
+    rows: pa.RecordBatch
+    values: np.ndarray
+    seconds: float
+
+
 @dataclass(slots=True)
 class Scored:
-    """What a version made of a segment's records. ``parts`` are rows of the log; ``reasons`` count
-    the rows that could not be scored; ``seconds`` are those of scoring the others."""
+    """What a version made of a segment's records. ``reasons`` count the rows that it could not
+    score."""
 
-    parts: list[pa.Table] = field(default_factory=list)
+    version: int
+    classes: tuple[str, ...] | None = None
+    parts: list[_Part] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
 
     @property
     def rows(self) -> int:
-        return sum(part.num_rows for part in self.parts)
+        return sum(len(part.values) for part in self.parts)
+
+    @property
+    def seconds(self) -> float:
+        return sum(part.seconds for part in self.parts)
 
     def tables(self) -> list[pa.Table]:
-        """The rows, those with the same columns together."""
-        alike: dict[tuple[tuple[str, str], ...], list[pa.Table]] = {}
+        """The rows as the log has them, with this version's predictions in place of the live ones';
+        ``_latency_ms`` is how long a row's batch took to compute. One table for each schema."""
+        alike: dict[pa.Schema, list[_Part]] = {}
         for part in self.parts:
-            columns = tuple((field.name, str(field.type)) for field in part.schema)
-            alike.setdefault(columns, []).append(part)
-        return [pa.concat_tables(parts) for parts in alike.values()]
+            alike.setdefault(part.rows.schema, []).append(part)
+        return [self._table(parts) for parts in alike.values()]
+
+    def _table(self, parts: list[_Part]) -> pa.Table:
+        rows = pa.Table.from_batches([part.rows for part in parts])
+        count = rows.num_rows
+        latencies = np.repeat([p.seconds * 1e3 for p in parts], [len(p.values) for p in parts])
+        columns = {
+            **{name: rows[name] for name in _SAME},
+            "_version": pa.repeat(pa.scalar(self.version, pa.int64()), count),
+            "_arm": pa.repeat(pa.scalar("shadow"), count),
+            "_latency_ms": pa.array(latencies, pa.float64()),
+            **output_columns(self.classes, np.concatenate([part.values for part in parts])),
+        }
+        inputs = {name: rows[name] for name in rows.column_names if name not in _OWN}
+        return pa.table({**columns, **inputs})
 
 
 class ShadowVersion:
@@ -51,8 +80,7 @@ class ShadowVersion:
 
     def __init__(self, ref: VersionRef) -> None:
         bundle = open_bundle(Path(ref.uri), ref.digest)
-        self._number = ref.version
-        self._classes = bundle.schema.classes
+        self.classes = bundle.schema.classes
         self._inputs = tuple(column.name for column in bundle.schema.inputs)
         self._predictor = Predictor(bundle)
 
@@ -66,10 +94,7 @@ class ShadowVersion:
         if reason:
             scored.reasons[reason] += batch.num_rows
             return
-        rows = pa.Table.from_batches([batch])
-        for start, part, seconds in self._parts(rows.select(list(self._inputs)), 0, scored):
-            scored.seconds += seconds
-            scored.parts.append(self._logged(rows.slice(start, len(part.values)), part, seconds))
+        scored.parts.extend(self._parts(batch, scored))
 
     def _unreadable(self, logged: Sequence[str], hashed: Collection[str]) -> str:
         """Why the version can't read a record as a whole; "" when it can."""
@@ -79,35 +104,19 @@ class ShadowVersion:
         reasons += [f"column {name!r} is hashed in the log" for name in unlike]
         return "; ".join(reasons)
 
-    def _parts(
-        self, rows: pa.Table, first: int, scored: Scored
-    ) -> Iterator[tuple[int, Predictions, float]]:
-        """Predictions with the place of their first row and how long they took; a table with rows
-        that can't be scored is halved until they are found."""
+    def _parts(self, rows: pa.RecordBatch, scored: Scored) -> Iterator[_Part]:
+        """The rows with their predictions; a batch with rows that can't be scored is halved until
+        they are found."""
         started = perf_counter()
         try:
             found = self._predictor.predict(rows)
         except InputError as error:
             half = rows.num_rows // 2
             if half:
-                yield from self._parts(rows.slice(0, half), first, scored)
-                yield from self._parts(rows.slice(half), first + half, scored)
+                yield from self._parts(rows.slice(0, half), scored)
+                yield from self._parts(rows.slice(half), scored)
             else:
                 places = dict.fromkeys(_ROW.sub("", problem.where) for problem in error.problems)
                 scored.reasons[f"a value that can't be used: {', '.join(places)}"] += 1
             return
-        yield first, found, perf_counter() - started
-
-    def _logged(self, rows: pa.Table, found: Predictions, seconds: float) -> pa.Table:
-        """The rows as the log has them, with this version's prediction in place of the live one's.
-        ``_latency_ms`` is how long their batch took to compute."""
-        count = rows.num_rows
-        columns = {
-            **{name: rows[name] for name in _SAME},
-            "_version": pa.repeat(pa.scalar(self._number, pa.int64()), count),
-            "_arm": pa.repeat(pa.scalar("shadow"), count),
-            "_latency_ms": pa.repeat(pa.scalar(seconds * 1e3), count),
-            **output_columns(self._classes, found.values),
-        }
-        inputs = {name: rows[name] for name in rows.column_names if name not in _OWN}
-        return pa.table({**columns, **inputs})
+        yield _Part(rows, found.values, perf_counter() - started)
