@@ -22,7 +22,7 @@ from perennial.learning.evaluation import measure
 from perennial.reports.evaluation import render_html, render_markdown
 from perennial.reports.markdown import code, plain
 from perennial.spec import ModelSpec
-from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.matrices import read_matrix, read_schema
 from perennial.stores.project import Project
 from tasks._caching import Stage

@@ -13,7 +13,7 @@ from perennial.data.features import FeatureProgram
 from perennial.reports.features import render_features
 from perennial.reports.markdown import code
 from perennial.stores import tables
-from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.matrices import write_matrices
 from perennial.stores.project import Project, feature_source
 from tasks._caching import Stage

@@ -37,15 +37,15 @@ def flow_run_name() -> str:
     return f"{parameters['model']} as of {moment:%Y-%m-%d} ({parameters.get('reason', 'by hand')})"
 
 
-def tag_run(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+def tag_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
     """Tag a run with its model and why it was started, when it starts (a flow's ``on_running``).
 
     Tags of ``prefect.tags`` would be on every task too, and a task with tags asks the server for a
     concurrency slot before and after: 20 more calls a run, and seconds where a connection has
     timed out during a long stage.
     """
-    wanted = ((key, run.parameters.get(key)) for key in ("model", "reason"))
-    _add_tags(run.id, *(f"{key}:{value}" for key, value in wanted if value))
+    wanted = ((key, flow_run.parameters.get(key)) for key in ("model", "reason"))
+    _add_tags(flow_run.id, *(f"{key}:{value}" for key, value in wanted if value))
 
 
 def _add_tags(run: UUID, *tags: str) -> None:

@@ -15,7 +15,8 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
 from perennial.contracts.runs import Recalled, ReproductionSummary
 from perennial.reports.markdown import plain
-from perennial.stores.artefacts import intact, write_file
+from perennial.stores.artefacts import intact
+from perennial.stores.folders import write_file
 from perennial.stores.project import Project, load_model
 from perennial.stores.registry import Registry
 from tasks._running import RETRIES

@@ -11,7 +11,7 @@ from prefect import task
 from perennial.contracts.refs import PARTS, DatasetRef, ModelRef, SplitRef
 from perennial.data.splits import assign, split_columns
 from perennial.stores import tables
-from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from tasks._caching import Stage
 from tasks._definition import read_definition

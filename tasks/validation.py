@@ -15,7 +15,7 @@ from perennial.contracts.runs import RouteRef
 from perennial.reports.markdown import plain
 from perennial.reports.validation import render_validation, verdict
 from perennial.stores import staging
-from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from tasks._caching import Stage
 from tasks._definition import read_definition

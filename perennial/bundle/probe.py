@@ -15,10 +15,10 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perennial.bundle.absent import ABSENT, hide
 from perennial.contracts.errors import PerennialError
 from perennial.contracts.verdicts import ServingCheck
 
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from perennial.bundle.predictor import Predictor
-
-ABSENT = (
-    "prefect", "prefect_aws", "optuna", "evidently", "wandb", "sklearn", "pandera", "duckdb",
-    "deltalake", "matplotlib", "fastapi", "jinja2", "plotly", "tasks", "flows",
-    "perennial.learning",
-)  # fmt: skip
-"""What a serving process does without."""
 
 _BATCH_ROWS = 65_536
 _REQUESTS = 300
@@ -117,7 +110,7 @@ def _compared(served: np.ndarray, expected: np.ndarray, probed: _Probed) -> Serv
 
 def main(bundle: Path, rows: Path, folder: Path) -> None:
     """The probe's process. Writes the report in any case."""
-    sys.meta_path.insert(0, _Absent())
+    hide(ABSENT)
     try:
         probed = _probe(bundle, rows, folder)
     except PerennialError as error:
@@ -125,12 +118,6 @@ def main(bundle: Path, rows: Path, folder: Path) -> None:
     except Exception as error:
         probed = _Probed(error=f"{type(error).__name__}: {error}"[:1000])
     (folder / "probe.json").write_text(json.dumps(asdict(probed)), encoding="utf-8")
-
-
-class _Absent(MetaPathFinder):
-    def find_spec(self, fullname: str, *_: object) -> None:
-        if fullname in ABSENT:
-            raise ModuleNotFoundError(f"{fullname} is not there when serving", name=fullname)
 
 
 def _probe(bundle: Path, rows: Path, folder: Path) -> _Probed:

@@ -23,7 +23,7 @@ from perennial.cli.context import Context
 from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.runs import ReplaySummary, RunSummary
 from perennial.spec import load_spec
-from perennial.stores.artefacts import write_file
+from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 
 MODEL = "flight-delay"

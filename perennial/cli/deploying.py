@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec.deployment import is_ours, prefect_yaml
-from perennial.stores.artefacts import write_file
+from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 
 _HOW = "perennial check --write writes it"

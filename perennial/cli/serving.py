@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,27 +41,29 @@ def serve(
 ) -> None:
     """Serve models over HTTP: what the registry routes, followed as it changes. Ends with SIGTERM
     or Ctrl-C, after the requests under way."""
-    from perennial.serving.run import serve as run_server
-    from perennial.serving.settings import Settings
-
     project = context_of(context).project
     _check_names(project, names or [])
     if acknowledge not in ("fast", "strict"):
         raise InputError(Problem("--acknowledge", f"{acknowledge!r} is not fast or strict"))
     if (certificate is None) != (key is None):
         raise InputError(Problem("--certificate", "TLS needs both --certificate and --key"))
-    settings = Settings(
-        project=project.root,
-        models=tuple(names or ()),
-        host=host,
-        port=port,
-        tokens=tokens,
-        acknowledge="strict" if acknowledge == "strict" else "fast",
-        access_log=access_log,
-        certificate=certificate,
-        key=key,
-    )
-    run_server(settings, lambda address: typer.echo(f"listening at {address}"))
+    settings = {
+        "project": str(project.root),
+        "models": names or [],
+        "host": host,
+        "port": port,
+        "tokens": _absolute(tokens),
+        "acknowledge": acknowledge,
+        "access_log": access_log,
+        "certificate": _absolute(certificate),
+        "key": _absolute(key),
+    }
+    # The server takes this process's place: signals reach it, and nothing else stays in memory.
+    os.execv(sys.executable, [sys.executable, "-m", "perennial.serving", json.dumps(settings)])
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
 
 
 def _check_names(project: Project, names: list[str]) -> None:

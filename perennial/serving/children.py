@@ -13,17 +13,22 @@ _LONGEST_WAIT_SECONDS = 30.0
 _SETTLED_SECONDS = 60.0
 
 
-class Child(threading.Thread):
-    """One process, kept alive until ``stop``."""
+class Child:
+    """One process, kept alive from ``ensure`` until ``stop``."""
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
-        super().__init__(name=f"{name} keeper", daemon=True)
+        self._watch = threading.Thread(target=self._run, name=f"{name} watch", daemon=True)
         self._what = name
         self._command = list(command)
         self._ending = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self) -> None:
+    def ensure(self) -> None:
+        """Start the process, unless that was done."""
+        if self._watch.ident is None:
+            self._watch.start()
+
+    def _run(self) -> None:
         wait = 0.5
         while not self._ending.is_set():
             started = time.monotonic()
@@ -45,6 +50,8 @@ class Child(threading.Thread):
     def stop(self, seconds: float) -> None:
         """Ask the process to finish; after ``seconds`` it is killed."""
         self._ending.set()
+        if self._watch.ident is None:
+            return
         process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
@@ -53,4 +60,4 @@ class Child(threading.Thread):
             except subprocess.TimeoutExpired:
                 _log.warning("process does not end and is killed", extra={"process": self._what})
                 process.kill()
-        self.join(seconds)
+        self._watch.join(seconds)

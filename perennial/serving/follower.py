@@ -15,7 +15,7 @@ from perennial.contracts.refs import Value
 from perennial.serving.models import Loaded, load
 from perennial.serving.service import Logging, Service
 from perennial.spec import ModelSpec
-from perennial.stores.artefacts import write_file
+from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Registry, Route, Version
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from perennial.serving import logs
 from perennial.serving.access import Access, challenge, path_of
 from perennial.serving.replies import (
     Message,
@@ -17,8 +17,6 @@ from perennial.serving.replies import (
     error_reply_v2,
 )
 from perennial.serving.requests import ClientGoneError, Headers, headers_of, request_id
-
-log = logging.getLogger(__name__)
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -96,8 +94,8 @@ class Guard:
             return
         except Refusal as error:
             refusal = error
-        except Exception:
-            log.exception("request %s failed", identity)
+        except Exception as error:
+            logs.failed(identity, "guard", error)
             refusal = Refusal(500, "internal", "the server failed; its log says why")
         if started:
             return  # the connection is closed by the server when an answer stays unfinished

@@ -24,7 +24,8 @@ class Pages:
         return Reply(page.encode(), kind=_HTML)
 
     async def metrics(self, *_: Any) -> Reply:
-        body = self._service.metrics.render(self._service.spool.lag())
+        service = self._service
+        body = service.metrics.render(service.spool.lag(), service.beside().shadows)
         return Reply(body, kind=CONTENT_TYPE.encode())
 
     async def openapi(self, *_: Any) -> Reply:

@@ -26,6 +26,7 @@ from perennial.serving.keeper import KeeperSettings, Upkeep
 from perennial.serving.metrics import Metrics
 from perennial.serving.service import Service
 from perennial.serving.settings import Settings
+from perennial.serving.shadow import ShadowSettings
 from perennial.serving.tracing import from_environment
 from perennial.stores.predictions import Spool
 from perennial.stores.project import Project
@@ -34,8 +35,9 @@ _log = getLogger("perennial.serving")
 
 _SWITCH_SECONDS = 0.001
 """How long a thread (one that loads a version, say) may keep the loop from Python's lock."""
-_KEEPER_SECONDS = 20.0
-"""How long the keeper may take for the last segments; the next start commits what is left."""
+_CHILD_SECONDS = 20.0
+"""How long each process beside the server may take for the last segments; the next start commits
+what is left."""
 
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -64,9 +66,10 @@ async def _serve(
     )
     metrics = Metrics()
     tracing = from_environment()
-    service = Service(settings, spool, metrics, tracing)
-    follower = Follower(service, asyncio.get_running_loop())
     keeper = Child("keeper", _keeper_settings(settings).command())
+    shadow = Child("shadow", _shadow_settings(settings).command())
+    service = Service(settings, spool, metrics, tracing, shadow.ensure)
+    follower = Follower(service, asyncio.get_running_loop())
     guard = Guard(
         Application(service, tracing),
         Access(settings.tokens),
@@ -88,7 +91,7 @@ async def _serve(
         )
     )
     follower.start()
-    keeper.start()
+    keeper.ensure()
     gc.freeze()  # what lives as long as the server need not be looked through again and again
     host, port = listening.getsockname()[:2]
     scheme = "https" if settings.certificate else "http"
@@ -99,7 +102,8 @@ async def _serve(
         service.draining = True
         await asyncio.to_thread(follower.stop)
         await asyncio.to_thread(service.close)
-        await asyncio.to_thread(keeper.stop, _KEEPER_SECONDS)
+        await asyncio.to_thread(shadow.stop, _CHILD_SECONDS)
+        await asyncio.to_thread(keeper.stop, _CHILD_SECONDS)
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
         _log.info("stopped")
@@ -116,6 +120,17 @@ def _listen(settings: Settings) -> socket.socket:
         where = f"{settings.host}:{settings.port}"
         raise InputError(Problem(where, f"can't listen: {reason}", "use another --port")) from None
     return listening
+
+
+def _shadow_settings(settings: Settings) -> ShadowSettings:
+    project = Project(settings.project)
+    return ShadowSettings(
+        project=str(project.root),
+        spool=str(project.home / "spool"),
+        tables=str(project.home),
+        state=str(project.home / "serving" / "shadow.json"),
+        parent=os.getpid(),
+    )
 
 
 def _keeper_settings(settings: Settings) -> KeeperSettings:

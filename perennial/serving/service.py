@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ import pyarrow as pa
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.data.frames import to_arrow
 from perennial.serving.batching import Batch, Batcher, Job, fail
+from perennial.serving.beside import Beside, read_beside
 from perennial.serving.metrics import Metrics
 from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.replies import Refusal, Request, wrong_rows
@@ -29,6 +30,7 @@ from perennial.serving.state import ServiceState
 from perennial.serving.tracing import Tracing
 from perennial.spec import ModelSpec
 from perennial.stores.predictions import Redaction, Spool
+from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Route
 
 _log = getLogger("perennial.serving")
@@ -77,15 +79,22 @@ class _Lane:
 
 
 class Service:
-    """All models of one server. Lives on one event loop; only ``state`` may be read elsewhere."""
+    """All models of one server. Lives on one event loop. ``shadow_wanted`` is called when a route
+    has a shadow: the process that scores it must then be there."""
 
     def __init__(
-        self, settings: Settings, spool: Spool, metrics: Metrics, tracing: Tracing | None
+        self,
+        settings: Settings,
+        spool: Spool,
+        metrics: Metrics,
+        tracing: Tracing | None,
+        shadow_wanted: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.spool = spool
         self._tracing = tracing
+        self._shadow_wanted = shadow_wanted
         self.models: dict[str, LiveModel] = {name: LiveModel(name) for name in settings.models}
         self.registry_problem = ""
         self.decisions: tuple[AuditEntry, ...] = ()
@@ -117,6 +126,8 @@ class Service:
         model = self.models.setdefault(name, LiveModel(name))
         model.adopt(route, loaded)
         self._logging[name] = logging
+        if route.shadow:
+            self._shadow_wanted()
         self._lanes = {
             key: lane
             for key, lane in self._lanes.items()
@@ -305,7 +316,13 @@ class Service:
             registry_problem=self.registry_problem,
             decisions=self.decisions,
             lag=self.spool.lag(),
+            beside=self.beside(),
         )
+
+    def beside(self) -> Beside:
+        """What the processes beside the server say of themselves."""
+        folder = Project(self.settings.project).home / "serving"
+        return read_beside(folder, self._started_at, datetime.now(UTC))
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from perennial.contracts.refs import Value
 
 Acknowledge = Literal["fast", "strict"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Value):
     """One server's settings. Sizes are in bytes, times in seconds.
 
     ``models`` empty: all that the registry routes. ``acknowledge``: *fast* answers when a

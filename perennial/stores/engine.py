@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perennial.contracts.errors import InputError
-from perennial.stores.artefacts import new_folder
+from perennial.stores.folders import new_folder
 
 MEMORY_MIB = 512
 """What DuckDB may hold before it spills to disk. The process takes about as much again for reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perennial.contracts.refs import SourceRef
-from perennial.stores.artefacts import write_file
+from perennial.stores.folders import write_file
 
 
 def remember(table: Path, source: SourceRef) -> None:

@@ -20,7 +20,7 @@ from perennial.data.checks import RowChecks
 from perennial.data.frames import arrow_schema, table_columns
 from perennial.spec import ModelSpec
 from perennial.stores import engine, lake
-from perennial.stores.artefacts import new_folder
+from perennial.stores.folders import new_folder
 from perennial.stores.staging import BAD_SCHEMA, ROW, bad_files
 from perennial.stores.upsert import Incoming, upsert
 

@@ -30,7 +30,7 @@ from perennial.data.frames import table_columns
 from perennial.spec import ModelSpec
 from perennial.spec.inputs import Column, Source
 from perennial.stores import sources
-from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.sources.batches import absent_columns

@@ -28,7 +28,7 @@ from perennial.data.checks import Checked, RowChecks, texts_of
 from perennial.data.profile import Profile
 from perennial.spec import ModelSpec
 from perennial.stores import sources
-from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.repeats import Repeats, find_repeats
 
 ROW = "_perennial_row"

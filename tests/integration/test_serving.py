@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import threading
 import time
@@ -435,7 +436,7 @@ def test_labels_are_kept_by_id_or_by_entity_and_time(project: Path) -> None:
 def test_a_server_for_others_needs_tokens(project: Path, tmp_path: Path) -> None:
     from tests.workplace import Workplace
 
-    refused = Workplace(project, {}).command("serve", "--host", "0.0.0.0", "--port", "0")
+    refused = Workplace(project, dict(os.environ)).cli("serve", "--host", "0.0.0.0", "--port", "0")
     assert refused.returncode == 2
     assert "can be reached by others" in refused.stderr
 
@@ -443,12 +444,12 @@ def test_a_server_for_others_needs_tokens(project: Path, tmp_path: Path) -> None
 def test_an_unknown_name_and_a_port_in_use_are_the_user_s_mistakes(server: Server) -> None:
     from tests.workplace import Workplace
 
-    place = Workplace(server.log.parent, {})
-    unknown = place.command("serve", "parcel")
+    place = Workplace(server.log.parent, dict(os.environ))
+    unknown = place.cli("serve", "parcel")
     assert unknown.returncode == 2
     assert "no model 'parcel'; did you mean 'parcels'?" in unknown.stderr
     port = server.url.rpartition(":")[2]
-    taken = place.command("serve", "--port", port)
+    taken = place.cli("serve", "--port", port)
     assert taken.returncode == 2
     assert "can't listen" in taken.stderr
 

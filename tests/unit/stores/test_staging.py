@@ -11,7 +11,7 @@ import pytest
 
 from perennial.contracts.errors import InputError
 from perennial.stores import staging
-from perennial.stores.artefacts import folder_digest
+from perennial.stores.folders import folder_digest
 from perennial.stores.sources import batches
 
 HEAD = "at,car,zone,km,stops,note,late\n"

@@ -14,7 +14,7 @@ import perennial
 import tasks
 from perennial.contracts.errors import InputError
 from perennial.contracts.refs import DatasetRef, SplitRef
-from perennial.stores.artefacts import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from tasks._caching import Stage, _generation, fingerprint
 from tests.workplace import Workplace
