@@ -30,7 +30,7 @@ PATHS = (
 DATATYPES = ("BOOL", "INT8", "INT64", "UINT64", "FP16", "FP32", "FP64", "BYTES", "FP8", "", None)
 
 fuzz = settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -457,14 +457,14 @@ def test_text_may_come_in_any_of_arrows_forms(server: Server, kind: str, count: 
                 "%00",
                 "versions",
                 "1",
-                "٣",
+                "%d9%a3",
                 "-1",
                 "9" * 400,
                 "predict",
                 "infer",
                 "labels",
                 "%ff",
-                "é",
+                "%c3%a9",
                 "etc",
                 "passwd",
                 "%0d%0aset-cookie:x",
@@ -479,7 +479,7 @@ def test_any_path_method_and_headers(
     server: Server, method: str, path: str, identity: str, host: str
 ) -> None:
     headers = {"x-request-id": identity, "host": host}
-    target = path.encode("utf-8")
+    target = path.encode("ascii")
 
     response = server.ask(method, "/", headers=headers, extensions={"target": target})
 
