@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import yaml
+from deltalake import DeltaTable
 
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -44,6 +45,11 @@ def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Wor
     )
     assert inspected["parameters"] == {"model": "demand"}
     assert [s["parameters"] for s in inspected["schedules"]] == [{"reason": "schedule"}]
+    scoring = json.loads(
+        _prefect(flow_project, "deployment", "inspect", "batch-scoring/demand", "--output", "json")
+    )
+    assert scoring["parameters"] == {"model": "demand"}
+    assert scoring["schedules"] == []
 
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
@@ -57,6 +63,10 @@ def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Wor
             flow_project, "deployment", "run", "continuous-training/demand",
             "--param", "reason=deployment", "--watch", "--watch-timeout", "240",
         )  # fmt: skip
+        _prefect(
+            flow_project, "deployment", "run", "batch-scoring/demand", "--param",
+            "source=data/2024-a.csv", "--param", "output=out", "--watch", "--watch-timeout", "240",
+        )  # fmt: skip
     finally:
         worker.send_signal(signal.SIGINT)
         try:
@@ -69,3 +79,6 @@ def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Wor
     (version,) = registry.versions("demand")
     assert version.links["trigger"] == "deployment"
     assert version.links["prefect_flow_run"]
+    scores = DeltaTable(str(flow_project.root / "out"))
+    assert len(scores.to_pyarrow_table()) == 3600
+    assert scores.history(1)[0]["perennial.version"] == "1"
