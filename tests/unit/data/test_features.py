@@ -240,6 +240,46 @@ def echo(column: pd.Series) -> pd.Series:
     assert "the parameter 'late' is the label, which no feature may read" in message
 
 
+def test_functions_that_expand_or_collect_lists_are_refused() -> None:
+    message = refusal("""
+from hamilton.htypes import Collect, Parallelizable
+
+def part(km: pd.Series) -> Parallelizable[float]:
+    yield from km
+
+def total(part: Collect[float]) -> pd.Series:
+    return pd.Series(list(part))
+""")
+    assert message.split("\n") == [
+        "features.py, line 8, part(): expands or collects a list, which no feature can "
+        "(use pandas)",
+        "features.py, line 11, total(): expands or collects a list, which no feature can "
+        "(use pandas)",
+    ]
+
+
+def test_values_that_several_functions_read_are_there_until_the_last_of_them() -> None:
+    loaded = program(
+        """
+def a(km: pd.Series) -> pd.Series:
+    return km + 1
+
+def b(a: pd.Series, km: pd.Series) -> pd.Series:
+    return a * km
+
+def c(b: pd.Series, a: pd.Series, km: pd.Series) -> pd.Series:
+    return a - b + km
+""",
+        "features: [c]",
+    )
+    frame = rides()
+    a = frame["km"] + 1
+    expected = a - a * frame["km"] + frame["km"]
+    computed = loaded.compute(frame, {})
+    assert list(computed) == ["c"]
+    pd.testing.assert_series_equal(computed["c"], expected, check_names=False)
+
+
 def test_all_mistakes_are_told_at_once_each_with_its_line() -> None:
     message = refusal("""
 def a(kn: pd.Series) -> pd.Series:
