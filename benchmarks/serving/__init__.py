@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="short and once: that it works")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--version", type=int, choices=(1, 2), default=2, help="2 is the larger model, the default"
+    )
     parser.add_argument("--peers", nargs="*", default=[], help="of the throughput; all by default")
     parser.add_argument(
         "--folder",
@@ -49,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     cores()  # of all that are there; from here on this process keeps to the client's
     project.train(root)
     os.sched_setaffinity(0, {cores()[1]})
-    served = project.bundle(root, 2)
+    project.route_to(root, arguments.version)
+    served = project.bundle(root, arguments.version)
+    console.print(project.described(served))
     flights = project.flights(root, served)
     rounds, seconds = (2, 1.0) if arguments.quick else (arguments.rounds, 3.0)
     few = 1 if arguments.quick else 5
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "throughput": compared,
         "lone": lambda: _lone(root, flights, folder, few),
-        "batches": lambda: batches.measure(root, folder, rounds, seconds),
+        "batches": lambda: batches.measure(root, served, folder, rounds, seconds),
         "idle": lambda: idle.measure(root, folder, few),
         "switch": lambda: switch.measure(root, flights, folder, 1 if arguments.quick else 3, 4),
     }

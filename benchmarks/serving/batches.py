@@ -14,8 +14,9 @@ from benchmarks.harness import console, show
 from benchmarks.serving import ours
 from benchmarks.serving.contenders import load
 from benchmarks.serving.load import Job
-from benchmarks.serving.project import bundle, table
+from benchmarks.serving.project import table
 from benchmarks.serving.servers import Server, cores, on_core
+from perennial.bundle.read import Bundle
 
 ROWS = 1_000
 _ARROW = "application/vnd.apache.arrow.stream"
@@ -23,8 +24,9 @@ _WAYS = (1, 2)
 """Batches at once: with two, one is on its way while the other is computed."""
 
 
-def measure(root: Path, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    served = bundle(root, 2)
+def measure(
+    root: Path, served: Bundle, folder: Path, rounds: int, seconds: float
+) -> dict[str, Any]:
     rows = table(root, served, ROWS)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:

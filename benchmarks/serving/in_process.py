@@ -11,6 +11,7 @@ in memory.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -54,12 +55,15 @@ async def _lone(root: Path, requests: Sequence[bytes]) -> list[float]:
 
     loop = asyncio.get_running_loop()
     spool = Spool(Project(root).home / "spool")
-    service = Service(Settings(root), spool, Metrics(), None)
+    service = Service(
+        Settings(project=root), spool, Metrics(), tracing=None, shadow_wanted=lambda: None
+    )
     follower = Follower(service, loop)
     follower.start()
     while not service.ready:
         await asyncio.sleep(0.01)
     guard = Guard(Application(service, None), Access(None), lambda _: None)
+    gc.freeze()  # as the server does
     config = uvicorn.Config(
         guard, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False
     )

@@ -59,8 +59,18 @@ def bundle(root: Path, version: int) -> Bundle:
     return open_bundle(Path(ref.uri), ref.digest)
 
 
-def route_to(root: Path, version: int, cause: str) -> None:
+def described(served: Bundle) -> str:
+    study = served.lineage["study"]
+    return (
+        f"the booster: {study['best_rounds']} rounds of depth {study['best_params']['max_depth']}, "
+        f"{len(served.booster) / 2**20:.1f} MiB; {len(served.schema.features)} features of "
+        f"{len(served.schema.inputs)} columns"
+    )
+
+
+def route_to(root: Path, version: int) -> None:
     """Give all requests to a version."""
+    import time
     from datetime import UTC, datetime
 
     from perennial.stores.project import Project
@@ -75,7 +85,7 @@ def route_to(root: Path, version: int, cause: str) -> None:
         actor="benchmark",
         reason="to measure the switch",
         evidence={},
-        cause=cause,
+        cause=f"benchmark {time.time_ns()}",
         now=datetime.now(UTC),
     )
     registry.close()

@@ -76,12 +76,7 @@ class Server:
         started = time.perf_counter()
         with on_core(core), self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.command,
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log
             )
         while not self._is_ready():
             if self.process.poll() is not None:

@@ -30,14 +30,14 @@ def measure(root: Path, flights: Flights, folder: Path, runs: int, switches: int
     """Each run: a server that starts with version 2, some switches between the two."""
     errors, usual, during, follow, windows = 0, [], [], [], []
     for number in range(runs):
-        route_to(root, 2, f"benchmark {time.time_ns()}")
+        route_to(root, 2)
         server = ours.server(root, folder / "work" / f"switch-{number}")
         server.start(cores()[0])
         try:
             outcome, samples, moments = _run(root, flights, server, switches, folder)
         finally:
             server.stop()
-            route_to(root, 2, f"benchmark {time.time_ns()}")
+            route_to(root, 2)
         errors += outcome.failed
         follow += [_followed(outcome, moment, i) for i, moment in enumerate(moments)]
         inside = np.zeros(len(samples), dtype=bool)
@@ -109,7 +109,7 @@ def _run(
     moments = []
     for number in range(switches):
         moments.append(time.monotonic())
-        route_to(root, _target(number), f"benchmark {time.time_ns()}")
+        route_to(root, _target(number))
         time.sleep(_APART_SECONDS - (time.monotonic() - moments[-1]))
     assert client.stdout is not None
     outcome = Outcome(**json.loads(client.stdout.read()))

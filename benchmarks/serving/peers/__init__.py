@@ -173,7 +173,7 @@ PEERS = (
         environment={"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": "{work}/home"},
         settings={
             "one by one": {"BATCH_SIZE": "1"},
-            "adaptive batches of up to 16": {"BATCH_SIZE": "16", "BATCH_MILLISECONDS": "100"},
+            "adaptive batches of up to 16": {"BATCH_SIZE": "16", "BATCH_MILLISECONDS": "10000"},
         },
     ),
     Peer(
