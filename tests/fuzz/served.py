@@ -178,7 +178,8 @@ class Server:
         """The response, when it is one that any request may get: an answer, or an error as JSON
         with the request's id; never a failure of the server."""
         request = response.request
-        what = f"{request.method} {request.url.path} {request.content[:300]!r}"
+        body = getattr(request, "_content", b"")  # a streamed one is gone
+        what = f"{request.method} {request.url.path} {body[:300]!r}"
         assert response.status_code < 500 or response.status_code == 503, (what, response.text)
         identity = response.headers["x-request-id"]
         assert "server" not in response.headers
@@ -208,11 +209,12 @@ def serving(
     *options: str,
     headers: Sequence[tuple[str, str]] = (),
     wait_for: Sequence[str] = MODELS,
+    python: Path | None = None,
 ) -> Iterator[Server]:
     """Serve the project in ``root`` with ``perennial serve``; stop it in the end."""
     log = root / "server.log"
-    script = Path(sys.executable).with_name("perennial")
-    command = [str(script), "--project", str(root), "serve", "--port", "0"]
+    start = [str(python or sys.executable), "-c", "from perennial.cli import main; main()"]
+    command = [*start, "--project", str(root), "serve", "--port", "0"]
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*command, *options],
