@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,20 @@ def test_a_kill_between_quarantine_and_predictions_is_made_good_by_the_next_run(
     assert (scores.rows, scores.bad_rows) == (399, 1)
     assert len(content(job.quarantine)) == 1
     assert scored.find(job) == scores.model_copy(update={"changed": False})
+
+
+def test_two_runs_at_once_of_one_job_make_one_version(place: Place) -> None:
+    job = place.job(place.write("rows.csv", place.rows))
+    staged = place.score(job)
+    barrier = threading.Barrier(2)
+
+    def publish(_: int) -> ScoresRef:
+        barrier.wait()
+        return scored.publish(job, staged)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert {scores.version for scores in pool.map(publish, range(2))} == {0}
+    assert len(content(job.output)) == len(place.rows)
 
 
 def test_what_a_killed_writer_left_in_a_new_output_is_no_obstacle(place: Place) -> None:
