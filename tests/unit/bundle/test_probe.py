@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from perennial.bundle import probe
-from perennial.bundle.probe import ABSENT, check_serving
+from perennial.bundle.absent import ABSENT
+from perennial.bundle.probe import check_serving
 from perennial.bundle.write import write_bundle
 from perennial.contracts.verdicts import ServingCheck
 from tests.unit.bundle.conftest import make
