@@ -187,12 +187,14 @@ def _raw(frame: pd.DataFrame, needed: Iterable[str]) -> dict[str, Any]:
 def _series(
     frame: pd.DataFrame, arrays: Mapping[str, Any], names: Iterable[str]
 ) -> dict[str, pd.Series]:
-    """Columns under the index 0…n-1, contiguous in memory: NumPy may round the last bit of a
-    strided array's exp or sin otherwise, and a row's value must not depend on its table."""
+    """Columns of a frame that has these arrays, under the index 0…n-1 and contiguous in memory:
+    NumPy may round the last bit of a strided array's exp or sin otherwise, and a row's value must
+    not depend on its table."""
     index = frame.index
     if not (isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1):
         frame = frame.reset_index(drop=True)
-    columns = column_series(frame, names)
+    places = {name: place for place, name in enumerate(arrays)}
+    columns = column_series(frame, {name: places[name] for name in names})
     for name in columns:
         array = arrays[name]
         if isinstance(array, np.ndarray) and not array.flags.c_contiguous:

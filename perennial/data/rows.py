@@ -19,6 +19,7 @@ Rows: TypeAlias = "pd.DataFrame | pa.Table | pa.RecordBatch | Mapping[str, Seque
 """Rows in any form; a Mapping holds plain Python values by column, None where one is missing."""
 
 _FLOAT = np.dtype(np.float64)
+_PLAIN = (list, tuple)
 _TWICE = object()
 
 
@@ -44,10 +45,7 @@ class Given:
             self._columns = columns | dict.fromkeys(several, _TWICE)
             self.index = rows.index
         elif isinstance(rows, Mapping):
-            self._columns = {
-                name: list(values) if isinstance(values, tuple) else values
-                for name, values in rows.items()
-            }
+            self._columns = rows
             self.index = pd.RangeIndex(len(next(iter(rows.values()))) if rows else 0)
         else:
             names = rows.schema.names
@@ -64,10 +62,10 @@ class Given:
     def plain_floats(self, names: Sequence[str]) -> np.ndarray | None:
         """Float columns of plain numbers all at once, (columns, rows), NaN where one is missing.
         None when there is anything else in one of them. Infinity may remain."""
-        columns = [self._columns.get(name) for name in names]
+        columns: list[Any] = [self._columns.get(name) for name in names]
         kinds: set[type] = set()
         for values in columns:
-            if type(values) is not list or len(values) != self._size:
+            if type(values) not in _PLAIN or len(values) != self._size:
                 return None
             kinds.update(map(type, values))
         return plain_numbers(columns, kinds) if columns else None
@@ -107,7 +105,7 @@ def _quick(values: Any, column: Typed) -> Any | None:
     """The canonical column of values in a form that needs no parsing, else None. Infinity may
     remain in it."""
     kind, nullable = column.type, column.nullable
-    if isinstance(values, list):
+    if isinstance(values, _PLAIN):
         return quick_plain(values, kind, nullable)
     arrow = isinstance(values, pa.ChunkedArray | pa.Array)
     if kind == "float" and (

@@ -224,6 +224,7 @@ def test_plain_values_arrow_and_pandas_predict_what_training_does_bit_for_bit(
     table = pa.table({name: pa.array(plain[name], typed.get(name)) for name in plain})
     forms = (
         plain,
+        {name: tuple(values) for name, values in plain.items()},
         table,
         table.to_batches()[0],
         pd.DataFrame(plain, dtype=object),

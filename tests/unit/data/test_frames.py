@@ -274,7 +274,7 @@ def test_rows_in_table_types_keep_integers_exact_beside_missing_ones() -> None:
 def test_a_series_of_a_frame_is_the_frames_own_until_it_is_changed() -> None:
     frame = canonical_frame(JSON, COLUMNS)
     before = frame.copy(deep=True)
-    for name, series in column_series(frame, COLUMNS).items():
+    for name, series in column_series(frame, {name: i for i, name in enumerate(COLUMNS)}).items():
         pd.testing.assert_series_equal(series, frame[name])
         series.iloc[0] = series.iloc[1]
     pd.testing.assert_frame_equal(frame, before)
