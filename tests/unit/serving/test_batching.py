@@ -1,0 +1,146 @@
+"""Natural batches: what arrives while one computes is the next, and nobody waits for company."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perennial.bundle.predictor import Predictor
+from perennial.contracts.errors import InputError
+from perennial.serving.batching import INLINE_ROWS, Batch, Batcher, Job
+from perennial.serving.replies import Request
+from tests.fuzz.served import ROW, make_project
+from tests.integration.test_serving import predictor
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    root = tmp_path_factory.mktemp("batched")
+    make_project(root)
+    return predictor(root, 1)
+
+
+def job(model: Predictor, rows: int = 1, **changed: Any) -> Job:
+    row = {**ROW, **changed}
+    return Job(
+        rows={name: [row[name]] * rows for name in model.columns},
+        count=rows,
+        version=1,
+        arm="champion",
+        ids=[str(i) for i in range(rows)],
+        request=Request("", {}, {}, b"", perf_counter()),
+        answer=asyncio.get_running_loop().create_future(),
+    )
+
+
+class Scene:
+    """A batcher, and the sizes of the batches it made."""
+
+    def __init__(self, model: Predictor, pool: ThreadPoolExecutor, *, inline: bool) -> None:
+        self.sizes: list[int] = []
+        self.batcher = Batcher(model, pool, self._done, inline)
+
+    def _done(self, batch: Batch) -> None:
+        self.sizes.append(len(batch.jobs))
+        start = 0
+        for one in batch.jobs:
+            one.answer.set_result(batch.values[start : start + one.count])
+            start += one.count
+
+    async def answers(self, jobs: Sequence[Job]) -> list[Any]:
+        for one in jobs:
+            self.batcher.submit(one)
+        return await asyncio.gather(*(one.answer for one in jobs), return_exceptions=True)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_what_arrives_together_is_computed_together(model: Predictor, inline: bool) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(model, pool, inline=inline)
+            alone = await scene.answers([job(model)])
+            many = await scene.answers([job(model) for _ in range(10)])
+        assert scene.sizes == [1, 10]
+        assert {float(v[0]) for v in many} == {float(alone[0][0])}
+
+    asyncio.run(play())
+
+
+def test_what_arrives_while_a_batch_computes_is_the_next_one(model: Predictor) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(model, pool, inline=False)
+            first = job(model)
+            scene.batcher.submit(first)
+            await asyncio.sleep(0)  # its computation begins on the thread
+            await scene.answers([job(model) for _ in range(7)])
+            assert first.answer.done()
+        assert scene.sizes == [1, 7]
+
+    asyncio.run(play())
+
+
+def test_a_batch_has_a_limit_and_larger_requests_go_by_themselves(model: Predictor) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(model, pool, inline=True)
+            jobs = [job(model, rows=INLINE_ROWS // 2) for _ in range(5)]
+            jobs.append(job(model, rows=INLINE_ROWS + 1))
+            answers = await scene.answers(jobs)
+        assert [len(values) for values in answers] == [one.count for one in jobs]
+        assert sorted(scene.sizes) == [1, 1, 2, 2]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_row_that_can_not_be_read_fails_its_own_request_only(
+    model: Predictor, inline: bool
+) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(model, pool, inline=inline)
+            jobs = [job(model, weight_kg=weight) for weight in (1.0, "heavy", 2.0, None)]
+            answers = await scene.answers(jobs)
+            alone = [(await scene.answers([job(model, weight_kg=w)]))[0] for w in (1.0, 2.0, None)]
+        assert isinstance(answers[1], InputError)
+        good = [answers[0], answers[2], answers[3]]
+        assert np.concatenate(good).tobytes() == np.concatenate(alone).tobytes()
+
+    asyncio.run(play())
+
+
+def test_a_request_that_was_given_up_hurts_nobody(model: Predictor) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(model, pool, inline=True)
+            lost = job(model, weight_kg="heavy")
+            lost.answer.cancel()
+            answers = await scene.answers([lost, job(model)])
+        assert isinstance(answers[0], asyncio.CancelledError)
+        assert len(answers[1]) == 1
+
+    asyncio.run(play())
+
+
+def test_nothing_is_left_behind(model: Predictor) -> None:
+    """Jobs that come one by one, each after a turn of the loop, are all answered."""
+
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(model, pool, inline=True)
+            jobs = [job(model) for _ in range(40)]
+            for one in jobs:
+                scene.batcher.submit(one)
+                await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                await asyncio.gather(*(one.answer for one in jobs))
+        assert sum(scene.sizes) == 40
+
+    asyncio.run(play())
