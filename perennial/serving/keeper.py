@@ -106,6 +106,7 @@ class Keeper:
         self._spool = Path(settings.spool)
         self._stock = Stock(self._spool)
         self._tables: dict[tuple[Kind, str], _Table] = {}
+        self._taken_over: set[str] = set()
         self._tidied_at = self._vacuumed_at = time.monotonic()
         self._rows = self._commits = self._given_up = 0
         self._last_commit_at: str | None = None
@@ -140,7 +141,7 @@ class Keeper:
 
     def round(self, last: bool = False) -> bool:
         """Commit what waits; True when there is more. The last round tries every table once."""
-        take_over(self._spool)
+        take_over(self._spool, self._taken_over)
         more = False
         for stream in waiting(self._spool):
             table = self._table(stream[0].kind, stream[0].model)

@@ -160,12 +160,13 @@ def test_servers_and_keepers_killed_under_load_lose_and_repeat_nothing(
     last.terminate()
     assert last.wait(30) == 0
 
+    assert sum(acknowledged.values()) > 100
     found = logged(tmp_path)
     assert set(found.values()) == {1}, "a row is in the table more than once"
     for name, count in acknowledged.items():
         numbers = {int(id.split("-")[1]) for id in found if id.startswith(f"{name}-")}
         assert numbers == set(range(len(numbers))), "something else was logged"
-        assert len(numbers) >= count > 20, "an acknowledged record is missing"
+        assert len(numbers) >= count, "an acknowledged record is missing"
         rows = sum(id.startswith(f"{name}-") for id in found)
         assert rows == 3 * len(numbers), "a part of a record is missing"
     assert json.loads(Path(settings.state).read_text())["problems"] == []

@@ -26,6 +26,7 @@ class Redaction:
 
     def __init__(self, omit: tuple[str, ...], hashed: tuple[str, ...], key: bytes = b"") -> None:
         self._omit = frozenset(omit)
+        self.hashed = hashed
         self._hashers = {name: _keyed(key, name) for name in hashed}
 
     @classmethod

@@ -36,28 +36,40 @@ class Session:
         os.close(self._fd)
 
 
-def take_over(spool: Path) -> int:
+def take_over(spool: Path, known: set[str] | None = None) -> int:
     """Seal what dead servers left open, and remove their folders once they are empty.
 
     A living server's folder is never touched: it holds a lock that ends with its process, however
-    it ends. Segments that can't be sealed are put aside. Returns how many were sealed or put aside.
+    it ends. Segments that can't be sealed are put aside. ``known`` are the names of sessions that
+    are sealed already; it is added to. Returns how many segments were sealed or put aside.
     """
     taken = 0
+    known = set() if known is None else known
     for session in sessions(spool):
         with _lock_of(session) as dead:
             if not dead:
                 continue
-            for path in sorted(session.glob(f"*/*/*{SUFFIX}")):
-                try:
-                    taken += seal_left(path)
-                except IntegrityError:
-                    put_aside(spool, path)
-                    taken += 1
+            if session.name not in known:
+                taken += _seal_all(spool, session)
+                known.add(session.name)
             if not any(session.glob(f"*/*/*{SUFFIX}")):
                 shutil.rmtree(session, ignore_errors=True)
     for hidden in spool.glob(f"{_NEW}*"):
         if time.time() - hidden.stat().st_mtime > _FORGOTTEN_SECONDS:
             shutil.rmtree(hidden, ignore_errors=True)
+    return taken
+
+
+def _seal_all(spool: Path, session: Path) -> int:
+    taken = 0
+    for path in sorted(session.glob(f"*/*/*{SUFFIX}")):
+        try:
+            taken += seal_left(path)
+        except FileNotFoundError:  # committed and removed by another keeper
+            continue
+        except IntegrityError:
+            put_aside(spool, path)
+            taken += 1
     return taken
 
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
 
@@ -54,30 +56,27 @@ def sessions(spool: Path) -> list[Path]:
 
 def segments(spool: Path) -> Iterator[Waiting]:
     """All segments, open ones too, stream by stream and oldest first."""
-    for session in sessions(spool):
-        for model in _entries(session):
-            for kind in _entries(model):
-                for path in _entries(kind):
-                    if path.suffix == SUFFIX:
-                        yield Waiting(
-                            path=path,
-                            session=session.name,
-                            model=model.name,
-                            kind=cast("Kind", kind.name),
-                            number=int(path.stem),
-                            bytes=_size(path),
-                        )
+    for stream in _streams(spool):
+        for number in stream.numbers:
+            yield stream.segment(number)
 
 
 def waiting(spool: Path, reader: Reader = "live", most: int = 256) -> list[list[Waiting]]:
     """The sealed segments that a reader has yet to finish: for each stream at most ``most``, oldest
     first. Nothing behind a segment that is still open is given out."""
-    streams: dict[Path, list[Waiting]] = {}
-    stopped: set[Path] = set()
-    for segment in segments(spool):
-        stream = segment.path.parent
-        if stream in stopped or len(streams.get(stream, ())) == most:
+    found = []
+    for stream in _streams(spool):
+        given = list(islice(_given_out(stream, reader), most))
+        if given:
+            found.append(given)
+    return found
+
+
+def _given_out(stream: _Stream, reader: Reader) -> Iterator[Waiting]:
+    for number in stream.numbers:
+        if stream.is_marked(number, reader):
             continue
+        segment = stream.segment(number)
         try:
             head = read_head(segment.path)
         except FileNotFoundError:  # finished by another reader meanwhile
@@ -85,12 +84,9 @@ def waiting(spool: Path, reader: Reader = "live", most: int = 256) -> list[list[
         except IntegrityError:
             head = None
         if head is not None and not head.sealed_bytes:
-            stopped.add(stream)
-        elif reader == "shadow" and (head is None or not head.shadowed):
-            continue
-        elif not _mark(segment.path, reader).exists():
-            streams.setdefault(stream, []).append(segment)
-    return list(streams.values())
+            return
+        if reader == "live" or (head is not None and head.shadowed):
+            yield segment
 
 
 def finish(segment: Path, reader: Reader) -> None:
@@ -113,19 +109,19 @@ def finish(segment: Path, reader: Reader) -> None:
             _mark(segment, name).unlink(missing_ok=True)
 
 
-def done_live(segment: Path) -> bool:
-    """Whether a segment only waits to be scored by shadow versions."""
-    return _mark(segment, "live").exists()
-
-
 def give_up_shadows(spool: Path, older_than_seconds: float, most_bytes: int) -> int:
     """Remove segments that shadow versions let wait for too long, or that are too many; returns how
     many. What shadows need must never fill the disk under what is live."""
-    left = [segment for segment in segments(spool) if done_live(segment.path)]
-    left.sort(key=lambda segment: _age(segment.path), reverse=True)
-    size, given_up = sum(segment.bytes for segment in left), 0
-    for segment in left:
-        if size <= most_bytes and _age(segment.path) <= older_than_seconds:
+    left = [
+        (_written_at(segment.path), segment)
+        for stream in _streams(spool)
+        for segment in map(stream.segment, stream.numbers)
+        if stream.is_marked(segment.number, "live")
+    ]
+    left.sort(key=lambda one: one[0])
+    size, given_up = sum(segment.bytes for _, segment in left), 0
+    for written_at, segment in left:
+        if size <= most_bytes and time.time() - written_at <= older_than_seconds:
             break
         finish(segment.path, "shadow")
         size -= segment.bytes
@@ -155,18 +151,67 @@ class Stock:
         """Raises OSError when the folder can't be read."""
         count, live_bytes, all_bytes = 0, 0, 0
         created: dict[Path, float] = {}
-        for segment in segments(self._spool):
-            all_bytes += segment.bytes
-            if done_live(segment.path):
-                continue
-            count += 1
-            live_bytes += segment.bytes
-            when = self._created.get(segment.path) or _created_at(segment.path)
-            if when is not None:
-                created[segment.path] = when
+        for stream in _streams(self._spool):
+            all_bytes += sum(stream.sizes.values())
+            numbers = [n for n in stream.numbers if not stream.is_marked(n, "live")]
+            count += len(numbers)
+            live_bytes += sum(stream.sizes[n] for n in numbers)
+            if numbers:  # the oldest of a stream has the lowest number
+                path = stream.segment(numbers[0]).path
+                when = self._created.get(path) or _created_at(path)
+                if when is not None:
+                    created[path] = when
         self._segments, self._bytes, self.all_bytes = count, live_bytes, all_bytes
         self._oldest = min(created.values(), default=float("inf"))
         self._created = created
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The segments of one session, model and kind, as its folder lists them."""
+
+    folder: Path
+    sizes: Mapping[int, int]
+    """In bytes, by number."""
+    marks: frozenset[str]
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted(self.sizes)
+
+    def segment(self, number: int) -> Waiting:
+        return Waiting(
+            path=self.folder / segment_name(number),
+            session=self.folder.parts[-3],
+            model=self.folder.parts[-2],
+            kind=cast("Kind", self.folder.parts[-1]),
+            number=number,
+            bytes=self.sizes[number],
+        )
+
+    def is_marked(self, number: int, reader: Reader) -> bool:
+        return bool(self.marks) and f"{number:012d}.{reader}.done" in self.marks
+
+
+def _streams(spool: Path) -> Iterator[_Stream]:
+    """There may be very many segments, so this does little for each."""
+    for session in sessions(spool):
+        for model in _entries(session):
+            for folder in _entries(model):
+                sizes: dict[int, int] = {}
+                marks: list[str] = []
+                try:
+                    with os.scandir(folder) as entries:
+                        for entry in entries:
+                            number, _, suffix = entry.name.partition(".")
+                            if f".{suffix}" != SUFFIX or not number.isdecimal():
+                                marks.append(entry.name)
+                                continue
+                            with suppress(FileNotFoundError):  # finished meanwhile
+                                sizes[int(number)] = entry.stat().st_size
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                yield _Stream(folder, sizes, frozenset(marks))
 
 
 def _created_at(segment: Path) -> float | None:
@@ -190,15 +235,8 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _size(path: Path) -> int:
+def _written_at(path: Path) -> float:
     try:
-        return path.stat().st_size
+        return path.stat().st_mtime
     except FileNotFoundError:
-        return 0
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        return time.time()
