@@ -1,4 +1,4 @@
-"""One client's connection: uvicorn's, with an end to headers that never end.
+"""One client's connection: uvicorn's, with an end to headers that never end, and room for others.
 
 uvicorn (with httptools) takes headers of any size and waits for them for ever, so that some idle
 sockets, or one busy one, could fill the server.
@@ -7,11 +7,12 @@ sockets, or one busy one, could fill the server.
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from perennial.serving.replies import JSON, Refusal, error_reply
+from perennial.serving.replies import JSON, Refusal, error_reply, overloaded
 from perennial.serving.requests import request_id
 
 MOST_HEADER_BYTES = 32 * 1024
@@ -19,7 +20,17 @@ HEADER_SECONDS = 5.0
 """How often a connection is looked at. One that is found twice in a row before the end of the same
 headers is closed, so they may take this long for sure, and twice as long at most."""
 
-_REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+_REASONS = {
+    400: b"Bad Request",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
+
+
+def most_connections() -> int:
+    """Half of the files that this process may open: the log needs some, and the registry."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**20 if most == resource.RLIM_INFINITY else most // 2
 
 
 class Connection(HttpToolsProtocol):
@@ -32,6 +43,8 @@ class Connection(HttpToolsProtocol):
         self._in_body = False  # also while nobody reads it, the request having been answered
         self._seen: Any = self  # the request that was the last one when we looked
         self._watch = self.loop.call_later(HEADER_SECONDS, self._look)
+        if len(self.connections) > most_connections():
+            self._refuse(overloaded("too many connections are open"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
@@ -65,11 +78,12 @@ class Connection(HttpToolsProtocol):
             return
         identity = request_id({})
         reply = error_reply(refusal, identity)
+        more = b"".join(b"%s: %s\r\n" % header for header in reply.headers)
         status = b"%d %s" % (refusal.status, _REASONS[refusal.status])
         self.transport.write(
-            b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
+            b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\n%s"
             b"connection: close\r\n\r\n%s"
-            % (status, JSON, len(reply.body), identity.encode(), reply.body)
+            % (status, JSON, len(reply.body), identity.encode(), more, reply.body)
         )
         self.transport.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -109,6 +110,21 @@ def test_headers_that_never_end_end_the_connection(pieces: list[bytes]) -> None:
     answer = _answers(pieces, pause=0.06)  # TimeoutError if it stayed open
 
     assert answer.count(b"HTTP/1.1") == pieces.count(OK)
+
+
+def test_one_connection_too_many_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 0)
+
+    answer = _answers([])
+
+    assert _error(answer) == (503, "overloaded")
+    assert b"\r\nretry-after: 1\r\n" in answer
+
+
+def test_connections_leave_half_of_the_files_to_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+
+    assert connections.most_connections() == 512
 
 
 @pytest.mark.usefixtures("_soon")
