@@ -25,7 +25,7 @@ class Redaction:
     """
 
     def __init__(self, omit: tuple[str, ...], hashed: tuple[str, ...], key: bytes = b"") -> None:
-        self._omit = frozenset(omit)
+        self._omit = omit
         self.hashed = hashed
         self._hashers = {name: _keyed(key, name) for name in hashed}
 
@@ -46,16 +46,13 @@ class Redaction:
 
     def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch as it may be kept. Columns that it doesn't have are no mistake."""
-        if not self._omit and not self._hashers:
-            return batch
-        names, arrays = [], []
-        for name, array in zip(batch.schema.names, batch.columns, strict=True):
-            if name in self._omit:
-                continue
-            hasher = self._hashers.get(name)
-            names.append(name)
-            arrays.append(array if hasher is None else _hashed(array, hasher))
-        return pa.RecordBatch.from_arrays(arrays, names=names)
+        names = batch.schema.names
+        for name, hasher in self._hashers.items():
+            if name in names:
+                place = names.index(name)
+                batch = batch.set_column(place, name, _hashed(batch.column(place), hasher))
+        left_out = [name for name in self._omit if name in names]
+        return batch.drop_columns(left_out) if left_out else batch
 
 
 def _keyed(key: bytes, column: str) -> Any:
