@@ -33,6 +33,15 @@ def serve(
         typer.Option(help="File of `perennial tokens`; needed for any address but loopback."),
     ] = None,
     acknowledge: Annotated[str, typer.Option(help=_FAST_OR_STRICT)] = "fast",
+    max_body_mib: Annotated[int, typer.Option(min=1, help="Largest body of a request.")] = 16,
+    max_rows: Annotated[int, typer.Option(min=1, help="Most rows of a request.")] = 10_000,
+    max_requests: Annotated[
+        int, typer.Option(min=1, help="At one moment; others are told to come back.")
+    ] = 2_000,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds, for body and answer.")] = 10.0,
+    max_log_mib: Annotated[
+        int, typer.Option(min=1, help="Most predictions waiting for their table.")
+    ] = 4_096,
     access_log: Annotated[
         bool, typer.Option("--access-log", help="A log line for every request.")
     ] = False,
@@ -55,6 +64,11 @@ def serve(
         "tokens": _absolute(tokens),
         "acknowledge": acknowledge,
         "access_log": access_log,
+        "max_body_bytes": max_body_mib * 2**20,
+        "max_rows": max_rows,
+        "max_waiting_requests": max_requests,
+        "timeout_seconds": timeout,
+        "max_spool_bytes": max_log_mib * 2**20,
         "certificate": _absolute(certificate),
         "key": _absolute(key),
     }

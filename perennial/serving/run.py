@@ -29,6 +29,7 @@ from perennial.serving.settings import Settings
 from perennial.serving.shadow import ShadowSettings
 from perennial.serving.tracing import from_environment
 from perennial.stores.predictions import Spool
+from perennial.stores.predictions.waiting import waiting
 from perennial.stores.project import Project
 
 _log = getLogger("perennial.serving")
@@ -92,6 +93,8 @@ async def _serve(
     )
     follower.start()
     keeper.ensure()
+    if waiting(spool.folder, "shadow"):  # left by a server that was here before
+        shadow.ensure()
     gc.freeze()  # what lives as long as the server need not be looked through again and again
     host, port = listening.getsockname()[:2]
     scheme = "https" if settings.certificate else "http"

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from functools import partial
 from logging import getLogger
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from perennial.bundle.outputs import output_columns
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.data.frames import to_arrow
 from perennial.serving.batching import Batch, Batcher, Job, fail
@@ -288,7 +288,11 @@ class Service:
         if not logging.enabled:
             return None
         record = logging.redaction.apply(log_record(loaded, batch))
-        header = {"shadow": list(model.route.shadow), "unseen": dict(batch.unseen)}
+        header = {
+            "shadow": list(model.route.shadow),
+            "unseen": dict(batch.unseen),
+            "hashed": list(logging.redaction.hashed),
+        }
         return self.spool.append(model.name, "predictions", record, header)
 
     async def log_labels(self, model: LiveModel, labels: pa.RecordBatch) -> None:
@@ -331,52 +335,30 @@ class Service:
 
 def log_record(loaded: Loaded, batch: Batch) -> pa.RecordBatch:
     """A computed batch as rows of the prediction log."""
-    jobs, rows = batch.jobs, len(batch.values)
+    rows = len(batch.values)
     now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    ids: list[str] = []
     request_ids: list[str] = []
     arms: list[str] = []
     latencies: list[float] = []
-    ids: list[str] = []
-    for job in jobs:
+    for job in batch.jobs:
         ids += job.ids
         request_ids += [job.request.id] * job.count
         arms += [job.arm] * job.count
         latencies += [(batch.ended - job.request.received) * 1e3] * job.count
-    prediction, top, probabilities = _outputs(loaded.schema.classes, batch.values)
     inputs = to_arrow(batch.frame, loaded.predictor.columns)
+    columns = {
+        "_id": pa.array(ids, pa.string()),
+        "_request_id": pa.array(request_ids, pa.string()),
+        "_time": pa.repeat(now, rows),
+        "_version": pa.repeat(pa.scalar(loaded.number, pa.int64()), rows),
+        "_arm": pa.array(arms, pa.string()),
+        "_latency_ms": pa.array(latencies, pa.float64()),
+        **output_columns(loaded.schema.classes, batch.values),
+    }
     return pa.RecordBatch.from_arrays(
-        [
-            pa.array(ids, pa.string()),
-            pa.array(request_ids, pa.string()),
-            pa.repeat(now, rows),
-            pa.repeat(pa.scalar(loaded.number, pa.int64()), rows),
-            pa.array(arms, pa.string()),
-            pa.array(latencies, pa.float64()),
-            prediction,
-            top,
-            probabilities,
-            *inputs.columns,
-        ],
-        names=[*_LOG_COLUMNS, *inputs.schema.names],
+        [*columns.values(), *inputs.columns], names=[*columns, *inputs.schema.names]
     )
-
-
-_LOG_COLUMNS = (
-    "_id", "_request_id", "_time", "_version", "_arm", "_latency_ms", "_prediction", "_class",
-    "_probabilities",
-)  # fmt: skip
-
-
-def _outputs(classes: tuple[str, ...] | None, values: np.ndarray) -> tuple[Any, Any, Any]:
-    rows = len(values)
-    if values.ndim == 1:
-        nothing = pa.nulls(rows, pa.string()), pa.nulls(rows, pa.list_(pa.float64()))
-        return pa.array(values.astype(np.float64)), *nothing
-    assert classes is not None
-    top = pa.array([classes[place] for place in values.argmax(axis=1)], pa.string())
-    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * values.shape[1])
-    flat = pa.array(values.astype(np.float64).ravel())
-    return pa.nulls(rows, pa.float64()), top, pa.ListArray.from_arrays(offsets, flat)
 
 
 def _answer(batch: Batch) -> None:

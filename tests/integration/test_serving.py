@@ -409,6 +409,74 @@ def _logged_ids(project: Path) -> Counter[str]:
     return found
 
 
+def test_a_shadow_answers_nobody_and_scores_every_request(project: Path) -> None:
+    change(project, {1: 100}, shadow=(2,))
+    rows = some_rows(40)
+    with serving(project) as server:
+        answers = [server.ask("POST", PREDICT, json=row).json() for row in rows]
+        shadow = 'perennial_shadow_rows_total{model="parcels",version="2"} 40.0'
+        until(lambda: shadow in server.ask("GET", "/metrics").text, 40)
+    assert {answer["version"] for answer in answers} == {1}
+    table = str(project / ".perennial" / "predictions" / "parcels")
+    logged = pa.Table.from_batches(
+        predictions(table, columns=["_id", "_version", "_arm", "_prediction"])
+    ).to_pylist()
+    for version, arm in ((1, "champion"), (2, "shadow")):
+        expected = predictor(project, version).predict(as_arrow(rows)).values
+        found = {r["_id"]: r for r in logged if r["_version"] == version}
+        assert len([r for r in logged if r["_version"] == version]) == len(found) == 40
+        assert {r["_arm"] for r in found.values()} == {arm}
+        assert [found[a["id"]]["_prediction"] for a in answers] == expected.tolist()
+
+
+def test_a_server_that_has_enough_to_do_tells_others_to_come_back(project: Path) -> None:
+    text = json.dumps(ROW).encode()
+    half_sent, finish = threading.Event(), threading.Event()
+    slow: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        yield text[:20]
+        half_sent.set()
+        finish.wait(10)
+        yield text[20:]
+
+    with serving(project, "--max-requests", "1", "--max-rows", "2") as server:
+        thread = threading.Thread(
+            target=lambda: slow.append(
+                httpx.post(f"{server.url}{PREDICT}", content=body()).status_code
+            )
+        )
+        thread.start()
+        half_sent.wait(10)
+        time.sleep(0.2)
+        refused = server.ask("POST", PREDICT, json=ROW)
+        finish.set()
+        thread.join()
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert slow == [200]
+        assert server.ask("POST", PREDICT, json=ROW).status_code == 200
+        assert server.ask("POST", PREDICT, json=[ROW] * 3).status_code == 413
+
+
+def test_a_full_log_refuses_and_recovers(project: Path) -> None:
+    with serving(project, "--max-log-mib", "1") as server:
+        predicted, refused = 0, None
+        rows = some_rows(1_000)
+        while refused is None and predicted < 200_000:
+            answer = server.ask("POST", PREDICT, json=rows)
+            if answer.status_code == 503:
+                refused = answer
+            else:
+                predicted += len(rows)
+        assert refused is not None
+        assert refused.json()["error"]["code"] == "log_full"
+        assert refused.headers["retry-after"] == "5"
+        until(lambda: server.ask("POST", PREDICT, json=rows[:1]).status_code == 200, 40)
+        predicted += 1
+    assert len(_logged_ids(project)) >= predicted
+
+
 def test_labels_are_kept_by_id_or_by_entity_and_time(project: Path) -> None:
     with serving(project) as server:
         identity = server.ask("POST", PREDICT, json=ROW).json()["id"]
