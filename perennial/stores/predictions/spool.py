@@ -45,6 +45,8 @@ class _Stream:
     folder: Path
     number: int = 0
     writer: SegmentWriter | None = None
+    opened: float = 0.0
+    """By the monotonic clock."""
 
 
 class Spool:
@@ -176,6 +178,7 @@ class Spool:
         path = stream.folder / segment_name(opening.number)
         stream.writer = SegmentWriter(path, opening)
         stream.number = opening.number
+        stream.opened = time.monotonic()
         self._used += stream.writer.size
         return stream.writer
 
@@ -199,7 +202,8 @@ class Spool:
             with self._lock:
                 closing = self._closed
                 for stream in self._streams.values():
-                    if stream.writer is not None and (closing or self._is_old(stream.writer)):
+                    old = time.monotonic() - stream.opened >= self._seal_seconds
+                    if stream.writer is not None and (closing or old):
                         self._retire(stream)
                 unsynced, self._unsynced = self._unsynced, []
                 full = self._full.copy()
@@ -214,9 +218,6 @@ class Spool:
                 took = time.monotonic() - looked
         self._look()
         self._session.close()
-
-    def _is_old(self, writer: SegmentWriter) -> bool:
-        return time.time() - writer.opening.created_at >= self._seal_seconds
 
     def _acknowledge(self, unsynced: list[tuple[SegmentWriter, Future[None]]]) -> None:
         errors: dict[SegmentWriter, UnavailableError | None] = {}
