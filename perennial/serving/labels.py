@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import InputColumn
-from perennial.data.frames import canonical_frame, table_columns, to_arrow
+from perennial.data.frames import table_columns, table_rows
 from perennial.serving.models import Loaded
 from perennial.serving.replies import Refusal
 from perennial.serving.rows import from_json
@@ -43,15 +43,14 @@ def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
     if problems or wrong:
         raise InputError([*problems, *wrong])
     given = {name: [row.get(name) for row in rows] for name in keys}
-    frame = canonical_frame(given, keys)
-    known = to_arrow(frame, keys) if keys else None
+    known = table_rows(given, keys)
     kind = pa.float64() if version.spec.objective == "regression" else pa.string()
     now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
     return pa.RecordBatch.from_arrays(
         [
             pa.repeat(now, len(rows)),
             pa.array([row.get(_ID) for row in rows], pa.string()),
-            *(known.columns if known is not None else ()),
+            *known.columns,
             pa.array(labels, kind),
         ],
         names=["_received_at", "_id", *keys, "label"],

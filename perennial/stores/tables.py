@@ -80,7 +80,7 @@ def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
             return int(table.version())
         rows = connection.sql(f"SELECT {engine.names(schema.names)} FROM {relation}")
         reader = rows.to_arrow_reader(100_000)
-        about = {"identity": []}
+        about: dict[str, Any] = {"identity": []}
         lake.write(uri, table, reader, replace=True, schema_mode="overwrite", about=about)
         return lake.version_of(uri)
 
