@@ -93,6 +93,7 @@ class Guard:
         except ClientGoneError:
             return
         except Refusal as error:
+            logs.refused(identity, "guard", error.status, error.code)
             refusal = error
         except Exception as error:
             logs.failed(identity, "guard", error)

@@ -96,8 +96,9 @@ def docs_page(document: Mapping[str, Any]) -> str:
         secured="security" in document,
         groups=[(tag, [o for o in operations if o[2]["tags"][0] == tag]) for tag in tags],
         schemas=document["components"]["schemas"],
-        text=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         described=_described,
+        kind=_kind,
+        named=_named,
     )
 
 
@@ -281,15 +282,32 @@ def _described(schema: Schema) -> Iterator[tuple[str, str, bool, str]]:
 def _kind(schema: Schema) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
+    if "const" in schema:
+        return json.dumps(schema["const"])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
         return " or ".join(_kind(part) for part in schema["anyOf"])
     kind = schema.get("type", "any value")
+    if "allOf" in schema:
+        return " and ".join(_kind(part) for part in schema["allOf"])
+    if kind == "object" and "properties" in schema:
+        parts = (f"{name}: {_kind(value)}" for name, value in schema["properties"].items())
+        return f"{{{', '.join(parts)}}}"
     if kind == "array":
         return f"list of {_kind(schema.get('items', {}))}"
     text = " or ".join(kind) if isinstance(kind, list) else str(kind)
     return f"{text} ({schema['format']})" if "format" in schema else text
+
+
+def _named(value: object) -> list[str]:
+    """The schemas that a schema refers to, each once."""
+    if isinstance(value, dict):
+        own = [_kind(value)] if "$ref" in value else []
+        return list(dict.fromkeys([*own, *(n for part in value.values() for n in _named(part))]))
+    if isinstance(value, list):
+        return list(dict.fromkeys(name for part in value for name in _named(part)))
+    return []
 
 
 @cache
