@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -175,21 +176,24 @@ def _token(scope: Scope, headers: Headers) -> bytes | None:
 
 
 def _check_local(scope: Scope, headers: Headers) -> None:
-    host = headers.get(b"host", b"").decode("latin-1")
-    if _host_name(host) not in _LOOPBACK_NAMES:
+    host = headers.get(b"host", b"")
+    if not _names_this_machine(host):
         what = "without tokens this server answers to localhost, 127.0.0.1 and [::1] only"
         raise Refusal(403, "wrong_host", what)
     origin = headers.get(b"origin")
     if scope["method"] in _SAFE or origin is None:
         return
-    if origin.decode("latin-1").partition("://")[2] != host:
+    if origin.partition(b"://")[2] != host:
         raise Refusal(403, "cross_site", "without tokens other sites' pages can't send anything")
 
 
-def _host_name(host: str) -> str | None:
-    """The name or address in a Host header; None when it is not one."""
+@lru_cache(maxsize=64)
+def _names_this_machine(given: bytes) -> bool:
+    """Whether a Host header is one of this machine's own names, with a port or without."""
+    host = given.decode("latin-1")
     try:
         parts = urlsplit(f"//{host}")
-        return parts.hostname if parts.netloc == host and "@" not in host else None
+        own = parts.netloc == host and "@" not in host
+        return own and parts.hostname in _LOOPBACK_NAMES
     except ValueError:
-        return None
+        return False
