@@ -14,6 +14,7 @@ from perennial.cli.context import context_of
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec.values import nearest
 from perennial.stores.project import Project
+from perennial.stores.tokens import FILE_NAME
 
 _FAST_OR_STRICT = (
     "fast: a prediction is acknowledged when it survives a crash of the server; "
@@ -30,7 +31,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     tokens: Annotated[
         Path | None,
-        typer.Option(help="File of `perennial tokens`; needed for any address but loopback."),
+        typer.Option(
+            help=f"File of `perennial tokens`; by default .perennial/{FILE_NAME} where there is "
+            "one. Needed for any address but loopback."
+        ),
     ] = None,
     acknowledge: Annotated[str, typer.Option(help=_FAST_OR_STRICT)] = "fast",
     max_body_mib: Annotated[int, typer.Option(min=1, help="Largest body of a request.")] = 16,
@@ -61,7 +65,7 @@ def serve(
         "models": names or [],
         "host": host,
         "port": port,
-        "tokens": _absolute(tokens),
+        "tokens": _absolute(tokens or _own_tokens(project)),
         "acknowledge": acknowledge,
         "access_log": access_log,
         "max_body_bytes": max_body_mib * 2**20,
@@ -77,7 +81,13 @@ def serve(
 
 
 def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+    # Links stay links: a mounted secret is exchanged by pointing its link elsewhere.
+    return None if path is None else str(path.absolute())
+
+
+def _own_tokens(project: Project) -> Path | None:
+    path = project.home / FILE_NAME
+    return path if path.exists() else None
 
 
 def _check_names(project: Project, names: list[str]) -> None:

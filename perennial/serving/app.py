@@ -136,7 +136,8 @@ class _Endpoint:
 
     async def _reply(self, request: Request, receive: Receive) -> Reply:
         service, settings = self._service, self._service.settings
-        if service.waiting_requests >= settings.max_waiting_requests:
+        full = service.waiting_requests >= settings.max_waiting_requests
+        if full and not self._path.startswith("/v2/health/"):  # busy is not dead
             raise overloaded("too many requests are waiting for an answer")
         service.waiting_requests += 1
         try:

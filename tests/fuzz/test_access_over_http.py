@@ -56,8 +56,8 @@ def holders(tokens: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def secured(root: Path, tokens: Path, holders: dict[str, str]) -> Iterator[Server]:
     admin = ("authorization", f"Bearer {holders['admin']}")
-    options = ("--tokens", str(tokens), "--host", "0.0.0.0")
-    with serving(root, *options, headers=[admin]) as running:
+    assert tokens.exists()  # so that the server asks for them, without being told to
+    with serving(root, "--host", "0.0.0.0", headers=[admin]) as running:
         yield running
         running.is_well()
 

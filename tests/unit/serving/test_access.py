@@ -353,3 +353,20 @@ def test_without_tokens_another_sites_page_can_send_nothing(
         headers[b"origin"] = origin.encode()
 
     assert _status(Access(None), _scope("/models/a/labels", method), headers) == status
+
+
+def test_a_mounted_secret_is_followed_when_its_link_points_elsewhere(
+    tmp_path: Path, clock: Clock
+) -> None:
+    old = add_token(tmp_path / "1" / "tokens.yaml", "app", ["predict"], NOW)
+    new = add_token(tmp_path / "2" / "tokens.yaml", "app", ["predict"], NOW)
+    link = tmp_path / "data"
+    link.symlink_to("1")
+    access = Access(link / "tokens.yaml", clock)
+
+    (tmp_path / "next").symlink_to("2")
+    (tmp_path / "next").replace(link)
+    clock.now += 1
+
+    assert _status(access, _scope("/models"), _bearer(new)) == 200
+    assert _status(access, _scope("/models"), _bearer(old)) == 401
