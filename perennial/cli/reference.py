@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import typer
 import typer.main
 
@@ -20,11 +23,15 @@ of `--project`.
 
 def cli_page() -> str:
     """Markdown: the help of ``perennial`` and of each of its commands."""
-    root = typer.main.get_command(app)
-    pages = [("perennial", root)]
-    pages += [(f"perennial {name}", command) for name, command in root.commands.items()]  # type: ignore[attr-defined]
     sections = [_HEAD]
-    for name, command in pages:
+    for name, command in _commands("perennial", typer.main.get_command(app)):
         context = typer.Context(command, info_name=name, terminal_width=90)
         sections.append(f"## {name}\n\n```text\n{command.get_help(context).strip()}\n```\n")
     return "\n".join(sections)
+
+
+def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command and, of a group, all below it, by their full names."""
+    yield name, command
+    for own, below in getattr(command, "commands", {}).items():
+        yield from _commands(f"{name} {own}", below)

@@ -50,6 +50,7 @@ _TIME = re.compile(
 _BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _INTEGERS = range(-(2**63), 2**63)
 _LAST_MOMENT = 253_402_300_800_000_000  # the year 10000 in µs: beyond Python's datetime
+_COARSE = {"s": 10**6, "ms": 10**3}  # microseconds
 _FIRST_MOMENT = -62_135_596_800_000_000  # the year 1
 
 
@@ -210,7 +211,13 @@ def _finite(values: Any) -> Any:
 def _moments(values: Any) -> Any:
     if values.type == TYPES["datetime"]:
         return _within_calendar(values)
+    if pa.types.is_date(values.type):
+        values = values.cast(pa.timestamp("s" if pa.types.is_date32(values.type) else "ms"))
     zone = values.type.tz if pa.types.is_timestamp(values.type) else None
+    if pa.types.is_timestamp(values.type) and values.type.unit in _COARSE:
+        # The cast below would wrap round without a word.
+        near = pc.less(pc.abs(values.view(pa.int64())), 2**63 // _COARSE[values.type.unit])
+        values = pc.if_else(near, values, pa.scalar(None, values.type))
     moments = values.cast(pa.timestamp("us", zone), safe=False)
     return _within_calendar(moments.cast(TYPES["datetime"]))
 

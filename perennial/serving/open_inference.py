@@ -40,6 +40,7 @@ _NUMPY = {
        for sign in ("", "U") for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
 }  # fmt: skip
+_MOST_TENSORS = 10_000
 _JSON_LENGTH = b"inference-header-content-length"
 _OCTETS = b"application/octet-stream"
 
@@ -123,8 +124,8 @@ def _split(headers: Headers, body: bytes) -> tuple[dict[str, Any], memoryview]:
 def _rows(inputs: object, blob: memoryview, most: int) -> RequestRows:
     """The tensors as columns. Raises InputError naming one that is wrong, Refusal for more than
     ``most`` rows, before any of them is read."""
-    if not isinstance(inputs, list) or not inputs:
-        raise _invalid("inputs: expected a list of tensors")
+    if not isinstance(inputs, list) or not 0 < len(inputs) <= _MOST_TENSORS:
+        raise _invalid(f"inputs: expected a list of 1 to {_MOST_TENSORS:,} tensors")
     columns: dict[str, Any] = {}
     count: int | None = None
     for place, tensor in enumerate(inputs):

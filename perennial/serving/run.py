@@ -49,17 +49,18 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """
     if settings.tokens is None:
         must_be_loopback(settings.host)
+    access = Access(settings.tokens)
     logs.configure()
     sys.setswitchinterval(_SWITCH_SECONDS)
     listening = _listen(settings)
     # uvicorn finishes its requests at a signal and then raises it again, for whoever is next.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvloop.run(_serve(settings, listening, ready))
+    uvloop.run(_serve(settings, access, listening, ready))
 
 
 async def _serve(
-    settings: Settings, listening: socket.socket, ready: Callable[[str], None]
+    settings: Settings, access: Access, listening: socket.socket, ready: Callable[[str], None]
 ) -> None:
     home = Project(settings.project).home
     spool = Spool(
@@ -73,7 +74,7 @@ async def _serve(
     follower = Follower(service, asyncio.get_running_loop())
     guard = Guard(
         Application(service, tracing),
-        Access(settings.tokens),
+        access,
         lambda status: metrics.refused("guard", status),
     )
     server = uvicorn.Server(

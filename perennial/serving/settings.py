@@ -30,8 +30,9 @@ class Settings(Value):
     max_body_bytes: int = 16 * 2**20
     max_rows: int = 10_000
     """Of one request."""
-    max_waiting_bytes: int = 256 * 2**20
-    """Of all requests' bodies at one moment; beyond it requests are told to come back."""
+    max_waiting_bytes: int = 64 * 2**20
+    """Of all requests' bodies at one moment; beyond it requests are told to come back. Read, JSON
+    takes about ten times its bytes."""
     max_waiting_requests: int = 2_000
     timeout_seconds: float = 10.0
     """For reading a body, and for its answer."""

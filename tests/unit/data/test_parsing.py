@@ -123,3 +123,17 @@ def test_nested_values_are_faulty_and_nothing_is_missing_everywhere(kind: Column
     assert parsed([[1], None], kind) == [BAD, None]
     assert parsed(pa.nulls(2), kind) == [None, None]
     assert parsed(pa.array([], pa.string()), kind) == []
+
+
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_a_moment_beyond_all_calendars_is_faulty_and_does_not_wrap_round(unit: str) -> None:
+    values = pa.array([0, 2**60, -(2**62), None], pa.timestamp(unit, "UTC"))
+    parsed = parse(values, "datetime")
+    assert parsed.values.to_pylist() == [datetime(1970, 1, 1, tzinfo=UTC), None, None, None]
+    assert parsed.faulty is not None
+    assert parsed.faulty.tolist() == [False, True, True, False]
+
+
+def test_a_date_beyond_all_calendars_is_faulty() -> None:
+    parsed = parse(pa.array([1, 2**31 - 1], pa.int32()).cast(pa.date32()), "datetime")
+    assert parsed.values.to_pylist() == [datetime(1970, 1, 2, tzinfo=UTC), None]
