@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from array import array
@@ -32,19 +33,19 @@ class _Run:
 
     def __init__(self, job: Job) -> None:
         self.requests = job.requests()
-        self.mark = job.mark.encode()
+        self.mark = re.compile(re.escape(job.mark).encode() + rb"(\d+)") if job.mark else None
         self.begin = time.monotonic() + job.warm_up_seconds
         self.end = self.begin + job.seconds
         self.ended, self.took = array("d"), array("d")
         self.outcome = Outcome()
         self.marked = b""
 
-    def watch(self, body: bytes, now: float) -> None:
-        start = body.find(self.mark) + len(self.mark)
-        found = body[start : start + 8].partition(b",")[0].strip()
-        if found != self.marked:
-            self.marked = found
-            self.outcome.marks.append((now, found.decode()))
+    def watch(self, answer: bytes, now: float) -> None:
+        """Note when another version begins to answer."""
+        found = self.mark.search(answer) if self.mark else None
+        if found is not None and found[1] != self.marked:
+            self.marked = found[1]
+            self.outcome.marks.append((now, found[1].decode()))
 
 
 class _Connection(asyncio.Protocol):
@@ -84,9 +85,9 @@ class _Connection(asyncio.Protocol):
             self._buffer = data
             return
         self._buffer = b""
-        self._answered(data, body)
+        self._answered(data)
 
-    def _answered(self, data: bytes, body: int) -> None:
+    def _answered(self, data: bytes) -> None:
         run, now = self._run, time.monotonic()
         if data[9:12] != b"200":
             run.outcome.fail(repr(data[:500]))
@@ -94,7 +95,7 @@ class _Connection(asyncio.Protocol):
             run.ended.append(now)
             run.took.append(now - self._sent)
         if run.mark:
-            run.watch(data[body:], now)
+            run.watch(data, now)
         if now < run.end:
             self._send()
         else:

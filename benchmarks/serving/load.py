@@ -11,7 +11,8 @@ _MOST_FAILURES = 5
 class Job:
     """``bodies`` are bytes written as Latin-1 text. ``samples`` is where the times go: a NumPy
     file, two columns, a row an answer after the warm-up: when it was complete, and the seconds
-    since its request was written. The clock is ``time.monotonic``, one for all processes."""
+    since its request was written. The clock is ``time.monotonic``, one for all processes.
+    ``mark`` is the text before a version's number in an answer; "": versions are not watched."""
 
     port: int
     path: str
