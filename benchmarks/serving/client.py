@@ -94,6 +94,8 @@ class _Connection(asyncio.Protocol):
         elif self._sent >= run.begin:
             run.ended.append(now)
             run.took.append(now - self._sent)
+        else:
+            run.outcome.warm_up_answers += 1
         if run.mark:
             run.watch(data, now)
         if now < run.end:

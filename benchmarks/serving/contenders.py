@@ -72,7 +72,7 @@ class Contender:
 @dataclass(frozen=True)
 class Round:
     """One stretch of load: the client's outcome, the seconds of each answer, and the processor time
-    of the server's processes (that of the warm-up too)."""
+    of the server's processes, that of the warm-up too."""
 
     outcome: Outcome
     took: np.ndarray
@@ -82,6 +82,11 @@ class Round:
     def rate(self) -> float:
         """Answers a second."""
         return self.outcome.answers / self.outcome.seconds
+
+    @property
+    def cpu_microseconds(self) -> float:
+        """An answer."""
+        return 1e6 * self.cpu_seconds / (self.outcome.answers + self.outcome.warm_up_answers)
 
 
 def load(job: Job) -> tuple[Outcome, np.ndarray]:

@@ -36,11 +36,12 @@ class Job:
 
 @dataclass
 class Outcome:
-    """``answers`` with status 200 in ``seconds``; ``failed`` counts all others and lost
-    connections, ``failures`` shows some. ``marks`` are the moments at which another version began
-    to answer. ``busy``: the share of a core that the client itself took."""
+    """``answers`` with status 200 in ``seconds``, and ``warm_up_answers`` before; ``failed`` counts
+    all others and lost connections, ``failures`` shows some. ``marks`` are the moments at which
+    another version began to answer. ``busy``: the share of a core that the client itself took."""
 
     answers: int = 0
+    warm_up_answers: int = 0
     seconds: float = 0.0
     failed: int = 0
     failures: list[str] = field(default_factory=list)

@@ -58,7 +58,11 @@ def compare(
         for number in range(plan.rounds):
             turn = number % len(field)
             for contender in [*field[turn:], *field[:turn]]:
-                contender.measure(plan.seconds)
+                with ExitStack() as paused:
+                    for other in field:
+                        if other is not contender:
+                            paused.enter_context(other.server.paused())
+                    contender.measure(plan.seconds)
             rates = ", ".join(f"{c.title} {c.rounds[-1].rate:,.0f}" for c in field)
             console.print(f"  round {number + 1} (load {loads()}): {rates}")
     return _show(us, chosen, limit, plan)
@@ -119,7 +123,7 @@ def _show(
             "times": _times(us, c),
             "p50_ms": c.milliseconds(50),
             "p99_ms": c.milliseconds(99),
-            "cpu_us": median(1e6 * r.cpu_seconds / r.outcome.answers for r in c.rounds),
+            "cpu_us": median(r.cpu_microseconds for r in c.rounds),
             "failed": _failed(c),
             "client_busy": median(r.outcome.busy for r in c.rounds),
         }
