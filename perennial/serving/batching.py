@@ -26,6 +26,10 @@ from perennial.serving.replies import Request
 INLINE_ROWS = 64
 """Most rows of a batch that is computed on the loop: about two milliseconds."""
 
+_PATIENCE_SECONDS = 0.001
+"""Those who were answered together ask again almost together. The first of them waits for the
+others: for half of what the last batch took, this at most, and never when that had one request."""
+
 Rows = Any
 """``Mapping[str, Sequence[object]]`` of Python values, or a ``pyarrow.Table``."""
 
@@ -76,6 +80,9 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
         self._busy = False  # a batch is computed, or about to be
+        self._last = 1
+        self._patience = 0.0
+        self._patience_ends = 0.0
 
     def submit(self, job: Job) -> None:
         if job.count > INLINE_ROWS or isinstance(job.rows, pa.Table):
@@ -84,17 +91,30 @@ class Batcher:
         self._waiting.append(job)
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._next)  # after the requests that have arrived with this one
+            self._patience_ends = perf_counter() + self._patience
+            self._loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """Turn the loop, so that it reads its sockets, until as many have asked as last time."""
+        if len(self._waiting) < self._last and perf_counter() < self._patience_ends:
+            self._loop.call_soon(self._gather)
+        else:
+            self._loop.call_soon(self._next)
 
     def _next(self) -> None:
         jobs = self._take()
-        if not jobs:
-            self._busy = False
-        elif self._inline:
+        self._last = len(jobs)
+        if self._inline:
             self._finish(self._compute(jobs))
-            self._loop.call_soon(self._next)
+            self._go_on()
         else:
             self._on_thread(jobs, self._finish_and_go_on)
+
+    def _go_on(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._busy:
+            self._patience_ends = perf_counter() + self._patience
+            self._loop.call_soon(self._gather)
 
     def _take(self) -> list[Job]:
         count = rows = 0
@@ -112,11 +132,12 @@ class Batcher:
 
     def _finish_and_go_on(self, results: list[Batch | _Failed]) -> None:
         self._finish(results)
-        self._next()
+        self._go_on()
 
     def _finish(self, results: list[Batch | _Failed]) -> None:
         for result in results:
             if isinstance(result, Batch):
+                self._patience = min((result.ended - result.started) / 2, _PATIENCE_SECONDS)
                 self._done(result)
             else:
                 fail([result.job], result.error)

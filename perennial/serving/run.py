@@ -86,6 +86,7 @@ async def _serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             backlog=2048,
             timeout_graceful_shutdown=int(settings.drain_seconds),
             ssl_certfile=settings.certificate,

@@ -78,7 +78,8 @@ def test_what_arrives_while_a_batch_computes_is_the_next_one(model: Predictor) -
             scene = Scene(model, pool, inline=False)
             first = job(model)
             scene.batcher.submit(first)
-            await asyncio.sleep(0)  # its computation begins on the thread
+            for _ in range(3):
+                await asyncio.sleep(0)  # its computation begins on the thread
             await scene.answers([job(model) for _ in range(7)])
             assert first.answer.done()
         assert scene.sizes == [1, 7]
