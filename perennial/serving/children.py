@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from logging import getLogger
+from pathlib import Path
 
 _log = getLogger("perennial.serving.children")
 _LONGEST_WAIT_SECONDS = 30.0
@@ -61,3 +64,11 @@ class Child:
                 _log.warning("process does not end and is killed", extra={"process": self._what})
                 process.kill()
         self._watch.join(seconds)
+
+
+def stand_back(niceness: int) -> None:
+    """Let the server go first on a busy machine: this process, and where Linux groups processes by
+    session (and then looks at the groups' niceness only), its group."""
+    os.nice(niceness)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness))

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from perennial.contracts.errors import PerennialError
+from perennial.serving.children import stand_back
 from perennial.serving.logs import configure
 from perennial.stores.predictions.segments import Kind
 from perennial.stores.predictions.sessions import aside, put_aside, take_over
@@ -281,7 +282,7 @@ def _now() -> str:
 def main(arguments: Sequence[str]) -> int:
     settings = KeeperSettings.parse(arguments[0])
     configure(part="keeper")
-    os.nice(_NICENESS)
+    stand_back(_NICENESS)
     _few_arenas()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -16,11 +16,10 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 
-from perennial.bundle.outputs import output_columns
 from perennial.contracts.errors import InputError, UnavailableError
-from perennial.data.frames import to_arrow
 from perennial.serving.batching import Batch, Batcher, Job, fail
 from perennial.serving.beside import Beside, read_beside
+from perennial.serving.log_rows import LogRows
 from perennial.serving.metrics import Metrics
 from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.replies import Refusal, Request, wrong_rows
@@ -76,6 +75,7 @@ class _Lane:
 
     reads: Reads
     batcher: Batcher
+    rows: LogRows
 
 
 class Service:
@@ -261,7 +261,8 @@ class Service:
     def _lane(self, model: LiveModel, loaded: Loaded) -> _Lane:
         reads = Reads(loaded.spec, loaded.schema, loaded.predictor.columns)
         done = partial(self._computed, model, loaded)
-        return _Lane(reads, Batcher(loaded.predictor, self._pool, done, loaded.inline))
+        batcher = Batcher(loaded.predictor, self._pool, done, loaded.inline)
+        return _Lane(reads, batcher, LogRows(loaded))
 
     def _computed(self, model: LiveModel, loaded: Loaded, batch: Batch) -> None:
         """Log a batch, then answer its jobs."""
@@ -287,7 +288,7 @@ class Service:
         logging = self._logging[model.name]
         if not logging.enabled:
             return None
-        record = logging.redaction.apply(log_record(loaded, batch))
+        record = logging.redaction.apply(self._lanes[model.name, loaded.number].rows.of(batch))
         header = {
             "shadow": list(model.route.shadow),
             "unseen": dict(batch.unseen),
@@ -331,34 +332,6 @@ class Service:
     def close(self) -> None:
         self._pool.shutdown()
         self.spool.close()
-
-
-def log_record(loaded: Loaded, batch: Batch) -> pa.RecordBatch:
-    """A computed batch as rows of the prediction log."""
-    rows = len(batch.values)
-    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
-    ids: list[str] = []
-    request_ids: list[str] = []
-    arms: list[str] = []
-    latencies: list[float] = []
-    for job in batch.jobs:
-        ids += job.ids
-        request_ids += [job.request.id] * job.count
-        arms += [job.arm] * job.count
-        latencies += [(batch.ended - job.request.received) * 1e3] * job.count
-    inputs = to_arrow(batch.frame, loaded.predictor.columns)
-    columns = {
-        "_id": pa.array(ids, pa.string()),
-        "_request_id": pa.array(request_ids, pa.string()),
-        "_time": pa.repeat(now, rows),
-        "_version": pa.repeat(pa.scalar(loaded.number, pa.int64()), rows),
-        "_arm": pa.array(arms, pa.string()),
-        "_latency_ms": pa.array(latencies, pa.float64()),
-        **output_columns(loaded.schema.classes, batch.values),
-    }
-    return pa.RecordBatch.from_arrays(
-        [*columns.values(), *inputs.columns], names=[*columns, *inputs.schema.names]
-    )
 
 
 def _answer(batch: Batch) -> None:

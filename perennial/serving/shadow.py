@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TextIO
 
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
+from perennial.serving.children import stand_back
 from perennial.serving.logs import configure
 from perennial.serving.shadow_state import ShadowState, told
 from perennial.serving.shadow_version import Scored, ShadowVersion
@@ -234,7 +235,7 @@ def _taken(lock: TextIO) -> bool:
 def main(arguments: Sequence[str]) -> int:
     settings = ShadowSettings(**json.loads(arguments[0]))
     configure(part="shadow")
-    os.nice(_NICENESS)
+    stand_back(_NICENESS)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the server, which then tells us

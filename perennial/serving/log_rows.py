@@ -1,0 +1,68 @@
+"""Computed batches as rows of the prediction log."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from perennial.bundle.outputs import output_columns
+from perennial.data.frames import to_arrow
+from perennial.serving.batching import Batch
+from perennial.serving.models import Loaded
+
+_TIME = pa.timestamp("us", "UTC")
+_PROBABILITIES = pa.list_(pa.float64())
+
+
+class LogRows:
+    """The log's rows of one version. Its schema is made once: making it takes as long as filling
+    it, for few rows."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._version = loaded.number
+        self._classes = loaded.schema.classes
+        self._columns = loaded.predictor.columns
+        self._schema: pa.Schema | None = None
+
+    def of(self, batch: Batch) -> pa.RecordBatch:
+        """One row a prediction: ids, time, version, arm, latency, outputs, then the inputs."""
+        rows = len(batch.values)
+        ids: list[str] = []
+        request_ids: list[str] = []
+        arms: list[str] = []
+        latencies: list[float] = []
+        for job in batch.jobs:
+            ids += job.ids
+            request_ids += [job.request.id] * job.count
+            arms += [job.arm] * job.count
+            latencies += [(batch.ended - job.request.received) * 1e3] * job.count
+        known = {
+            "_id": pa.array(ids, pa.string()),
+            "_request_id": pa.array(request_ids, pa.string()),
+            "_time": pa.array([datetime.now(UTC)] * rows, _TIME),
+            "_version": pa.array([self._version] * rows, pa.int64()),
+            "_arm": pa.array(arms, pa.string()),
+            "_latency_ms": pa.array(latencies, pa.float64()),
+            **self._outputs(batch.values),
+        }
+        inputs = to_arrow(batch.frame, self._columns)
+        arrays = [*known.values(), *inputs.columns]
+        if self._schema is None:
+            names = [*known, *inputs.schema.names]
+            self._schema = pa.RecordBatch.from_arrays(arrays, names=names).schema
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _outputs(self, values: np.ndarray) -> dict[str, Any]:
+        if values.ndim > 1:
+            return output_columns(self._classes, values)
+        prediction = pa.array(values.astype(np.float64))
+        return {"_prediction": prediction, **_no_classes(len(values))}
+
+
+@lru_cache(maxsize=128)
+def _no_classes(rows: int) -> dict[str, Any]:
+    return {"_class": pa.nulls(rows, pa.string()), "_probabilities": pa.nulls(rows, _PROBABILITIES)}
