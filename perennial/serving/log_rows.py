@@ -43,8 +43,8 @@ class LogRows:
         known = {
             "_id": pa.array(ids, pa.string()),
             "_request_id": pa.array(request_ids, pa.string()),
-            "_time": pa.array([datetime.now(UTC)] * rows, _TIME),
-            "_version": pa.array([self._version] * rows, pa.int64()),
+            "_time": pa.repeat(pa.scalar(datetime.now(UTC), _TIME), rows),
+            "_version": pa.repeat(pa.scalar(self._version, pa.int64()), rows),
             "_arm": pa.array(arms, pa.string()),
             "_latency_ms": pa.array(latencies, pa.float64()),
             **self._outputs(batch.values),
