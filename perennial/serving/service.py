@@ -75,7 +75,6 @@ class _Lane:
 
     reads: Reads
     batcher: Batcher
-    rows: LogRows
 
 
 class Service:
@@ -260,22 +259,24 @@ class Service:
 
     def _lane(self, model: LiveModel, loaded: Loaded) -> _Lane:
         reads = Reads(loaded.spec, loaded.schema, loaded.predictor.columns)
-        done = partial(self._computed, model, loaded)
-        batcher = Batcher(loaded.predictor, self._pool, done, loaded.inline)
-        return _Lane(reads, batcher, LogRows(loaded))
+        done = partial(self._computed, model, LogRows(loaded))
+        return _Lane(reads, Batcher(loaded.predictor, self._pool, done, loaded.inline))
 
-    def _computed(self, model: LiveModel, loaded: Loaded, batch: Batch) -> None:
-        """Log a batch, then answer its jobs."""
-        rows, seconds = len(batch.values), batch.ended - batch.started
-        self.metrics.batch(model.name, loaded.number, rows, seconds, batch.unseen)
-        if self._tracing is not None:
-            spans = [job.request.span for job in batch.jobs]
-            times = batch.started, batch.ended
-            self._tracing.batch(model.name, loaded.number, rows, *times, spans)
+    def _computed(self, model: LiveModel, rows: LogRows, batch: Batch) -> None:
+        """Log a batch, then answer its jobs. Never raises: whoever waits gets an answer."""
+        number, seconds = batch.jobs[0].version, batch.ended - batch.started
         try:
-            written = self._append(model, loaded, batch)
+            self.metrics.batch(model.name, number, len(batch.values), seconds, batch.unseen)
+            if self._tracing is not None:
+                spans = [job.request.span for job in batch.jobs]
+                times = batch.started, batch.ended
+                self._tracing.batch(model.name, number, len(batch.values), *times, spans)
+            written = self._append(model, rows, batch)
         except UnavailableError as error:
             fail(batch.jobs, Refusal(503, "log_full", error.message, retry_after=5))
+            return
+        except Exception as error:
+            fail(batch.jobs, error)
             return
         if written is None:
             _answer(batch)
@@ -284,11 +285,11 @@ class Service:
                 lambda done: self._loop.call_soon_threadsafe(_written, batch, done)
             )
 
-    def _append(self, model: LiveModel, loaded: Loaded, batch: Batch) -> Future[None] | None:
+    def _append(self, model: LiveModel, rows: LogRows, batch: Batch) -> Future[None] | None:
         logging = self._logging[model.name]
         if not logging.enabled:
             return None
-        record = logging.redaction.apply(self._lanes[model.name, loaded.number].rows.of(batch))
+        record = logging.redaction.apply(rows.of(batch))
         header = {
             "shadow": list(model.route.shadow),
             "unseen": dict(batch.unseen),
