@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flow")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--repeats", type=int, default=3, help="of each size of the overhead")
+    parser.add_argument("--trials", type=int, help="of the search; the model's own by default")
     parser.add_argument("--every", type=int, nargs="+", default=list(EVERY), metavar="NTH")
     parser.add_argument("--years", type=int, nargs="+", default=list(YEARS))
     parser.add_argument("--quick", action="store_true", help="small sizes, once: that it works")
@@ -73,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             console.print(harness.machine())
             if "overhead" in parts:
                 found["overhead"] = overhead(
-                    folder, flights, environment, arguments.every, arguments.repeats
+                    folder,
+                    flights,
+                    environment,
+                    arguments.every,
+                    arguments.repeats,
+                    arguments.trials,
                 )
             if "memory" in parts:
                 found["memory"] = memory(folder, flights, environment, arguments.years)
@@ -86,13 +92,19 @@ def overhead(
     environment: Mapping[str, str],
     every: Sequence[int],
     repeats: int,
+    trials: int | None = None,
 ) -> list[dict[str, Any]]:
     """Both sides in turns on every so manieth flight."""
+    changes = _NO_TIMEOUT
+    if trials:
+        changes = {"tuning": {**_NO_TIMEOUT["tuning"], "trials": trials}}
     sizes = {nth: _thinned(flights, nth, folder / f"every-{nth}") for nth in every}
     pairs: dict[int, list[Pair]] = {nth: [] for nth in every}
     for repeat in range(repeats):
         for nth in every:
-            pair = _pair(folder / "pair", sizes[nth], environment, flow_first=repeat % 2 == 0)
+            pair = _pair(
+                folder / "pair", sizes[nth], environment, changes, flow_first=repeat % 2 == 0
+            )
             pairs[nth].append(pair)
             console.print(
                 f"  one flight in {nth}: flow {pair.flow.seconds:.1f} s, "
@@ -162,11 +174,16 @@ def _thinned(flights: Sequence[Path], nth: int, folder: Path) -> list[Path]:
 
 
 def _pair(
-    place: Path, data: Sequence[Path], environment: Mapping[str, str], *, flow_first: bool
+    place: Path,
+    data: Sequence[Path],
+    environment: Mapping[str, str],
+    changes: _Changes,
+    *,
+    flow_first: bool,
 ) -> Pair:
     """Both sides from nothing in a project of their own, and the flow again in its project."""
     root, output = place / "project", place / "script"
-    harness.write_project(root, data, _NO_TIMEOUT)
+    harness.write_project(root, data, changes)
     model = root / "models" / harness.EXAMPLE.name
     command = ["-m", "benchmarks.bare_script", str(model), str(output), AS_OF]
     if flow_first:

@@ -96,31 +96,49 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _report(curves: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
-    """The table; a study that did not get as far as the ordinary loop counts with all its time."""
+    """The table: time to the ordinary loop's best, and to within a thousandth of it (a tenth of the
+    sampling error of these validation rows). A study that did not get there counts with all its
+    time."""
     ordinary = curves[VARIANTS[0].name]
     targets = [curve[-1][1] for curve in ordinary]
     figures: dict[str, Any] = {}
     for name, runs in curves.items():
-        reached = [
-            next((at for at, best in curve if best <= target), None)
-            for curve, target in zip(runs, targets, strict=True)
-        ]
-        times = [
-            curve[-1][0] if at is None else at for curve, at in zip(runs, reached, strict=True)
-        ]
         figures[name] = {
             "trial": median(curve[-1][0] / len(curve) for curve in runs),
             "whole": median(curve[-1][0] for curve in runs),
-            "time": median(times),
-            "reached": sum(at is not None for at in reached),
             "best": median(curve[-1][1] for curve in runs),
         }
+        for key, slack in (("exact", 1.0), ("near", 1.001)):
+            reached = [
+                next((at for at, best in curve if best <= target * slack), None)
+                for curve, target in zip(runs, targets, strict=True)
+            ]
+            times = [
+                curve[-1][0] if at is None else at for curve, at in zip(runs, reached, strict=True)
+            ]
+            figures[name] |= {
+                key: median(times),
+                f"{key}_reached": sum(at is not None for at in reached),
+            }
     base = figures[VARIANTS[0].name]
     for figure in figures.values():
-        figure["ratio"] = figure["time"] / base["time"]
+        for key in ("exact", "near"):
+            figure[f"{key}_ratio"] = figure[key] / base[key]
     show(
-        "Time to the ordinary loop's best logloss",
-        ("", "s a trial", "ratio", "all trials, s", "best", "reached", "s to reach it", "ratio"),
+        "Time to the ordinary loop's best logloss, and to within 0.1 % of it",
+        (
+            "",
+            "s a trial",
+            "ratio",
+            "all, s",
+            "best",
+            "reached",
+            "s",
+            "ratio",
+            "0.1 %",
+            "s",
+            "ratio",
+        ),
         [
             (
                 name,
@@ -128,9 +146,12 @@ def _report(curves: Mapping[str, Sequence[Curve]]) -> dict[str, Any]:
                 f"{f['trial'] / base['trial']:.2f}",
                 f"{f['whole']:.1f}",
                 f"{f['best']:.5f}",
-                f"{f['reached']} of {len(ordinary)}",
-                f"{f['time']:.1f}",
-                f"{f['ratio']:.2f}",
+                f"{f['exact_reached']} of {len(ordinary)}",
+                f"{f['exact']:.1f}",
+                f"{f['exact_ratio']:.2f}",
+                f"{f['near_reached']} of {len(ordinary)}",
+                f"{f['near']:.1f}",
+                f"{f['near_ratio']:.2f}",
             )
             for name, f in figures.items()
         ],
