@@ -29,9 +29,13 @@ class Drift(Section):
     window: PositiveDuration = timedelta(days=7)
     """How much of the newest data is compared."""
     max_drifted_share: Share = 0.3
-    """The share of columns that may drift."""
+    """The share of columns that may drift, each weighed by its importance to the model."""
     false_alarm_rate: Annotated[Number, Field(gt=0, lt=1)] = 0.01
-    """How often a comparison may find drift where there is none."""
+    """How often a comparison may find drift where there is none, in any of the columns."""
+    min_effect: Share = 0.1
+    """The least change of a column that matters, as the Jensen-Shannon distance (base 2) of what it
+    held and holds; 0.1 is a shift by a quarter of a standard deviation, or 2 % of the rows turning
+    into something new."""
 
 
 def _causes_once(retrain: Retrain) -> Iterator[Mistake]:
@@ -46,7 +50,10 @@ class Retrain(Section):
     on: tuple[Literal["drift", "performance", "data"], ...] = ()
     """The events that start one."""
     cooldown: Duration = timedelta(hours=6)
-    """The least time between two that events start."""
+    """How long after one the next may begin; only by hand sooner. For events it doubles with each
+    in a row that gave no better version, up to a week."""
+    max_a_day: Annotated[Whole, Field(ge=1, le=100)] = 4
+    """The most in any 24 hours; only by hand more."""
 
     rules = (_causes_once,)
 
