@@ -45,7 +45,7 @@ def server() -> Iterator[str]:
     data = str(home / "data")
     try:
         run("initdb", "-D", data, "-A", "trust", "-U", name, "--no-sync", "-E", "UTF8")
-        options = f"-k {home} -c listen_addresses='' -c fsync=off"
+        options = f"-k {home} -c listen_addresses='' -c fsync=off -c max_connections=200"
         run("pg_ctl", "start", "-D", data, "-w", "-l", str(home / "log"), "-o", options)
         try:
             yield f"postgresql+psycopg://{name}@/postgres?host={home}"

@@ -19,6 +19,8 @@ from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.bundle.write import write_bundle
 from perennial.contracts.refs import BundleRef
+from perennial.contracts.retraining import Finding, Trigger
+from perennial.spec.production import Retrain
 from perennial.stores.registry import Registry
 from perennial.stores.registry.schema import REVISIONS
 
@@ -49,7 +51,8 @@ def make_bundle(folder: Path) -> None:
 
 
 def make_registry(path: Path) -> None:
-    """Two models: one with a promoted and a newer refused version, one never accepted."""
+    """Two models: one with a promoted and a newer refused version, one never accepted; and the
+    retrainings that were asked for."""
     registry = Registry(f"sqlite:///{path}")
     now = datetime(2026, 3, 1, 6, tzinfo=UTC)
     who = {"actor": "flow run golden-1"}
@@ -89,8 +92,31 @@ def make_registry(path: Path) -> None:
             now=now + timedelta(days=90),
             **who,
         )
+    record_retrainings(registry, now + timedelta(days=90))
     registry.close()
     path.with_suffix(".json").write_text(json.dumps(told(path), indent=1) + "\n")
+
+
+def record_retrainings(registry: Registry, now: datetime) -> None:
+    """One that drift started and the gates refused, one that waited for it, and a benign drift."""
+    settings = Retrain(on=("drift", "data"))
+    window = (now - timedelta(days=7), now)
+    table = registry.retrainings
+    for hours, kind, finding, data in (
+        (0, "drift", Finding.HARMFUL, "a1"),
+        (1, "data", None, "2026-05-30"),
+        (2, "drift", Finding.BENIGN, "a2"),
+        (12, "data", None, "2026-05-30"),
+    ):
+        at = now + timedelta(hours=hours)
+        asked = Trigger(
+            kind=kind, finding=finding, data=data, at=at, reason="as it was found",
+            window=window if kind == "drift" else None, evidence={"share": 0.4, "columns": ["ü"]},
+        )  # fmt: skip
+        decided, _ = table.decide("parcels", asked, settings, actor="flow run golden-2", now=at)
+        if hours == 0:
+            table.start(decided.id, "8f0d", at)
+            table.finish(decided.id, "8f0d", "kept", at + timedelta(minutes=5))
 
 
 def told(path: Path) -> dict[str, Any]:
@@ -105,6 +131,9 @@ def told(path: Path) -> dict[str, Any]:
         }
         for model in registry.models()
     }
+    for model, value in says.items():
+        if retrainings := registry.retrainings.last(model):  # revision 0001 had none
+            value["retrainings"] = [_json(r) for r in retrainings]
     registry.close()
     return says
 

@@ -1,4 +1,4 @@
-"""Processes that register and promote at once: nothing lost, nothing overwritten, all audited."""
+"""Processes that register, promote and decide at once: nothing lost or overwritten, all audited."""
 
 from __future__ import annotations
 
@@ -85,6 +85,78 @@ def test_eight_processes_that_register_and_promote_at_once_lose_nothing(registry
     # Each promotion replaced the champion that it was decided against: no change was overwritten.
     champions = [None, *(entry.version for entry in promoted)]
     assert [entry.evidence["over"] for entry in promoted] == champions[:-1]
+
+
+DECIDERS = 100
+
+# Ten processes of ten threads each ask at once, with a clock each, for causes of their own or all
+# for the same one; then each tries to start whatever was decided.
+_DECIDERS = """
+import json, multiprocessing, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from perennial.contracts.retraining import Trigger
+from perennial.spec.production import Retrain
+from perennial.stores.registry import Registry
+
+url, same = sys.argv[1], sys.argv[2] == "same"
+fork = multiprocessing.get_context("fork")
+barrier = fork.Barrier(10)
+
+def decide(registry, number):
+    now = datetime(2026, 3, 1, tzinfo=UTC) - timedelta(milliseconds=number)
+    trigger = Trigger(
+        kind="drift", finding="harmful drift", reason="logloss rose", at=now,
+        data="same" if same else str(number),
+    )
+    settings = Retrain(on=("drift",), cooldown="1h")
+    found, news = registry.retrainings.decide(
+        "delay", trigger, settings, actor=str(number), now=now
+    )
+    pending = registry.retrainings.unstarted("delay")
+    claims = [registry.retrainings.start(r.id, f"run {number}", now) for r in pending]
+    return found.id, found.current.answer, news, sum(claims)
+
+def work(process):
+    registry = Registry(url)
+    barrier.wait(60)
+    with ThreadPoolExecutor(10) as pool:
+        return list(pool.map(lambda i: decide(registry, 10 * process + i), range(10)))
+
+with fork.Pool(10) as pool:
+    print(json.dumps(sum(pool.map(work, range(10), chunksize=1), [])))
+"""
+
+
+def decide_at_once(registry_url: str, causes: str) -> list[tuple[int, str, bool, int]]:
+    command = [sys.executable, "-c", _DECIDERS, registry_url, causes]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    results: list[tuple[int, str, bool, int]] = json.loads(done.stdout)
+    assert len(results) == DECIDERS
+    return results
+
+
+def test_a_hundred_causes_at_once_start_one_retraining(registry_url: str) -> None:
+    results = decide_at_once(registry_url, "different")
+    assert len({number for number, _, _, _ in results}) == DECIDERS
+    answers = Counter(answer for _, answer, _, _ in results)
+    assert answers["retrain"] == 1
+    assert sum(claims for _, _, _, claims in results) == 1
+    registry = Registry(registry_url)
+    found = registry.retrainings.last("delay", 1000)
+    registry.close()
+    assert Counter(r.current.answer for r in found) == answers
+    assert Counter(r.state for r in found) == {"started": 1, "decided": DECIDERS - 1}
+
+
+def test_a_cause_told_a_hundred_times_at_once_is_one_retraining(registry_url: str) -> None:
+    results = decide_at_once(registry_url, "same")
+    assert {(number, answer) for number, answer, _, _ in results} == {(1, "retrain")}
+    assert sum(news for _, _, news, _ in results) == 1
+    assert sum(claims for _, _, _, claims in results) == 1
+    registry = Registry(registry_url)
+    assert len(registry.retrainings.last("delay", 1000)) == 1
+    registry.close()
 
 
 _KILLED = """

@@ -1,4 +1,4 @@
-"""Versions, routes and the audit of every decision, in one SQL database."""
+"""Versions, routes, retrainings and the audit of every decision, in one SQL database."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from perennial.contracts.routes import Arm, Route
 from perennial.stores.registry.engine import connect, writing
 from perennial.stores.registry.migrate import migrate
 from perennial.stores.registry.records import Action, AuditEntry, StaleRouteError, Version
+from perennial.stores.registry.retrainings import Retrainings
 from perennial.stores.registry.rows import (
     append_decision,
     decision_of,
@@ -40,6 +41,7 @@ class Registry:
     def __init__(self, url: str) -> None:
         self._engine = connect(url)
         migrate(self._engine)
+        self.retrainings = Retrainings(self._engine)
 
     def close(self) -> None:
         """Close all connections."""

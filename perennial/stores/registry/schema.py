@@ -1,8 +1,10 @@
 """The registry's tables. Migrations create them; this is what the code reads and writes.
 
 A model's row in ``routes`` comes first and is locked by whoever writes about the model, so that
-version numbers, routes and the audit of one model change one after another. ``versions`` and
-``decisions`` are append-only: triggers refuse to change or delete a row.
+version numbers, routes, the audit and the retrainings of one model change one after another.
+``versions`` and ``decisions`` are append-only: triggers refuse to change or delete a row. Of
+``retrainings`` no row goes and what was asked stays; the answer of one that waits, and what became
+of it, change.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """All revisions of the schema, oldest first; the last is the one this code works with."""
 REVISION_TABLE = "registry_revision"
 """Not Alembic's usual name: Optuna keeps its own revision under that in the same database."""
@@ -83,4 +85,30 @@ decisions = sa.Table(
     sa.ForeignKeyConstraint(
         ["model", "version"], ["versions.model", "versions.version"], name="version_exists"
     ),
+)
+
+retrainings = sa.Table(
+    "retrainings",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(63), nullable=False),
+    sa.Column("cause", sa.String(400), nullable=False),
+    sa.Column("trigger", sa.String(20), nullable=False),
+    sa.Column("finding", sa.String(40)),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
+    sa.Column("asked", sa.JSON, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("answer", sa.String(10), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("decided_at", UtcDateTime, nullable=False),
+    sa.Column("wait_until", UtcDateTime),
+    sa.Column("earlier", sa.JSON, nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("started_run", sa.Text),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("outcome", sa.String(20)),
+    sa.UniqueConstraint("model", "cause", name="one_retraining_a_cause"),
+    sa.Index("retrainings_by_answer", "model", "answer", "decided_at"),
+    sa.Index("retrainings_by_look", "model", "seen_at"),
 )

@@ -1,0 +1,254 @@
+"""What the table of retrainings does on every database behind the registry."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from perennial.contracts.errors import InputError
+from perennial.contracts.retraining import Answer, Finding, Retraining, Trigger
+from perennial.spec.production import Retrain
+from perennial.stores.registry import Registry
+
+pytest_plugins = ["tests.contract.databases"]
+
+NOW = datetime(2026, 3, 9, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ALL = Retrain(schedule="0 6 * * 1", on=("drift", "performance", "data"))
+
+
+@pytest.fixture
+def registry(registry_url: str) -> Any:
+    registry = Registry(registry_url)
+    yield registry
+    registry.close()
+
+
+def trigger(data: str, kind: str = "drift", **changed: Any) -> Trigger:
+    values: dict[str, Any] = {"at": NOW, "reason": "logloss rose"} | changed
+    if kind in ("drift", "performance"):
+        values.setdefault("finding", Finding.HARMFUL)
+    return Trigger(kind=kind, data=data, **values)
+
+
+def decided(
+    registry: Registry, asked: Trigger, now: datetime = NOW, model: str = "delay", **changed: Any
+) -> tuple[Retraining, bool]:
+    values: dict[str, Any] = {"settings": ALL, "actor": "drift watch"} | changed
+    return registry.retrainings.decide(model, asked, now=now, **values)
+
+
+def test_an_answer_comes_back_as_it_was_decided(registry: Registry) -> None:
+    window = (NOW - 168 * HOUR, NOW.astimezone(timezone(timedelta(hours=2))))
+    evidence = {"columns": [{"column": "größe", "size": 0.31}], "power": math.nan}
+    asked = trigger("d1", window=window, evidence=evidence)
+    found, news = decided(registry, asked)
+    assert news
+    assert found == Retraining(
+        id=1,
+        model="delay",
+        trigger=asked.model_copy(update={"evidence": {**evidence, "power": None}}),
+        actor="drift watch",
+        current=Answer(answer="retrain", reason="harmful drift: logloss rose", decided_at=NOW),
+    )
+    assert registry.retrainings.one(1) == found
+    assert registry.retrainings.last("delay") == [found]
+    assert registry.retrainings.last("other") == []
+    assert registry.models() == ["delay"]
+
+
+def test_the_same_cause_is_decided_once_a_model(registry: Registry) -> None:
+    first, _ = decided(registry, trigger("d1"))
+    again, news = decided(registry, trigger("d1", reason="told again"), NOW + 99 * HOUR)
+    assert (again, news) == (first, False)
+    assert decided(registry, trigger("d1"), model="price")[1]
+    assert len(registry.retrainings.last("delay")) == 1
+
+
+def test_the_policy_sees_what_is_on_record(registry: Registry) -> None:
+    decided(registry, trigger("d1"))
+    waits, news = decided(registry, trigger("d2", at=NOW + HOUR), NOW + HOUR)
+    assert news
+    assert waits.current == Answer(
+        answer="wait",
+        reason="harmful drift: logloss rose, but retraining 1 is under way",
+        decided_at=NOW + HOUR,
+        wait_until=NOW + 6 * HOUR,
+    )
+    no, _ = decided(registry, trigger("d3", "data"), model="delay", settings=Retrain())
+    assert no.current.reason == "model.yaml's retrain.on has no data"
+    assert decided(registry, trigger("d2"), model="price")[0].current.answer == "retrain"
+    fault = trigger("d4", finding=Finding.FAULT, at=NOW + 2 * HOUR)
+    decided(registry, fault, NOW + 2 * HOUR)
+    decided(
+        registry, trigger("d5", finding=Finding.INCONCLUSIVE, at=NOW + 3 * HOUR), NOW + 3 * HOUR
+    )
+    held, _ = decided(registry, trigger("d6", "schedule"), NOW + 99 * HOUR)
+    assert held.current.answer == "wait"
+    assert "found a data quality fault" in held.current.reason
+
+
+def test_what_waited_is_decided_anew_when_due_and_its_earlier_answers_stay(
+    registry: Registry,
+) -> None:
+    decided(registry, trigger("d1"))
+    waits, _ = decided(registry, trigger("d2", "data", at=NOW + HOUR), NOW + HOUR)
+    table = registry.retrainings
+    assert (table.due(NOW + 5 * HOUR), table.due(NOW + 6 * HOUR)) == ([], [waits])
+    assert table.due(NOW + 6 * HOUR, "price") == []
+    early, news = decided(registry, waits.trigger, NOW + 5 * HOUR)
+    assert (early, news) == (waits, False)
+    still, news = decided(registry, waits.trigger, NOW + 7 * HOUR)
+    assert (still.current.wait_until, news) == (None, True)
+    assert decided(registry, waits.trigger, NOW + 8 * HOUR) == (still, False)
+    assert table.start(1, "run 1", NOW)
+    assert table.finish(1, "run 1", "promoted", NOW + HOUR / 2)
+    assert table.due(NOW + 9 * HOUR) == [still]
+    goes, news = decided(registry, waits.trigger, NOW + 9 * HOUR)
+    assert (goes.current.answer, news, goes.id) == ("retrain", True, waits.id)
+    assert goes.earlier == (waits.current, still.current)
+    assert table.due(NOW + 99 * HOUR) == []
+
+
+def test_the_newest_answer_is_told_first(registry: Registry) -> None:
+    for hour in (1, 2, 3):
+        asked = trigger(f"d{hour}", finding=Finding.NONE, at=NOW + hour * HOUR)
+        decided(registry, asked, NOW + hour * HOUR)
+    found = registry.retrainings.last("delay", 2)
+    assert [r.trigger.data for r in found] == ["d3", "d2"]
+
+
+def test_one_run_claims_a_retraining(registry: Registry) -> None:
+    goes, _ = decided(registry, trigger("d1"))
+    table = registry.retrainings
+    assert table.unstarted() == [goes]
+    assert (table.unstarted("delay"), table.unstarted("price")) == ([goes], [])
+    assert table.start(goes.id, "run 1", NOW + HOUR)
+    assert not table.start(goes.id, "run 2", NOW + HOUR)
+    assert table.start(goes.id, "run 1", NOW + 2 * HOUR)  # a retry of the same run
+    claimed = table.one(goes.id)
+    assert (claimed.state, claimed.started_run) == ("started", "run 1")
+    assert claimed.started_at == NOW + HOUR
+    assert (table.unstarted(), table.started("delay")) == ([], [claimed])
+
+
+def test_only_the_run_that_started_it_ends_it_and_once(registry: Registry) -> None:
+    goes, _ = decided(registry, trigger("d1"))
+    table = registry.retrainings
+    assert not table.finish(goes.id, "run 1", "promoted", NOW)
+    assert table.start(goes.id, "run 1", NOW)
+    assert not table.finish(goes.id, "run 2", "kept", NOW)
+    assert not table.give_up(goes.id, "run 2", NOW)
+    assert table.finish(goes.id, "run 1", "kept", NOW + HOUR)
+    assert not table.finish(goes.id, "run 1", "promoted", NOW + 2 * HOUR)
+    assert not table.give_up(goes.id, "run 1", NOW + 2 * HOUR)
+    assert not table.start(goes.id, "run 1", NOW + 2 * HOUR)
+    done = table.one(goes.id)
+    assert (done.state, done.outcome, done.finished_at) == ("finished", "kept", NOW + HOUR)
+    assert table.started() == []
+
+
+def test_a_run_that_died_may_be_resumed_by_itself_alone(registry: Registry) -> None:
+    goes, _ = decided(registry, trigger("d1"))
+    table = registry.retrainings
+    table.start(goes.id, "run 1", NOW)
+    assert table.give_up(goes.id, "run 1", NOW + HOUR)
+    assert not table.give_up(goes.id, "run 1", NOW + 2 * HOUR)
+    died = table.one(goes.id)
+    assert (died.state, died.outcome, died.finished_at) == ("died", None, NOW + HOUR)
+    assert not table.start(goes.id, "run 2", NOW + 2 * HOUR)
+    assert table.start(goes.id, "run 1", NOW + 2 * HOUR)
+    again = table.one(goes.id)
+    assert (again.state, again.finished_at, again.began_at) == ("started", None, NOW + 2 * HOUR)
+    assert table.finish(goes.id, "run 1", "promoted", NOW + 3 * HOUR)
+
+
+def test_a_run_that_was_only_slow_still_ends_what_was_given_up(registry: Registry) -> None:
+    goes, _ = decided(registry, trigger("d1"))
+    table = registry.retrainings
+    table.start(goes.id, "run 1", NOW)
+    table.give_up(goes.id, "run 1", NOW + HOUR)
+    assert table.finish(goes.id, "run 1", "promoted", NOW + 2 * HOUR)
+    assert (table.one(goes.id).state, table.one(goes.id).outcome) == ("finished", "promoted")
+
+
+def test_what_is_lost_is_given_up_when_another_is_decided(registry: Registry) -> None:
+    lost, _ = decided(registry, trigger("d1"))
+    table = registry.retrainings
+    later = NOW + 24 * HOUR
+    assert decided(registry, trigger("d1"), later) == (lost, False)
+    goes, _ = decided(registry, trigger("d2", at=later), later)
+    assert goes.current.answer == "retrain"
+    assert (table.one(lost.id).state, table.one(lost.id).finished_at) == ("died", later)
+    assert table.unstarted() == [goes]
+    assert not table.start(lost.id, "run 1", later)
+
+
+def test_what_is_not_to_be_started_is_not(registry: Registry) -> None:
+    decided(registry, trigger("d1"))
+    waits, _ = decided(registry, trigger("d2"))
+    no, _ = decided(registry, trigger("d3", finding=Finding.BENIGN))
+    for other in (waits, no):
+        assert not registry.retrainings.start(other.id, "run 1", NOW)
+    assert [r.id for r in registry.retrainings.unstarted()] == [1]
+
+
+def test_a_look_dated_in_the_future_counts_as_of_now(registry: Registry) -> None:
+    skewed, _ = decided(registry, trigger("d1", finding=Finding.NONE, at=NOW + 900 * HOUR))
+    assert skewed.trigger.at == NOW
+    later = NOW + HOUR
+    assert decided(registry, trigger("d2", at=later), later)[0].current.answer == "retrain"
+
+
+def test_an_unknown_retraining_is_told(registry: Registry) -> None:
+    for ask in (
+        lambda: registry.retrainings.one(7),
+        lambda: registry.retrainings.start(7, "run 1", NOW),
+        lambda: registry.retrainings.finish(7, "run 1", "kept", NOW),
+    ):
+        with pytest.raises(InputError) as unknown:
+            ask()
+        assert str(unknown.value) == "registry: there is no retraining 7"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM retrainings",
+        "UPDATE retrainings SET asked = '{}'",
+        "UPDATE retrainings SET cause = 'another'",
+        "UPDATE retrainings SET actor = 'nobody'",
+    ],
+)
+def test_the_database_itself_keeps_what_was_asked(
+    registry: Registry, registry_url: str, change: str
+) -> None:
+    before, _ = decided(registry, trigger("d1"))
+    engine = sa.create_engine(registry_url)
+    with (
+        pytest.raises(DBAPIError, match="what was asked in retrainings stays"),
+        engine.begin() as connection,
+    ):
+        connection.exec_driver_sql(change)
+    engine.dispose()
+    assert registry.retrainings.one(before.id) == before
+
+
+def test_a_cause_as_long_as_they_get_fits(registry: Registry) -> None:
+    window = (NOW - 168 * HOUR, NOW)
+    asked = trigger("x" * 200, "performance", window=window)
+    assert decided(registry, asked)[0].trigger.cause == asked.cause
+    assert len(asked.cause) < 400
+
+
+def test_a_record_is_json(registry: Registry) -> None:
+    found, _ = decided(registry, trigger("d1", evidence={"worst": -math.inf}))
+    told = json.loads(found.model_dump_json())
+    assert told["trigger"]["evidence"] == {"worst": None}
+    assert Retraining.model_validate(told) == found
