@@ -17,6 +17,7 @@ from perennial.spec.schema import nearest
 from perennial.stores.project import Project
 
 if TYPE_CHECKING:
+    from perennial.contracts.retraining import Retraining
     from perennial.stores.registry import AuditEntry, Registry, Version
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,7 +29,8 @@ def status(
     as_json: AsJson = False,
     decisions: Annotated[int, typer.Option(help="How many decisions to show of each.")] = 5,
 ) -> None:
-    """Who serves each model, and what was decided last."""
+    """Who serves each model, and what was decided last. About versions, and whenever a retraining
+    was asked for: retrain, wait until when, or no, and why."""
     project = context_of(context).project
     registry = _registry(project)
     names = [_known(project, registry, name)] if name else _all_models(project, registry)
@@ -130,6 +132,7 @@ def _status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
         "generation": route.generation,
         "versions": len(registry.versions(model)),
         "decisions": [_decision_values(e) for e in decided if e.action != "registered"][:limit],
+        "retrainings": [_retraining_values(r) for r in registry.retrainings.last(model, limit)],
     }
 
 
@@ -140,6 +143,10 @@ def _version_values(version: Version, champion: int | None) -> dict[str, Any]:
 
 def _decision_values(entry: AuditEntry) -> dict[str, Any]:
     return entry.model_dump(mode="json", exclude={"evidence"})
+
+
+def _retraining_values(retraining: Retraining) -> dict[str, Any]:
+    return retraining.model_dump(mode="json", exclude={"trigger": {"evidence"}})
 
 
 def _print_status(console: Console, model: dict[str, Any]) -> None:
@@ -160,6 +167,24 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
         what = decision["action"] + (f" v{decision['version']}" if decision["version"] else "")
         line = f"  {at:%Y-%m-%d %H:%M}  {what}: {decision['reason']}"
         console.print(line, soft_wrap=True, markup=False)
+    if model["retrainings"]:
+        console.print("  asked to retrain")
+    for retraining in model["retrainings"]:
+        answer = retraining["current"]
+        at = datetime.fromisoformat(answer["decided_at"])
+        line = f"    {at:%Y-%m-%d %H:%M}  {_answer(retraining)}: {answer['reason']}"
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _answer(retraining: dict[str, Any]) -> str:
+    """The answer with until when, or what became of it."""
+    answer = retraining["current"]
+    if answer["answer"] == "wait" and answer["wait_until"]:
+        return f"wait until {datetime.fromisoformat(answer['wait_until']):%Y-%m-%d %H:%M}"
+    if answer["answer"] != "retrain":
+        return str(answer["answer"])
+    became = {"decided": "not started yet", "started": "under way", "died": "its run died"}
+    return f"retrain ({became.get(retraining['state'], retraining['outcome'])})"
 
 
 def _print_version(console: Console, version: Version, values: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from perennial import __version__
 from perennial.contracts.refs import BundleRef
+from perennial.contracts.retraining import Finding, Trigger
+from perennial.spec.production import Retrain
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.workplace import Workplace
@@ -187,6 +189,57 @@ def test_status_says_who_serves_and_what_was_decided(registered: Workplace) -> N
     assert (found["model"], found["versions"], found["generation"]) == ("demand", 2, 1)
     assert found["champion"]["version"] == 1
     assert [d["action"] for d in found["decisions"]] == ["kept champion", "promoted"]
+
+
+def test_status_says_what_was_answered_to_who_asked_to_retrain(project: Workplace) -> None:
+    registry = Registry(Project(project.root).registry_url)
+    table, settings = registry.retrainings, Retrain(on=("drift", "data"), max_a_day=1)
+    then = [NOW - timedelta(hours=hours) for hours in (40, 9, 8, 7, 6, 5)]
+    for at, kind, finding, reason in (
+        (then[0], "drift", Finding.HARMFUL, "[logloss] rose"),
+        (then[1], "data", None, "41,220 new rows"),
+        (then[2], "data", None, "7 new rows"),
+        (then[3], "drift", Finding.BENIGN, "distance moved"),
+        (then[4], "drift", Finding.FAULT, "distance is null"),
+        (then[5], "data", None, "9 new rows"),
+    ):
+        asked = Trigger(
+            kind=kind, finding=finding, reason=reason, at=at, data=at.isoformat(),
+            evidence={"size": 0.4},
+        )  # fmt: skip
+        decided, _ = table.decide("demand", asked, settings, actor="drift watch", now=at)
+        if at == then[0]:
+            table.start(decided.id, "run 1", at)
+            table.finish(decided.id, "run 1", "promoted", at)
+    registry.close()
+    times = [f"{at:%Y-%m-%d %H:%M}" for at in then]
+    until = f"{then[1] + timedelta(days=1):%Y-%m-%d %H:%M}"
+    fault = "a data quality fault"
+    assert said(project, "status", "--decisions", "9").splitlines() == [
+        "demand",
+        "  serving   nobody: no version was accepted yet",
+        "  asked to retrain",
+        f"    {times[5]}  wait: data arrived: 9 new rows, but the look at "
+        f"{_to_the_second(then[4])} UTC found {fault}",
+        f"    {times[4]}  no: data quality fault: distance is null; nothing is learned from faulty "
+        "data",
+        f"    {times[3]}  no: benign drift: distance moved",
+        f"    {times[2]}  wait until {until}: data arrived: 7 new rows, but retraining 2 is under "
+        "way",
+        f"    {times[1]}  retrain (not started yet): data arrived: 41,220 new rows",
+        f"    {times[0]}  retrain (promoted): harmful drift: [logloss] rose",
+    ]
+    (found,) = json.loads(said(project, "status", "demand", "--json", "--decisions", "4"))
+    assert len(found["retrainings"]) == 4
+    waits = found["retrainings"][3]
+    assert waits["current"]["answer"] == "wait"
+    assert datetime.fromisoformat(waits["current"]["wait_until"]) == then[1] + timedelta(days=1)
+    assert waits["trigger"]["kind"] == "data"
+    assert "evidence" not in waits["trigger"]
+
+
+def _to_the_second(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
 
 def test_status_before_any_training_says_that_nobody_serves(project: Workplace) -> None:
