@@ -11,7 +11,7 @@ def figure(value: float, digits: int = 4) -> str:
     """A number in four significant digits, from 1,000 on without a fraction."""
     value += 0.0  # -0.0 reads as 0
     if abs(value) >= 1000:
-        return f"{value:,.{digits - 4}f}"
+        return f"{value:,.{max(digits - 4, 0)}f}"
     return f"{value:.{digits}g}"
 
 
@@ -26,6 +26,10 @@ def unlike(value: float, limit: float) -> str:
 def percent(share: float) -> str:
     """A confidence in four digits, in six where it would read 100."""
     return f"{100 * share:.{4 if share < 0.9995 else 6}g} %"
+
+
+def counted(rows: int) -> str:
+    return f"{rows:,} row{'' if rows == 1 else 's'}"
 
 
 def listed(names: Iterable[str]) -> str:
