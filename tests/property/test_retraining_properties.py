@@ -39,6 +39,7 @@ class Book:
     def ask(self, trigger: Trigger) -> Answer:
         self.now += MOMENT
         known = next((r for r in self.rows if r.trigger.cause == trigger.cause), None)
+        trigger = known.trigger if known else trigger  # a cause is what it was when first told
         answer = decide(trigger, self.rules, self.rows, self.now)
         self.asked.append((trigger, tuple(self.rows), self.now, answer))
         if known is None:
