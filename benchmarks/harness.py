@@ -6,12 +6,10 @@ import json
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from perennial.cli import prefect_server as server
 from perennial.spec.documents import document_text, read_document
 from perennial.stores.project import PROJECT_VARIABLE
 
@@ -121,41 +120,10 @@ def write_flights(folder: Path) -> list[Path]:
 @contextmanager
 def prefect_server(home: Path) -> Iterator[dict[str, str]]:
     """A Prefect server on a free loopback port; yields the environment of its users."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home.mkdir(parents=True)
     users = {**environment(), "PREFECT_HOME": str(home)}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, env={**users, "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"}, stdout=log, stderr=log
-        )
-        url = f"http://127.0.0.1:{port}/api"
-        try:
-            _wait(server, url, home / "log")
-            yield {**users, "PREFECT_API_URL": url}
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RuntimeError(f"the Prefect server ended: {log.read_text()[-2000:]}")
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-                if json.load(answer) is True:
-                    return
-        except OSError:
-            time.sleep(0.3)
-    raise RuntimeError("the Prefect server did not answer within three minutes")
+    quiet = {**users, "PREFECT_SERVER_LOGGING_LEVEL": "ERROR"}
+    with server.prefect_server(home, quiet) as url:
+        yield {**users, "PREFECT_API_URL": url}
 
 
 def machine() -> str:

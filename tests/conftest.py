@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import flows  # noqa: F401  # sets how XGBoost's threads wait, here as in every flow
+from perennial.cli import prefect_server as cli_server
 from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
 
 
@@ -50,46 +44,8 @@ def flow_project(project: Workplace, prefect_server: str) -> Workplace:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server of this test process on a free loopback port; yields its API address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     home = tmp_path_factory.mktemp("prefect-server")
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-            env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
-                "PREFECT_HOME": str(home),
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            },
-            stdout=log,
-            stderr=log,
-        )
-        url = f"http://127.0.0.1:{port}/api"
-        try:
-            _until(lambda: _healthy(url), server, home / "log")
-            yield url
-        finally:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-            shutil.rmtree(home, ignore_errors=True)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-            return json.load(answer) is True
-    except OSError:
-        return False
-
-
-def _until(ready: Callable[[], bool], server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not ready():
-        assert server.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    with cli_server.prefect_server(home, environment) as url:
+        yield url
+    shutil.rmtree(home, ignore_errors=True)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +15,7 @@ from rich.table import Table
 
 import perennial
 from perennial.cli.context import Context
+from perennial.cli.prefect_server import prefect_server
 from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.runs import ReplaySummary, RunSummary
 from perennial.spec import load_spec
@@ -40,7 +36,7 @@ def run_demo(context: Context, quick: bool) -> None:
     moments = [months[0], months[4], months[7], months[-1]] if quick else months
     demo = Context(project=project, verbose=context.verbose)
     console = Console()
-    with _prefect_server(project.home / "prefect", demo) as url:
+    with prefect_server(project.home / "prefect", demo.environment()) as url:
         os.environ.update({"PREFECT_API_URL": url, "PREFECT_HOME": str(project.home / "prefect")})
         console.print(
             f"[bold]1.[/] Replaying 2013 on a Prefect server at {url.removesuffix('/api')}"
@@ -127,48 +123,3 @@ def _pointers(
         f"reproduce {MODEL}@1",
     ):
         console.print(f"  perennial --project {where} {command}", soft_wrap=True)
-
-
-@contextmanager
-def _prefect_server(home: Path, demo: Context) -> Iterator[str]:
-    """A Prefect server on a free loopback port, stopped at the end. Yields its API address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home.mkdir(parents=True, exist_ok=True)
-    log = (home / "server.log").open("wb")
-    environment = {**demo.environment(), "PREFECT_HOME": str(home)}
-    environment.pop("PREFECT_API_URL", None)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-        env=environment,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,  # Ctrl-C reaches the demo, which then stops it
-    )
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        _wait_until_healthy(server, url, home / "server.log")
-        yield url
-    finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        log.close()
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise PerennialError(f"the Prefect server ended with {server.returncode}; see {log}")
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-                if json.load(answer) is True:
-                    return
-        except OSError:
-            time.sleep(0.3)
-    raise PerennialError(f"the Prefect server did not answer within two minutes; see {log}")
