@@ -13,6 +13,7 @@ from perennial.cli import commands, reading, tokens
 from perennial.cli.context import Context
 from perennial.cli.scoring import score
 from perennial.cli.serving import serve
+from perennial.cli.up import down, up
 from perennial.contracts.errors import PerennialError
 from perennial.stores.project import Project
 
@@ -58,6 +59,8 @@ app.command()(commands.train)
 app.command()(commands.reproduce)
 app.command()(score)
 app.command()(serve)
+app.command()(up)
+app.command()(down)
 app.add_typer(tokens.app, name="tokens")
 app.command()(commands.quarantine)
 app.command()(reading.status)

@@ -1,0 +1,1 @@
+"""The embedded stack: Prefect server, worker and serving of one project, as processes."""

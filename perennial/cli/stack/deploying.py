@@ -1,0 +1,64 @@
+"""Telling the stack's Prefect server what prefect.yaml declares."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from perennial.cli.stack.parts import Ports, client_environment
+from perennial.cli.stack.state import logs
+from perennial.contracts.errors import PerennialError
+from perennial.stores.folders import write_file
+from perennial.stores.project import Project
+
+_SECONDS = 120.0
+_SHOWN_LINES = 12
+
+
+def deploy(project: Project, ports: Ports) -> None:
+    """Declare all deployments; what is declared already stays as it is. Raises PerennialError."""
+    log = logs(project) / "deploy.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    digest = _digest(project)
+    with log.open("wb") as file:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+                cwd=project.root,
+                env={**client_environment(project, ports), "COLUMNS": "100"},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                timeout=_SECONDS,
+                start_new_session=True,  # Ctrl-C is for the supervisor
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise PerennialError(
+                f"prefect deploy --all was not done within {_SECONDS:.0f} s; see {log}"
+            ) from None
+    if done.returncode:
+        said = "\n".join(f"  {line}" for line in _last_lines(log))
+        raise PerennialError(f"prefect deploy --all failed; see {log}\n{said}")
+    write_file(_note(project), digest)
+
+
+def deployed(project: Project) -> bool:
+    """Whether prefect.yaml is the one that was deployed last."""
+    note = _note(project)
+    return note.is_file() and note.read_text(encoding="utf-8") == _digest(project)
+
+
+def _last_lines(log: Path) -> list[str]:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-_SHOWN_LINES:]
+
+
+def _note(project: Project) -> Path:
+    return project.home / "prefect" / "deployed"
+
+
+def _digest(project: Project) -> str:
+    return hashlib.sha256((project.root / "prefect.yaml").read_bytes()).hexdigest()

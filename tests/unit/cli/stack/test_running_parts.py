@@ -1,0 +1,134 @@
+"""One part under supervision, with small real processes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from perennial.cli.stack import running as running_module
+from perennial.cli.stack.parts import Part
+from perennial.cli.stack.processes import find
+from perennial.cli.stack.running import Running
+from perennial.stores.project import Project
+
+
+class Sleeper(Part):
+    """Ready as soon as it has written a line."""
+
+    name = "sleeper"
+    title = "sleeper"
+    ready_seconds = 60.0
+    stop_seconds = 5.0
+    script = "echo ready; exec sleep 60"
+
+    def command(self) -> list[str]:
+        return ["sh", "-c", self.script]
+
+    def environment(self) -> dict[str, str]:
+        return {"PATH": "/usr/bin:/bin"}
+
+    def ready(self, _at: datetime) -> bool:
+        return "ready" in (self.project.root / "sleeper.log").read_text()
+
+
+class Failing(Sleeper):
+    script = "exit 3"
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Iterator[Running]:
+    found = Running(Sleeper(Project(tmp_path), {}), tmp_path)
+    yield found
+    found.kill()
+
+
+def until_ready(part: Running) -> None:
+    deadline = time.monotonic() + 10
+    while not part.look():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def kill(part: Running) -> None:
+    assert part.state.process is not None
+    part.state.process.send(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not part.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_part_waits_then_starts_then_runs(part: Running) -> None:
+    assert (part.state.status, part.due, part.ended) == ("waiting", True, False)
+    part.start()
+    assert part.state.status == "starting"
+    until_ready(part)
+    assert (part.state.status, part.ended) == ("running", False)
+    assert not part.look()  # it has become so once
+
+
+def test_a_part_that_was_killed_says_how_and_waits_longer_each_time(part: Running) -> None:
+    waits = []
+    for _ in range(8):
+        part.start()
+        kill(part)
+        assert part.how_it_ended() == "ended by SIGKILL"
+        waits.append(part.failed("killed"))
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert (part.state.status, part.state.process, part.state.restarts) == ("waiting", None, 8)
+    assert part.state.problem == "killed"
+    assert not part.due
+
+
+def test_a_part_that_ran_for_a_while_is_soon_started_again(
+    part: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_module, "_SETTLED_SECONDS", 0.0)
+    waits = []
+    for _ in range(3):
+        part.start()
+        until_ready(part)
+        kill(part)
+        waits.append(part.failed("killed"))
+    assert waits == [0.5, 0.5, 0.5]
+
+
+def test_a_part_is_taken_over_and_ended_as_it_likes(part: Running, tmp_path: Path) -> None:
+    part.start()
+    until_ready(part)
+    other = Running(part.part, tmp_path)
+    other.adopt(part.state)
+    assert (other.state.status, other.adopted, other.ended) == ("starting", True, False)
+    until_ready(other)
+    other.end()
+    assert part.ended
+    assert part.how_it_ended() == "ended by SIGTERM"
+
+
+def test_a_part_that_ends_at_once_has_ended(tmp_path: Path) -> None:
+    part = Running(Failing(Project(tmp_path), {}), tmp_path)
+    part.start()
+    deadline = time.monotonic() + 10
+    while not part.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert part.how_it_ended() == "ended with exit code 3"
+    assert not part.look()
+
+
+def test_a_log_that_grew_is_cut_while_its_writer_goes_on(
+    part: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_module, "_LOG_BYTES", 3)
+    part.start()
+    until_ready(part)
+    running_module.trim(part.log)
+    assert part.log.read_text() == ""
+    assert (tmp_path / "sleeper.log.1").read_text() == "ready\n"
+    assert part.state.process is not None
+    assert find(part.state.process.pid) == part.state.process
