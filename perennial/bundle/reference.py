@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +30,15 @@ _OUTPUTS = {
 
 
 def bundle_reference(
-    bundle: Bundle, held_out: np.ndarray | None = None, leave_out: Collection[str] = ()
+    bundle: Bundle,
+    held_out: np.ndarray | None = None,
+    leave_out: Collection[str] = (),
+    window: timedelta | None = None,
 ) -> ReferenceStatistics:
     """Statistics of the version's inputs, without ``leave_out`` (what the log hashes or omits).
+
+    ``window`` is the length of the windows to come: with it, the training time tells how far
+    stretches of that length usually are from each other.
 
     ``held_out`` are the version's predictions for rows it was not trained on, (n,) or (n, classes);
     with them the predictions are compared too. Those for the sample itself won't do: a booster is
@@ -40,10 +47,11 @@ def bundle_reference(
     table = pq.read_table(io.BytesIO(bundle.contents["reference.parquet"]))
     declared = table_columns(bundle.spec)
     names = [column.name for column in bundle.schema.inputs if column.name not in leave_out]
-    reference = reference_statistics(table, {name: declared[name] for name in names})
+    columns, time = {name: declared[name] for name in names}, bundle.spec.source.event_time
+    reference = reference_statistics(table, columns, time=time, window=window)
     if held_out is None or not len(held_out):
         return reference
-    columns = _OUTPUTS[bundle.objective]
+    outputs = _OUTPUTS[bundle.objective]
     made = output_columns(bundle.schema.classes, np.asarray(held_out))
-    predictions = pa.table({name: made[name] for name in columns})
-    return combined(reference, reference_statistics(predictions, columns))
+    predictions = pa.table({name: made[name] for name in outputs})
+    return combined(reference, reference_statistics(predictions, outputs))

@@ -93,10 +93,12 @@ class WindowStatistics(Value):
 
 class ReferenceStatistics(Value):
     """What a version was trained on: each column's bins, and the counts of rows that had no part in
-    choosing them."""
+    choosing them. ``blocks`` are parts of those rows, each from a stretch of time as long as the
+    windows that are compared; none where rows have no time."""
 
     bins: dict[str, Bins]
     window: WindowStatistics
+    blocks: tuple[WindowStatistics, ...] = ()
 
 
 class ColumnOutcome(StrEnum):
@@ -130,7 +132,9 @@ class ColumnDrift(Value):
 
     ``effect`` is the Jensen-Shannon distance (base 2) between reference and window beyond what
     chance makes of equal ones at these sizes: 0 alike, 1 nothing in common; ``limit`` is where it
-    counts as drift, ``p_value`` the share of no-drift windows that are at least as far apart.
+    counts as drift, ``p_value`` the share of windows of independent rows without drift that are at
+    least as far apart. ``usual`` is the greatest effect that a stretch of the training time had,
+    as far as it is certain.
     ``shift`` is how far the quantiles of a number moved on average, in spreads of the reference.
     ``found`` is the effect that such a window would show as drift with 90 % probability (None: not
     even the greatest), ``found_as`` the same as something to picture: standard deviations
@@ -147,6 +151,7 @@ class ColumnDrift(Value):
     effect: float | None = None
     limit: float | None = None
     p_value: float | None = None
+    usual: float = 0.0
     shift: float | None = None
     found: float | None = None
     found_as: tuple[float, Literal["spreads", "share"]] | None = None

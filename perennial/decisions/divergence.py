@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
+from math import log, sqrt
 
 import numpy as np
 
@@ -78,6 +78,15 @@ class Chance:
     @property
     def _scale(self) -> float:
         return self.deviation**2 / self.mean
+
+
+def surely(before: np.ndarray, after: np.ndarray) -> float:
+    """The distance of two samples as far as chance doesn't explain it: by the chi-squared law, its
+    mean and three standard deviations are taken off."""
+    freedom = int(np.count_nonzero(before + after)) - 1
+    unit = (1 / float(before.sum()) + 1 / float(after.sum())) / (8 * log(2))
+    luck = unit * (freedom + 3 * sqrt(2 * max(freedom, 0)))
+    return sqrt(max(float(divergence(before, after)) - luck, 0.0))
 
 
 def divergence(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -6,6 +6,10 @@ that matters. A million rows make any difference certain and none greater; few r
 uncertain. So in windows without drift some column is found drifted at most as often as
 ``false_alarm_rate`` says, and less often where chance is smaller than what matters.
 
+Rows of one time are alike: a week's weather is no sample of a year's. Where the reference knows its
+rows' times, a column must also be further from it than any stretch of the training time, as long as
+the window, was from the rest of it.
+
 The window drifted when the columns that did hold more than ``max_drifted_share`` of the model's
 importance, when one that the model uses is hardly the same column any more, or when the predictions
 drifted.
@@ -33,7 +37,14 @@ from perennial.contracts.drift import (
     WindowStatistics,
 )
 from perennial.decisions.binned import joined, named, quantiles, shares, spread
-from perennial.decisions.divergence import as_share, as_spreads, chance, divergence, parts
+from perennial.decisions.divergence import (
+    as_share,
+    as_spreads,
+    chance,
+    divergence,
+    parts,
+    surely,
+)
 from perennial.decisions.faults import find_fault
 from perennial.decisions.wording import counted, figure, listed, percent
 from perennial.spec.production import Drift
@@ -74,6 +85,7 @@ def judge_drift(
             name,
             bins,
             reference.window.columns[name],
+            [block.columns[name] for block in reference.blocks if name in block.columns],
             window,
             weights.get(name, 0.0),
             rate,
@@ -167,6 +179,7 @@ def _column(
     name: str,
     bins: Bins,
     before: ColumnCounts,
+    blocks: Sequence[ColumnCounts],
     window: WindowStatistics,
     weight: float,
     rate: float,
@@ -183,7 +196,7 @@ def _column(
         missing_before=before.missing / before.rows if before.rows else None,
         missing_after=after.missing / after.rows if after.rows else None,
     )
-    if fault := find_fault(bins, before, after, window.rows, rate, ENOUGH_ROWS):
+    if fault := find_fault(bins, before, blocks, after, window.rows, rate, ENOUGH_ROWS):
         return measured.model_copy(
             update={"outcome": ColumnOutcome.FAULT, "reason": fault[1], "fault": fault[0]}
         )
@@ -199,8 +212,9 @@ def _column(
         alike = {"outcome": ColumnOutcome.STABLE, "effect": 0.0, "reason": "one value in all rows"}
         return measured.model_copy(update=alike)
     apart, luck = float(divergence(was, now)), chance(was, now, rng)
+    usual = _usual(bins, before, blocks)
     certain = luck.limit(rate)
-    limit = max(certain, luck.at(min_effect))
+    limit = max(certain, luck.at(max(min_effect, usual)))
     effect, found, certainly = luck.beyond(apart), luck.found(limit), luck.found(certain)
     drifted, blind = apart > limit, certainly is None or certainly > LARGE
     measured = measured.model_copy(
@@ -208,6 +222,7 @@ def _column(
             "effect": effect,
             "limit": luck.beyond(limit),
             "p_value": luck.p_value(apart),
+            "usual": usual,
             "shift": _shift(bins, before, after),
             "found": found,
             "found_as": _pictured(bins, found) if found else None,
@@ -216,6 +231,18 @@ def _column(
     )
     outcome, reason = _told(measured, drifted, blind)
     return measured.model_copy(update={"outcome": outcome, "reason": reason})
+
+
+def _usual(bins: Bins, before: ColumnCounts, blocks: Sequence[ColumnCounts]) -> float:
+    """How far a stretch of the training time was from the rest of it, at most."""
+    greatest = 0.0
+    for block in blocks:
+        rows = min(block.rows, before.rows - block.rows)
+        if rows >= ENOUGH_ROWS:
+            places = joined(bins, max(rows // _ROWS_A_BIN, _FEWEST_BINS))
+            inside = shares(block, places)
+            greatest = max(greatest, surely(shares(before, places) - inside, inside))
+    return greatest
 
 
 def _told(column: ColumnDrift, drifted: bool, blind: bool) -> tuple[ColumnOutcome, str]:

@@ -6,6 +6,7 @@ world makes: weather may be dry for a week, so a column that is constant at its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
@@ -20,10 +21,17 @@ _USUAL = 0.75
 
 
 def find_fault(
-    bins: Bins, before: ColumnCounts, after: ColumnCounts, rows: int, rate: float, enough: int
+    bins: Bins,
+    before: ColumnCounts,
+    blocks: Sequence[ColumnCounts],
+    after: ColumnCounts,
+    rows: int,
+    rate: float,
+    enough: int,
 ) -> tuple[Fault, str] | None:
-    """The first fault of a column and its reason. ``rate`` is how often one may be found by chance,
-    ``enough`` the rows below which nothing is said of shares."""
+    """The first fault of a column and its reason. ``blocks`` are stretches of the training time:
+    what was constant in one of them may be again. ``rate`` is how often a fault may be found by
+    chance, ``enough`` the rows below which nothing is said of shares."""
     if after.mistyped:
         was = f"{after.mistyped:,} of {rows:,} rows have {listed(after.types)}"
         return Fault.TYPE, f"{was}, not a {bins.kind}"
@@ -35,7 +43,7 @@ def find_fault(
         _missing(before, after, rate)
         or _impossible(before, after, rate)
         or _unseen(bins, before, after, rate)
-        or _constant(bins, before, after, rate)
+        or _constant(bins, (before, *blocks), after, rate)
     )
 
 
@@ -78,11 +86,12 @@ def _unseen(
 
 
 def _constant(
-    bins: Bins, before: ColumnCounts, after: ColumnCounts, rate: float
+    bins: Bins, known: Sequence[ColumnCounts], after: ColumnCounts, rate: float
 ) -> tuple[Fault, str] | None:
     alike = after.least is not None and after.least == after.greatest
-    if bins.kind == "time" or not alike or before.least == before.greatest:
+    if bins.kind == "time" or not alike or any(c.least == c.greatest for c in known):
         return None
+    before = known[0]
     place = next(i for i, count in enumerate(after.counts[:-1]) if count)
     share = (before.counts[place] + 1) / (before.present + 1)
     if share > _USUAL or share**after.present > rate:

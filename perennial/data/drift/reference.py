@@ -2,14 +2,14 @@
 
 Bins that fit the rows they are counted on make those rows look special: the commonest of many rare
 levels were common by luck, and are rarer in any later window; levels that were never seen come up.
-At 500 levels and 2,000 rows that alone looks like drift. So a random quarter of the rows chooses
-the bins and knows the levels, and the others are counted: they and a window's rows are then
-strangers to the bins alike.
+That alone can look like drift. So a random quarter of the rows chooses the bins and knows the
+levels, and the others are counted: they and a window's rows are then strangers to the bins alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ BUCKETS = 16
 CHOOSING_ROWS = 25_000
 """That choose the bins, at most; more would not make them better."""
 
+BLOCKS = 24
+"""Stretches of the training time that are counted, at most; of more, every n-th."""
+
+_BLOCK_ROWS = 100
 _BATCH_ROWS = 65_536
 _KNOWN = 1000
 _LEVEL_SHARE = 0.005
@@ -44,12 +48,18 @@ _KINDS: dict[ColumnType, Kind] = {
 
 
 def reference_statistics(
-    table: Any, columns: Mapping[str, Column], seed: int = 0
+    table: Any,
+    columns: Mapping[str, Column],
+    seed: int = 0,
+    time: str | None = None,
+    window: timedelta | None = None,
 ) -> ReferenceStatistics:
     """The statistics of an Arrow table of training rows, for these of its columns.
 
-    The same table and seed give the same; the rows should be a random sample, or all of them.
-    Raises KeyError for a column that the table doesn't have.
+    With the column of the rows' ``time`` and the length of the windows to come, stretches of that
+    length with 100 rows or more are counted as blocks. The same table and seed give the same; the
+    rows should be a random sample, or all of them. Raises KeyError for a column that the table
+    doesn't have.
     """
     rows = table.num_rows
     chosen = np.random.default_rng(seed).permutation(rows)[: min(-(-rows // 4), CHOOSING_ROWS)]
@@ -57,8 +67,12 @@ def reference_statistics(
     bins = {name: _bins(choosing[name], column) for name, column in columns.items()}
     kept = np.ones(rows, bool)
     kept[chosen] = False
-    others = table.filter(pa.array(kept)).to_batches(_BATCH_ROWS)
-    return ReferenceStatistics(bins=bins, window=count_window(bins, others))
+    others = table.filter(pa.array(kept))
+    return ReferenceStatistics(
+        bins=bins,
+        window=count_window(bins, others.to_batches(_BATCH_ROWS)),
+        blocks=_blocks(bins, others, time, window) if time and window else (),
+    )
 
 
 def combined(a: ReferenceStatistics, b: ReferenceStatistics) -> ReferenceStatistics:
@@ -66,7 +80,23 @@ def combined(a: ReferenceStatistics, b: ReferenceStatistics) -> ReferenceStatist
     its predictions from rows that it was not trained on. ``rows`` are those of ``a``."""
     columns = {**a.window.columns, **b.window.columns}
     window = WindowStatistics(rows=a.window.rows, columns=columns)
-    return ReferenceStatistics(bins={**a.bins, **b.bins}, window=window)
+    return ReferenceStatistics(bins={**a.bins, **b.bins}, window=window, blocks=a.blocks)
+
+
+def _blocks(
+    bins: Mapping[str, Bins], rows: Any, time: str, window: timedelta
+) -> tuple[WindowStatistics, ...]:
+    moments = rows[time].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    if not len(moments) or rows[time].null_count:
+        return ()
+    numbers = (moments - moments.min()) // (window // timedelta(microseconds=1))
+    found, sizes = np.unique(numbers, return_counts=True)
+    found = found[sizes >= _BLOCK_ROWS]
+    found = found[:: -(-len(found) // BLOCKS) or 1]
+    if len(found) < 2:  # the whole has nothing to be compared with
+        return ()
+    blocks = (rows.filter(pa.array(numbers == number)) for number in found)
+    return tuple(count_window(bins, block.to_batches(_BATCH_ROWS)) for block in blocks)
 
 
 def _bins(values: Any, column: Column) -> Bins:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,19 @@ def test_every_input_is_compared_as_the_log_writes_it(each_made: Any, tmp_path: 
 
 def test_what_the_log_leaves_out_is_left_out(made: Any, tmp_path: Path) -> None:
     assert "depot" not in bundle_reference(opened(made, tmp_path), leave_out=["depot"]).bins
+
+
+def test_the_training_time_is_cut_into_stretches_as_long_as_the_window(
+    made: Any, tmp_path: Path
+) -> None:
+    rows = io.BytesIO()
+    made.rows.to_parquet(rows)
+    content = replace(made.content, reference=rows.getvalue())
+    ref = write_bundle(tmp_path, content)
+    bundle = open_bundle(Path(ref.uri), ref.digest)
+    reference = bundle_reference(bundle, window=timedelta(days=60))  # of 116
+    assert [block.rows > 100 for block in reference.blocks] == [True, True]
+    assert bundle_reference(bundle).blocks == ()
 
 
 def test_predictions_are_compared_with_those_for_unseen_rows(

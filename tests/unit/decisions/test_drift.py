@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -279,6 +280,43 @@ def test_a_column_that_never_had_but_one_value_is_stable() -> None:
     assert verdict.outcome is DriftOutcome.STABLE
     assert verdict.columns[0].reason == "one value in all rows"
     assert judged(known, {"year": [2027] * 50}).outcome is DriftOutcome.DRIFTED
+
+
+def weeks(levels: list[float], number: int, seed: int) -> dict[str, Any]:
+    """Rows of consecutive weeks, each with its own weather and month, and one column of no time."""
+    random = np.random.default_rng(seed)
+    at = np.sort(random.integers(0, len(levels) * WEEK_S, number))
+    week = at // WEEK_S
+    return {
+        "at": pa.array(at * 10**6, pa.timestamp("us", "UTC")),
+        "temperature": np.array(levels)[week] + random.normal(0, 3, number),
+        "month": week // 4,
+        "length": random.gamma(2, 5, number),
+    }
+
+
+WEEK_S = 7 * 24 * 3600
+WEATHER = dict.fromkeys(["temperature", "month", "length"], FLOAT)
+
+
+def test_a_week_is_not_compared_with_a_year_as_if_its_rows_were_strangers() -> None:
+    levels = np.random.default_rng(3).normal(10, 5, 24).tolist()
+    training = pa.table(weeks(levels, 9000, seed=1))
+    naive = reference_statistics(training, WEATHER)
+    known = reference_statistics(training, WEATHER, time="at", window=timedelta(weeks=1))
+    ordinary = weeks([8.0], 3000, seed=2)
+    assert judged(naive, ordinary, {}).outcome is DriftOutcome.FAULT  # one month in six
+    verdict = judged(known, ordinary, {})
+    assert verdict.outcome is DriftOutcome.STABLE
+    assert verdict.drifted == ()
+    assert column(verdict, "temperature").usual > 0.5
+    assert column(verdict, "length").usual < 0.1
+
+    hot = judged(known, weeks([60.0], 3000, seed=2), {})
+    assert [c.column for c in hot.drifted] == ["temperature"]
+    longer = weeks([8.0], 3000, seed=2)
+    longer["length"] *= 1.3
+    assert [c.column for c in judged(known, longer, {}).drifted] == ["length"]
 
 
 @pytest.mark.parametrize("number", [0, 1, 29])

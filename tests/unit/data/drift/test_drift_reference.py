@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from perennial.contracts.drift import ReferenceStatistics
-from perennial.data.drift.reference import BUCKETS, combined, reference_statistics
+from perennial.data.drift.reference import BLOCKS, BUCKETS, combined, reference_statistics
 from perennial.spec.inputs import Column
 
 FLOAT, TEXT = Column(type="float"), Column(type="category")
@@ -89,6 +91,27 @@ def test_it_is_the_same_again_and_survives_json() -> None:
     text = reference.model_dump_json()
     assert ReferenceStatistics.model_validate_json(text) == reference
     assert len(text) < 20_000
+
+
+@pytest.mark.parametrize(("seconds", "blocks"), [(800, 5), (400, 10), (50, 0), (5000, 0)])
+def test_stretches_of_the_training_time_with_rows_enough_are_blocks(
+    seconds: int, blocks: int
+) -> None:
+    reference = reference_statistics(
+        table(4000), COLUMNS, time="sent", window=timedelta(seconds=seconds)
+    )
+    sizes = [block.rows for block in reference.blocks]
+    assert len(sizes) == blocks
+    assert all(size >= 100 for size in sizes)
+    assert reference_statistics(table(4000), COLUMNS).blocks == ()
+
+
+def test_of_many_stretches_some_are_counted_evenly() -> None:
+    reference = reference_statistics(
+        table(40_000), COLUMNS, time="sent", window=timedelta(seconds=400)
+    )
+    assert len(reference.blocks) == 20 <= BLOCKS  # every fifth of 100
+    assert sum(block.rows for block in reference.blocks) == pytest.approx(6000, rel=0.05)
 
 
 def test_predictions_come_from_rows_of_their_own() -> None:
