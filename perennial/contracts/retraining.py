@@ -32,10 +32,10 @@ class Trigger(Value):
     """Somebody or something asks for a retraining.
 
     ``reason`` is a sentence for people, ``at`` when the evidence was seen. ``window`` and ``data``
-    say what it rests on: the event times looked at, and a fingerprint of the data, the time a
-    schedule came due, or the id of a request by hand. One of them is needed, since together with
-    ``kind`` they tell causes apart. ``finding`` is the whole verdict of the drift watch on that
-    window; triggers by drift and performance have one.
+    say what it rests on: the event times looked at, and a fingerprint of the data (labels too), the
+    time a schedule came due, or the id of a request by hand. One of them is needed, since together
+    with ``kind`` they tell causes apart. ``finding`` is the whole verdict of the drift watch on
+    that window; triggers by drift and performance have one.
     """
 
     kind: Kind

@@ -32,7 +32,8 @@ class Registry:
 
     Opening it creates or upgrades the tables. Every change is one transaction together with its row
     in the audit, and is safe to repeat: the same digest is one version, the same cause one
-    decision. May be shared by threads, not by forked processes.
+    decision. May be shared by threads, not by forked processes. ``retrainings`` is the table of
+    what is trained again and why.
 
     Methods raise UnavailableError (worth a retry) when the database doesn't answer, IntegrityError
     when it is damaged or newer than this code, InputError for an unknown model or version.

@@ -160,7 +160,10 @@ def test_a_running_retraining_is_waited_for(kind: str) -> None:
 
 def test_a_retraining_that_is_lost_does_not_lock_the_model_for_good() -> None:
     assert answered(trigger(), record(7, ago(23.9)))[0] == "wait"
-    assert answered(trigger(), record(7, ago(24)))[0] == "retrain"
+    lost = record(7, ago(24))
+    assert answered(trigger(), lost)[0] == "retrain"
+    slow = Retrain(on=("drift",), cooldown=20 * HOUR)  # and it was one in vain
+    assert decide(trigger(), slow, [lost], NOW).wait_until == ago(24) + 40 * HOUR
 
 
 @pytest.mark.parametrize("kind", ["drift", "performance", "data", "schedule"])
@@ -245,6 +248,9 @@ def test_what_a_retraining_could_see_does_not_start_another(outcome: str) -> Non
     same_data = ended(7, ago(900), outcome, asked=trigger("performance", at=ago(900)))
     assert answered(trigger(), same_data)[0] == "no"
     assert answered(trigger(data="other"), same_data)[0] == "retrain"
+    at_once = ended(7, ago(200), outcome, asked=trigger("data", "other", at=ago(200)))
+    assert answered(trigger(at=ago(200)), at_once)[0] == "no"
+    assert answered(trigger(at=ago(199)), at_once)[0] == "retrain"
 
 
 def test_one_that_failed_or_died_has_learned_from_nothing() -> None:
@@ -263,6 +269,8 @@ def test_the_last_look_counts_in_whatever_order_looks_arrive() -> None:
     assert answered(early, look(8, ago(1), Finding.FAULT))[0] == "no"
     assert answered(early, look(8, ago(1), Finding.INCONCLUSIVE))[0] == "retrain"
     assert answered(early, look(8, ago(3), Finding.NONE))[0] == "retrain"
+    assert answered(early, look(8, ago(2), Finding.BENIGN))[0] == "retrain"  # neither is later
+    assert answered(early, look(8, ago(2), Finding.FAULT))[0] == "wait"
 
 
 def test_by_hand_always_goes_and_says_past_what() -> None:
