@@ -209,7 +209,8 @@ def _column(
     places = joined(bins, max(fewest // _ROWS_A_BIN, _FEWEST_BINS))
     was, now = shares(before, places), shares(after, places)
     if np.count_nonzero(was + now) == 1:
-        alike = {"outcome": ColumnOutcome.STABLE, "effect": 0.0, "reason": "one value in all rows"}
+        reason = "times move on" if bins.kind == "time" else "one value in all rows"
+        alike = {"outcome": ColumnOutcome.STABLE, "effect": 0.0, "reason": reason}
         return measured.model_copy(update=alike)
     apart, luck = float(divergence(was, now)), chance(was, now, rng)
     usual = _usual(bins, before, blocks)

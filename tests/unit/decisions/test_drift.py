@@ -77,6 +77,7 @@ def test_a_window_like_the_training_rows_is_stable(reference: ReferenceStatistic
     assert verdict.outcome is DriftOutcome.STABLE
     assert verdict.reason == "none of 5 columns drifted in 5,000 rows"
     assert verdict.drifted_share == 0
+    assert column(verdict, "sent").reason == "times move on"
     assert (verdict.rows, verdict.reference_rows) == (5000, 7500)
 
 
