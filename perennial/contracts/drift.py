@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from perennial.contracts.refs import Value
 
 Kind = Literal["number", "text", "time"]
@@ -57,6 +59,8 @@ class ColumnCounts(Value):
     unit, of a text's hashes; None without values. All but the two sums are exact, whatever the
     order in which they were added up.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # what is infinite stays so
 
     counts: tuple[int, ...]
     absent: int = 0

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from math import fsum
+from math import fsum, isfinite
 from statistics import median
 from typing import Literal
 
@@ -274,7 +274,9 @@ def _shift(bins: Bins, before: ColumnCounts, after: ColumnCounts) -> float | Non
     was, now = quantiles(bins, before, _AT), quantiles(bins, after, _AT)
     if unit is None or was is None or now is None:
         return None
-    return float(np.mean(now - was)) / unit
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = float(np.mean(now - was)) / unit
+    return shift if isfinite(shift) else None
 
 
 def _changes(

@@ -67,6 +67,9 @@ def test_counting_in_parts_in_any_order_is_counting_the_whole(
 @given(reference=TABLES, rows=TABLES)
 def test_a_verdict_is_reached_on_anything_and_survives_json(reference: Any, rows: Any) -> None:
     known = reference_statistics(table(reference), COLUMNS)
+    again = ReferenceStatistics.model_validate_json(known.model_dump_json())
+    assert again.bins == known.bins
+    assert exact(again.window) == exact(known.window)
     window = count_window(known.bins, [table(rows)])
     verdict = judge_drift(known, window, importance={"n": 1.0}, settings=Drift(), seed=1)
     assert type(verdict).model_validate_json(verdict.model_dump_json()) == verdict

@@ -127,6 +127,14 @@ def test_a_drifted_column_says_by_how_much_and_where(reference: ReferenceStatist
     )
 
 
+def test_a_shift_beyond_every_number_is_drift_without_a_size() -> None:
+    known = reference_statistics(pa.table({"x": np.linspace(0, 1, 400)}), {"x": FLOAT})
+    verdict = judged(known, {"x": np.linspace(1e308, 1.7e308, 400)})
+    assert verdict.outcome is DriftOutcome.DRIFTED
+    assert verdict.columns[0].shift is None
+    assert DriftVerdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
 def test_levels_that_gained_and_lost_rows_are_named(reference: ReferenceStatistics) -> None:
     window = rows(5000)
     window["port"] = np.where(window["port"] == "south", "west", window["port"])
