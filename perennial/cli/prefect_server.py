@@ -14,12 +14,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from perennial.contracts.errors import PerennialError
 
 START_SECONDS = 120.0
 """A new database takes 7 to 16 s."""
+LOOK_SECONDS = 5.0
+"""How long an answer may take of a server that is asked again and again."""
 _STOP_SECONDS = 10.0
+_TRIES = 5
 _OF_ANOTHER_SERVER = (
     "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH",
 )  # fmt: skip
@@ -70,21 +74,28 @@ def is_free(port: int) -> bool:
 def healthy(url: str) -> bool:
     """Whether a Prefect API answers here, and is well."""
     try:
-        return call("GET", f"{url}/health") is True
+        return call("GET", f"{url}/health", seconds=LOOK_SECONDS) is True
     except (OSError, ValueError):
         return False
 
 
-def call(method: str, url: str, body: Any = None) -> Any:
-    """Ask a Prefect API; its answer's JSON, None when it is empty. Raises OSError (HTTPError for a
-    refusal)."""
+def call(method: str, url: str, body: Any = None, seconds: float = 30.0) -> Any:
+    """Ask a Prefect API; its answer as JSON, None when it is empty. One whose database is locked
+    just then (503) is asked again. Raises OSError (HTTPError for a refusal)."""
     headers = {"Content-Type": "application/json"}
     if secret := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)
-    with urllib.request.urlopen(request, timeout=5) as answer:
-        text = answer.read()
+    for left in reversed(range(_TRIES)):
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as answer:
+                text = answer.read()
+            break
+        except HTTPError as error:
+            if error.code != 503 or not left:
+                raise
+            time.sleep(0.5)
     return json.loads(text) if text else None
 
 

@@ -93,7 +93,7 @@ class Worker(Part):
     def ready(self, at: datetime) -> bool:
         url = f"{api_url(self.ports[SERVER])}/work_pools/{WORK_POOL}/workers/filter"
         try:
-            workers = call("POST", url, {})
+            workers = call("POST", url, {}, prefect_server.LOOK_SECONDS)
         except (OSError, ValueError):
             return False
         heartbeats = [w["last_heartbeat_time"] for w in workers if w["name"] == WORK_POOL]
@@ -126,7 +126,7 @@ class Serving(Part):
         # Live, not ready: before the first version there is nothing to answer with.
         url = f"http://127.0.0.1:{self.ports[SERVING]}/v2/health/live"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=prefect_server.LOOK_SECONDS) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
