@@ -15,6 +15,7 @@ BENCHMARKS = {
     "ingestion_memory": "peak memory of ingestion against the size of the source",
     "drift": "the verdict on a million rows against Evidently's preset; memory",
     "serving": "requests a second against other servers, alone, in batches, in a switch; memory",
+    "stack": "the embedded stack: processor time when idle, and how soon a flow runs",
 }
 _QUICK = {
     "flow": ["--quick"],
@@ -22,6 +23,7 @@ _QUICK = {
     "ingestion_memory": ["--rows", "100000", "300000"],
     "drift": ["--rows", "20000", "--rounds", "1"],
     "serving": ["--quick"],
+    "stack": ["--quick"],
 }
 
 
