@@ -58,7 +58,10 @@ def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
 
 
 def _key_columns(version: Loaded) -> dict[str, InputColumn]:
+    """What tells a row without its prediction's id. A time alone tells none apart."""
     spec = version.spec
+    if not spec.source.entity:
+        return {}
     declared = table_columns(spec)
     names = (*spec.source.entity, *([spec.source.event_time] if spec.source.event_time else []))
     return {name: InputColumn(name=name, type=declared[name].type, nullable=True) for name in names}
