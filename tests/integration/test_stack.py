@@ -97,7 +97,9 @@ def train(project: Workplace, printed: str, meanwhile: Callable[[], None]) -> No
 
 
 def runs(api: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(f"{api}/flow_runs/filter", json={}).json()
+    """Runs that have begun; those of the schedule are yet to come."""
+    begun = {"flow_runs": {"start_time": {"is_null_": False}}}
+    found: list[dict[str, Any]] = httpx.post(f"{api}/flow_runs/filter", json=begun).json()
     return found
 
 
