@@ -55,6 +55,10 @@ def configure(level: str = "info", part: str = "server", stream: TextIO | None =
     logging.captureWarnings(True)
     for name in ("perennial", "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error"):  # as no other library's configuration left them
+        logger = logging.getLogger(name)
+        logger.disabled, logger.propagate = False, True
+        logger.handlers.clear()
 
 
 class JsonLines(logging.Formatter):

@@ -31,7 +31,13 @@ def declared(project: Workplace) -> Workplace:
 @contextmanager
 def sleeping(*marks: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, **{k: v for one in marks for k, v in one.items()}}
-    child = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
+    child = subprocess.Popen(
+        ["sleep", "60"],
+        env=environment,
+        start_new_session=True,
+        # Tests that run in the background of a shell ignore it, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         yield child
     finally:
