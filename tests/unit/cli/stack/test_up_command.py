@@ -36,7 +36,7 @@ def sleeping(*marks: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
         env=environment,
         start_new_session=True,
         # Tests that run in the background of a shell ignore it, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # one thread
     )
     try:
         yield child
