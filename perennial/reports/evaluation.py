@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import TYPE_CHECKING
 
 from perennial.contracts.verdicts import Curve, EvaluationReport
 from perennial.reports import plots
 from perennial.reports.figures import number, percent
+from perennial.reports.pages import template
 from perennial.reports.rows import (
     SIGNS,
     gate_row,
@@ -19,7 +19,6 @@ from perennial.reports.rows import (
 )
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from markupsafe import Markup
 
 _MOST_SLICES = 60
@@ -37,7 +36,7 @@ def render_html(
     path is shown as text.
     """
     slices, features = list(slice_rows(report)), importance_rows(report)
-    return _template().render(
+    return template("perennial.reports", "evaluation.html.j2").render(
         title=title or f"Evaluation of {report.model}",
         links=[(what, to, to.startswith(_SAFE_LINKS)) for what, to in (links or {}).items()],
         report=report,
@@ -134,17 +133,3 @@ def _line_plot(curve: Curve, champion: Curve | None) -> tuple[str, Markup, str]:
         base = curve.y[-1]
         ideal, note = [(0.0, base), (1.0, base)], f"Dotted: chance, {percent(base)} positives."
     return curve.name, plots.lines(curve.name, curve, champion, ideal), note
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("perennial.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("evaluation.html.j2")

@@ -90,9 +90,12 @@ class Batcher:
             return
         self._waiting.append(job)
         if not self._busy:
-            self._busy = True
-            self._patience_ends = perf_counter() + self._patience
-            self._loop.call_soon(self._gather)
+            self._begin()
+
+    def _begin(self) -> None:
+        self._busy = True
+        self._patience_ends = perf_counter() + self._patience
+        self._loop.call_soon(self._gather)
 
     def _gather(self) -> None:
         """Turn the loop, so that it reads its sockets, until as many have asked as last time."""
@@ -111,10 +114,10 @@ class Batcher:
             self._on_thread(jobs, self._finish_and_go_on)
 
     def _go_on(self) -> None:
-        self._busy = bool(self._waiting)
-        if self._busy:
-            self._patience_ends = perf_counter() + self._patience
-            self._loop.call_soon(self._gather)
+        if self._waiting:
+            self._begin()
+        else:
+            self._busy = False
 
     def _take(self) -> list[Job]:
         count = rows = 0

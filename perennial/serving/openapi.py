@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from perennial import __version__
+from perennial.reports.pages import template
 from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.openapi_schemas import (
     Schema,
@@ -24,7 +24,7 @@ from perennial.serving.openapi_schemas import (
 from perennial.serving.replies import ARROW, JSON
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    pass
 
 Operation = dict[str, Any]
 
@@ -91,7 +91,7 @@ def docs_page(document: Mapping[str, Any]) -> str:
         for method, operation in methods.items()
     ]
     tags = dict.fromkeys(operation["tags"][0] for _, _, operation in operations)
-    return _template().render(
+    return template("perennial.serving", "docs.html.j2").render(
         info=document["info"],
         secured="security" in document,
         groups=[(tag, [o for o in operations if o[2]["tags"][0] == tag]) for tag in tags],
@@ -308,17 +308,3 @@ def _named(value: object) -> list[str]:
     if isinstance(value, list):
         return list(dict.fromkeys(name for part in value for name in _named(part)))
     return []
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("perennial.serving"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("docs.html.j2")

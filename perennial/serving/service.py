@@ -133,7 +133,8 @@ class Service:
             if key[0] != name or key[1] in model.loaded
         }
         for number, version in model.loaded.items():
-            self._lanes.setdefault((name, number), self._lane(model, version))
+            if (name, number) not in self._lanes:
+                self._lanes[name, number] = self._lane(model, version)
         self.metrics.route(name, route.generation)
         self.metrics.route_problem(name, problem=False)
         arms = {str(arm.version): arm.weight for arm in route.arms}

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING
 
 from perennial.contracts.metrics import METRICS
 from perennial.reports.figures import number
+from perennial.reports.pages import template
 from perennial.serving.metrics import Metrics, Traffic
 from perennial.serving.state import ModelState, ServiceState, VersionState
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    pass
 
 LATE_SECONDS = 60.0
 """A record of the log that waits longer than this for its table is a problem: a segment is sealed
@@ -57,7 +57,7 @@ def render_status(state: ServiceState, metrics: Metrics, now: datetime | None = 
     problems = list(problems_of(state))
     outcome = "failed" if not state.ready else "inconclusive" if problems else "passed"
     models = [(model, _rows(model, metrics)) for model in state.models]
-    return _template().render(
+    return template("perennial.serving", "status.html.j2").render(
         state=state,
         now=now,
         outcome=outcome,
@@ -178,17 +178,3 @@ def moment(when: datetime) -> str:
 def day(when: datetime) -> str:
     """A date, UTC."""
     return f"{when.astimezone(UTC):%Y-%m-%d}"
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("perennial.serving"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("status.html.j2")
