@@ -53,9 +53,9 @@ def configure(level: str = "info", part: str = "server", stream: TextIO | None =
     handler.setFormatter(JsonLines(part))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
-    for name in ("perennial", "uvicorn"):
+    for name in ("perennial", "uvicorn", "uvicorn.error"):
         logging.getLogger(name).setLevel(level.upper())
-    for name in ("uvicorn", "uvicorn.error"):  # as no other library's configuration left them
+    for name in ("uvicorn", "uvicorn.error"):  # whatever another configuration made of them
         logger = logging.getLogger(name)
         logger.disabled, logger.propagate = False, True
         logger.handlers.clear()

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
@@ -493,9 +494,9 @@ def test_labels_are_kept_by_id_or_by_entity_and_time(project: Path) -> None:
         assert [p["where"] for p in wrong.json()["error"]["problems"]] == [
             "label 1", "label 3", "label 2",
         ]  # fmt: skip
-    from deltalake import DeltaTable
-
-    kept = DeltaTable(project / ".perennial" / "labels" / "parcels").to_pyarrow_table().to_pylist()
+        labels = project / ".perennial" / "labels" / "parcels"
+        until(lambda: DeltaTable.is_deltatable(str(labels)))
+    kept = DeltaTable(labels).to_pyarrow_table().to_pylist()
     assert [(r["_id"], r["customer"], r["label"]) for r in kept] == [
         (identity, None, "yes"), (None, "c-7", "no"),
     ]  # fmt: skip
