@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from perennial.contracts.drift import DriftVerdict
 from perennial.contracts.performance import JoinCounts, LabelCounts, PerformanceChange
@@ -20,7 +20,7 @@ class LookReports(Value):
 
     html_uri: str
     json_uri: str
-    evidently: dict[str, str] = {}
+    evidently: dict[str, str] = Field(default_factory=dict)
     sampled_rows: int = 0
     workspace: str = ""
 
