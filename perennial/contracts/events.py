@@ -1,0 +1,52 @@
+"""What is told of a model by events, and which of them start a retraining (docs/events.md)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from perennial.contracts.retraining import Finding, Retraining
+
+ANSWER_LABEL = "perennial.answer"
+"""Label of an event's resource: what was answered (``retraining.Course``). Automations match labels
+and can't look into payloads."""
+FINDING_LABEL = "perennial.finding"
+"""Label of an event's resource: the ``retraining.Finding`` of the look, where there was one."""
+
+
+class Event(StrEnum):
+    """The names of events."""
+
+    DRIFT_DETECTED = "perennial.drift.detected"
+    PERFORMANCE_DROPPED = "perennial.performance.dropped"
+    DATA_ARRIVED = "perennial.data.arrived"
+    DATA_FAULTY = "perennial.data.faulty"
+    RETRAINING_DUE = "perennial.retraining.due"
+    VERSION_REGISTERED = "perennial.version.registered"
+    CANDIDATE_REFUSED = "perennial.candidate.refused"
+
+
+_OF_KIND = {"drift": Event.DRIFT_DETECTED, "performance": Event.PERFORMANCE_DROPPED}
+
+
+def resource_id(model: str) -> str:
+    """The resource that all of a model's events are about."""
+    return f"perennial.model.{model}"
+
+
+def news_of(retraining: Retraining) -> Event | None:
+    """The event that tells of an answer that is news; None when there is nothing to tell.
+
+    What was found is told once, with the first answer. If that was to wait, and a later one is to
+    retrain, it is the retraining that is told of. Data that starts nothing is not told of: the
+    event for it is also what others send, and any of that name starts a run.
+    """
+    trigger = retraining.trigger
+    if retraining.earlier:
+        return Event.RETRAINING_DUE if retraining.goes else None
+    if trigger.kind == "data":
+        return Event.DATA_ARRIVED if retraining.goes else None
+    if trigger.finding is Finding.FAULT:
+        return Event.DATA_FAULTY
+    if trigger.finding in (None, Finding.NONE, Finding.INCONCLUSIVE):
+        return None
+    return _OF_KIND.get(trigger.kind)
