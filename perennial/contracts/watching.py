@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, Field
 
-from perennial.contracts.drift import DriftVerdict
+from perennial.contracts.drift import Change, DriftVerdict
 from perennial.contracts.performance import JoinCounts, LabelCounts, PerformanceChange
 from perennial.contracts.refs import Value, VersionRef
 from perennial.contracts.retraining import Finding, Trigger
@@ -35,6 +35,7 @@ class Look(Value):
     against what its evaluation promised, ``unexplained`` is the realised against the estimated one
     on the same rows; None where there was nothing to compare. ``labels`` counts the version's,
     ``joined`` the whole join. ``notes`` are sentences on what could not be told, and why.
+    ``pictures`` are the shares of values before and after, of the columns that matter most.
 
     ``trigger`` asks for a retraining, whatever the finding: the policy says no to most.
     """
@@ -52,5 +53,6 @@ class Look(Value):
     labels: LabelCounts | None = None
     joined: JoinCounts | None = None
     notes: tuple[str, ...] = ()
+    pictures: dict[str, tuple[Change, ...]] = Field(default_factory=dict)
     reports: LookReports | None = None
     trigger: Trigger
