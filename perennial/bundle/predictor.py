@@ -79,12 +79,20 @@ class Predictor:
         """
         return self._layout.frame(rows)
 
+    def matrix(self, frame: pd.DataFrame) -> np.ndarray:
+        """What the booster reads of the rows of a frame that ``frame`` made, in order: float32
+        (n, features), NaN where a value is missing or a category was never seen in training.
+
+        Raises as ``predict_frame``.
+        """
+        return self._matrix(frame)[0]
+
     def predict_frame(self, frame: pd.DataFrame) -> Predictions:
         """Predictions for the rows of a frame that ``frame`` made, in order.
 
         Raises InputError for feature code that fails on them, and features that come out infinite.
         """
-        matrix, unseen = self._encoder.encode(self._program.arrays(frame, self._state))
+        matrix, unseen = self._matrix(frame)
         if not len(matrix):
             return Predictions(np.empty((0, *self._shape), dtype=np.float32), unseen)
         return Predictions(predict(self._booster, matrix), unseen)
@@ -92,6 +100,9 @@ class Predictor:
     def predict(self, rows: Rows) -> Predictions:
         """``predict_frame`` of ``frame``."""
         return self.predict_frame(self.frame(rows))
+
+    def _matrix(self, frame: pd.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
+        return self._encoder.encode(self._program.arrays(frame, self._state))
 
 
 def _load_booster(bundle: Bundle) -> xgb.Booster:

@@ -61,14 +61,19 @@ def read_outputs(
     ps: list[np.ndarray] = [np.empty((0, len(classes or ())) if several else 0)]
     unreadable = 0
     for batch in batches:
-        p = _probabilities(batch, len(classes or ())) if several else _numbers(batch, "_prediction")
-        y, strange = _labels(batch, classes)
-        good = np.isfinite(p).all(axis=1) if several else np.isfinite(p)
-        good &= ~strange
+        y, p, good = _read(batch, objective, classes)
         unreadable += int((~good).sum())
         ys.append(y[good])
         ps.append(p[good])
     return Outputs(np.concatenate([np.empty(0), *ys]), np.concatenate(ps), unreadable)
+
+
+def readable(
+    batches: Iterable[pa.RecordBatch], objective: Objective, classes: tuple[str, ...] | None
+) -> np.ndarray:
+    """Which of the rows ``read_outputs`` keeps, (n,) bool."""
+    kept = [_read(batch, objective, classes)[2] for batch in batches]
+    return np.concatenate([np.empty(0, bool), *kept])
 
 
 def realise(spec: ModelSpec, version: int, outputs: Outputs, *, seed: int) -> RealisedPerformance:
@@ -88,6 +93,20 @@ def realise(spec: ModelSpec, version: int, outputs: Outputs, *, seed: int) -> Re
         estimates=found.estimates,
         calibration=found.calibration,
     )
+
+
+def _read(
+    batch: pa.RecordBatch, objective: Objective, classes: tuple[str, ...] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, predictions, and which rows have both in order or lack a label only."""
+    if objective == "multiclass":
+        p = _probabilities(batch, len(classes or ()))
+        good = np.isfinite(p).all(axis=1)
+    else:
+        p = _numbers(batch, "_prediction")
+        good = np.isfinite(p)
+    y, strange = _labels(batch, classes)
+    return y, p, good & ~strange
 
 
 def _labels(

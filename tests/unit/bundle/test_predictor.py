@@ -213,3 +213,11 @@ def later(sent: pd.Series) -> pd.Series:
     before = frame.copy(deep=True)
     predictor.predict_frame(frame)
     pd.testing.assert_frame_equal(frame, before)
+
+
+def test_the_matrix_is_what_training_fed_the_booster(each_made: Any, tmp_path: Path) -> None:
+    predictor = load(each_made, tmp_path)
+    matrix = predictor.matrix(predictor.frame(each_made.rows))
+    assert matrix.dtype == np.float32
+    assert np.array_equal(matrix, each_made.matrix, equal_nan=True)
+    assert predictor.matrix(predictor.frame(each_made.rows.head(0))).shape == (0, matrix.shape[1])
