@@ -19,12 +19,14 @@ from perennial.contracts.verdicts import EvaluationReport
 from perennial.data.frames import canonical_frame, table_columns
 from perennial.decisions.gates import judge
 from perennial.learning.evaluation import measure
+from perennial.learning.holdout import Holdout
 from perennial.reports.evaluation import render_html, render_markdown
 from perennial.reports.markdown import code, plain
 from perennial.spec import ModelSpec
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.matrices import read_matrix, read_schema
 from perennial.stores.project import Project
+from perennial.stores.promises import HOLDOUT
 from tasks._caching import Stage
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
@@ -46,15 +48,20 @@ _CACHE = Stage(
 def evaluate(
     model: ModelRef, bundle: BundleRef, features: FeaturesRef, route: RouteRef
 ) -> EvaluationRef:
-    """Measure the candidate and the champion on the same rows, judge, and write the report."""
+    """Measure the candidate and the champion on the same rows, judge, and write the report.
+
+    Beside it lies the holdout, which estimates of a version's performance learn from.
+    """
     spec = read_definition(model)
     place = Path(features.uri)
     with measured("evaluate") as counts:
-        report = _evaluate(spec, bundle, place, route.champion)
+        report, holdout = _evaluate(spec, bundle, place, route.champion)
         counts.rows_in = counts.rows_out = report.holdout_rows
         with new_folder(Project.current().folder("reports", model.name)) as folder:
             (folder / "evaluation.json").write_text(report.model_dump_json(indent=1))
             (folder / "evaluation.html").write_text(render_html(report), encoding="utf-8")
+            if holdout is not None:
+                pq.write_table(holdout.to_table(), folder / HOLDOUT)
             kept, digest = keep_folder(folder)
     page = f"\nThe page with its plots: {code(str(kept / 'evaluation.html'))}\n"
     create_markdown_artifact(
@@ -72,7 +79,7 @@ def evaluate(
 
 def _evaluate(
     spec: ModelSpec, bundle: BundleRef, place: Path, champion: VersionRef | None
-) -> EvaluationReport:
+) -> tuple[EvaluationReport, Holdout | None]:
     from perennial.bundle.predictor import Predictor
     from perennial.learning.training import importance, load_booster, predict
 
@@ -97,7 +104,12 @@ def _evaluate(
         has_champion=champion is not None,
     )
     times = rows[spec.source.event_time] if spec.source.event_time else None
-    return EvaluationReport(
+    holdout = None
+    if len(rows):
+        holdout = Holdout.sample(
+            spec.objective, np.asarray(y), expected, np.asarray(x), seed=spec.split.seed
+        )
+    report = EvaluationReport(
         model=spec.name,
         objective=spec.objective,
         bundle_digest=bundle.digest,
@@ -117,6 +129,7 @@ def _evaluate(
         serving=serving,
         judgement=judgement,
     )
+    return report, holdout
 
 
 def _champion_predictions(
