@@ -1,0 +1,123 @@
+"""Look at a window of the prediction log, and write down what was seen."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from perennial.contracts.refs import ModelRef
+from perennial.contracts.watching import Look, LookReports
+from perennial.reports.drift import headline, render_html, render_markdown
+from perennial.reports.markdown import plain
+from perennial.stores.folders import new_folder
+from perennial.stores.performance import SAMPLED_ROWS
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from perennial.stores.watching import Seen, watch
+from tasks._definition import read_definition
+from tasks._running import RETRIES, cores, measured
+
+_PAGES_KEPT = 30
+"""Looks whose Evidently pages (4 MB each) are kept; the workspace keeps what they show."""
+
+
+@task(
+    task_run_name="look at {model.name}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=3600,
+    **RETRIES,
+)
+def look_at_window(model: ModelRef, end: datetime | None) -> Look:
+    """Compare what the champion answered in the window that ends at ``end`` with what it was
+    trained on, and its performance with what was promised.
+
+    Without ``end`` the window ends when this run was due, so that a repeated run looks at the same
+    one. The same window, rows and labels are one look: its report is drawn anew, in its place.
+    """
+    spec = read_definition(model)
+    project = Project.current()
+    registry = Registry(project.registry_url)
+    champion = registry.champion(model.name)
+    version = registry.version(model.name, champion.version) if champion else None
+    now = datetime.now(UTC)
+    until = _utc(end) if end else _due() or now
+    with measured("look") as counts:
+        window = (until - spec.drift.window, until)
+        seen = watch(project, spec, version, window, now=now, threads=cores())
+        look = _written(seen, project)
+        counts.rows_in = look.rows
+    create_markdown_artifact(
+        render_markdown(look),
+        key=f"{model.name}-drift",
+        description=plain(f"{headline(look)}: {look.reason}"),
+    )
+    get_run_logger().info("%s: %s", headline(look), look.reason)
+    return look
+
+
+def _written(seen: Seen, project: Project) -> Look:
+    """The look with its pages: a folder a look, written whole or not at all."""
+    look = seen.look
+    looks = project.folder("drift", look.model)
+    cause = hashlib.sha256(look.trigger.cause.encode()).hexdigest()[:8]
+    place = looks / f"{look.window[1].astimezone(UTC):%Y%m%dT%H%M%SZ}-{cause}"
+    workspace = project.home / "evidently"
+    with new_folder(looks) as folder:
+        pages, notes = _drawn(seen, folder, workspace)
+        reports = LookReports(
+            html_uri=str(place / "drift.html"),
+            json_uri=str(place / "look.json"),
+            evidently={what: str(place / name) for what, name in pages.items()},
+            sampled_rows=SAMPLED_ROWS if pages else 0,
+            workspace=str(workspace) if pages else "",
+        )
+        evidence = {**look.trigger.evidence, "report": reports.html_uri}
+        trigger = look.trigger.model_copy(update={"evidence": evidence})
+        look = look.model_copy(
+            update={"reports": reports, "trigger": trigger, "notes": (*look.notes, *notes)}
+        )
+        (folder / "look.json").write_text(look.model_dump_json(indent=1), encoding="utf-8")
+        (folder / "drift.html").write_text(render_html(look), encoding="utf-8")
+        shutil.rmtree(place, ignore_errors=True)
+        folder.rename(place)
+    _prune(looks)
+    return look
+
+
+def _drawn(seen: Seen, folder: Path, workspace: Path) -> tuple[dict[str, str], list[str]]:
+    """Evidently's pages. What it can't draw is no reason not to tell what was found."""
+    if seen.rows is None and seen.labelled is None:
+        return {}, []
+    from tasks._evidently import draw
+
+    try:
+        return draw(seen, folder, workspace), []
+    except Exception as error:
+        get_run_logger().warning("Evidently drew nothing", exc_info=True)
+        for half_done in folder.iterdir():
+            half_done.unlink()
+        return {}, [f"Evidently drew nothing: {type(error).__name__} {error}"[:200]]
+
+
+def _prune(looks: Path) -> None:
+    older = sorted(place for place in looks.iterdir() if not place.name.startswith("."))
+    for place in older[:-_PAGES_KEPT]:
+        for page in place.glob("evidently-*.html"):
+            page.unlink(missing_ok=True)
+
+
+def _due() -> datetime | None:
+    """When this flow run was to start; a run that is repeated keeps it."""
+    due = flow_run.get_scheduled_start_time()
+    return None if due is None else datetime.fromtimestamp(due.timestamp(), UTC)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
