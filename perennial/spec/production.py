@@ -26,6 +26,8 @@ from perennial.spec.values import (
 class Drift(Section):
     """When the world counts as changed."""
 
+    schedule: Annotated[str, AfterValidator(check_cron)] | None = "0 5 * * *"
+    """When it is looked, as cron of five fields, UTC; null: by hand only."""
     window: PositiveDuration = timedelta(days=7)
     """How much of the newest data is compared."""
     max_drifted_share: Share = 0.3

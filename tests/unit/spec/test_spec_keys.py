@@ -95,6 +95,7 @@ DURATION = "is not a duration; write a number and a unit: 90s, 10m, 6h, 2d, 1w"
             "expected a list such as [a, b], not {'metric': 'roc_auc'}",
         ),
         ("drift.window", "0h", "this duration must be above 0"),
+        ("drift.schedule", 5, "expected text, not 5 (quote it)"),
         ("drift.max_drifted_share", -0.1, "must be at least 0, not -0.1"),
         ("drift.false_alarm_rate", 0, "must be above 0, not 0"),
         ("drift.false_alarm_rate", 1, "must be below 1, not 1"),
