@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
 
 EVERY = 10
 """Rounds between two looks; also the first look."""
 
-NEXT_DOUBLING = 0.75
+NEXT_DOUBLING = 0.5
 """The gain that a doubling of the rounds may still bring, as a share of the last doubling's."""
 
 
 def hopeless(best_losses: Sequence[float], finished: Sequence[float], rounds: int) -> bool:
-    """Whether a trial would end worse than the median of the finished ones.
+    """Whether a trial would end worse than the best of the finished ones.
 
     ``best_losses``: the least loss up to each round so far, so it never rises; ``finished``: the
     final losses of trials that ran to their end, in any order; ``rounds``: the most rounds a trial
@@ -32,4 +31,4 @@ def hopeless(best_losses: Sequence[float], finished: Sequence[float], rounds: in
         return False
     gain = best_losses[seen // 2 - 1] - best_losses[-1]
     forecast = best_losses[-1] - NEXT_DOUBLING * gain * math.log2(rounds / seen)
-    return forecast > median(finished)
+    return forecast > min(finished)

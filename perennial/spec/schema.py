@@ -104,7 +104,7 @@ class Tuning(Section):
     warm_start: Annotated[Whole, Field(ge=0)] = 3
     """How many former versions' best parameters are tried first."""
     prune: Flag = True
-    """Stop trials that are worse than the median of the finished ones at the same round."""
+    """Stop trials whose learning curve does not lead to the best finished one."""
 
     rules = (_known_parameters, _possible_values)
 
