@@ -11,6 +11,7 @@ import typer
 from perennial import __version__
 from perennial.cli import commands, reading, tokens
 from perennial.cli.context import Context
+from perennial.cli.drift import drift
 from perennial.cli.scoring import score
 from perennial.cli.serving import serve
 from perennial.cli.up import down, up
@@ -58,6 +59,7 @@ app.command()(commands.check)
 app.command()(commands.train)
 app.command()(commands.reproduce)
 app.command()(score)
+app.command()(drift)
 app.command()(serve)
 app.command()(up)
 app.command()(down)

@@ -1,5 +1,5 @@
-"""prefect.yaml from the models' specs: for each its training, scheduled as the spec says, and its
-batch scoring."""
+"""prefect.yaml from the models' specs: for each its training and its drift watch, scheduled as the
+spec says, and its batch scoring."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _HEADER = f"""\
 #   prefect --no-prompt deploy --all
 #   prefect worker start --pool perennial
 #   prefect deployment run 'continuous-training/NAME'
+#   prefect deployment run 'drift-watch/NAME'
 #   prefect deployment run 'batch-scoring/NAME' --param source=FILE --param output=FOLDER
 """
 
@@ -34,7 +35,7 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
         "deployments": [
             deployment
             for spec in sorted(specs, key=lambda s: s.name)
-            for deployment in (_training(spec), _scoring(spec))
+            for deployment in (_training(spec), _watching(spec), _scoring(spec))
         ],
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
@@ -56,6 +57,20 @@ def _training(spec: ModelSpec) -> dict[str, Any]:
         "schedules": [{"cron": schedule, "timezone": "UTC", "parameters": {"reason": "schedule"}}]
         if schedule
         else [],
+        "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
+        "work_pool": _work_pool(),
+    }
+
+
+def _watching(spec: ModelSpec) -> dict[str, Any]:
+    schedule = spec.drift.schedule
+    return {
+        "name": spec.name,
+        "description": f"Watches what {spec.name} sees in production, and how well it does",
+        "tags": [f"model:{spec.name}"],
+        "entrypoint": "flows.drift_watch.drift_watch",
+        "parameters": {"model": spec.name},
+        "schedules": [{"cron": schedule, "timezone": "UTC"}] if schedule else [],
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
         "work_pool": _work_pool(),
     }
