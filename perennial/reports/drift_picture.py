@@ -15,8 +15,8 @@ from perennial.reports.figures import percent
 
 _PANEL, _GAP, _ACROSS = 400, 20, 2
 _ROW, _HEAD, _FOOT = 20, 34, 12
-_LABEL, _FIGURES = 140, 112
-_LONGEST = 18
+_LABEL, _FIGURES = 136, 126
+_LONGEST = 17
 _STYLE = """
 .drift { font: 12px system-ui, sans-serif; }
 .drift .ground { fill: #f7f8fa; } .drift text { fill: #4a5463; }
