@@ -42,7 +42,7 @@ def draw(seen: Seen, folder: Path, workspace: Path) -> dict[str, str]:
         page = folder / f"evidently-{what}.html"
         snapshot.save_html(str(page))
         snapshot.save_json(str(page.with_suffix(".json")))
-        _keep(snapshot, seen.look, what, workspace)
+        _keep(snapshot, seen, what, workspace)
         pages[what] = page.name
     return pages
 
@@ -200,19 +200,39 @@ def _outcomes(bundle: Bundle, y: np.ndarray, p: np.ndarray) -> tuple[pd.DataFram
     return frame, {"classification": [task], "categorical_columns": ["label", "prediction"]}
 
 
-def _keep(snapshot: Any, look: Look, what: str, workspace: Path) -> None:
+def _keep(snapshot: Any, seen: Seen, what: str, workspace: Path) -> None:
     """Into the model's project, which is made when it isn't there."""
     from evidently.sdk.models import ProjectModel
     from evidently.ui.workspace import Workspace
 
-    place = Workspace.create(str(workspace))
+    look, place = seen.look, Workspace.create(str(workspace))
     project = uuid.uuid5(_NAMES, look.model)
     if place.get_project(project) is None:
         about = f"What the drift watch saw of {look.model}"
         place.add_project(ProjectModel(id=project, name=look.model, description=about))
+        if seen.bundle is not None:  # once: what people make of it stays
+            place.save_dashboard(project, _dashboard(seen.bundle))
     # Not add_run, which would give the same look a new id, and so a second report.
     report = uuid.uuid5(project, f"{look.trigger.cause} {what}")
     place.state.write_snapshot(project, report, snapshot.to_snapshot_model())
+
+
+def _dashboard(bundle: Bundle) -> Any:
+    """The history as lines, to begin with."""
+    from evidently.sdk.models import DashboardModel, DashboardTabModel, PanelMetric
+    from evidently.sdk.panels import line_plot_panel
+
+    metric = "RMSE" if bundle.objective == "regression" else "Accuracy"
+    shown = [
+        ("Share of columns that Evidently marks", "DriftedColumnsCount", {"value_type": "share"}),
+        (f"{metric} of the rows with labels", metric, {}),
+    ]
+    panels = [
+        line_plot_panel(title, [PanelMetric(metric=name, legend=name, metric_labels=labels)])
+        for title, name, labels in shown
+    ]
+    tab = DashboardTabModel(title="History", panels=[panel.id for panel in panels])
+    return DashboardModel(tabs=[tab], panels=panels)
 
 
 def _metadata(look: Look) -> dict[str, str]:

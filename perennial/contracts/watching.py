@@ -33,9 +33,10 @@ class Look(Value):
 
     ``realised`` (late labels) and ``estimated`` (inputs alone) are one metric of the version
     against what its evaluation promised, ``unexplained`` is the realised against the estimated one
-    on the same rows; None where there was nothing to compare. ``labels`` counts the version's,
-    ``joined`` the whole join. ``notes`` are sentences on what could not be told, and why.
-    ``pictures`` are the shares of values before and after, of the columns that matter most.
+    on the same rows; None where there was nothing to compare. ``labels`` counts the version's
+    predictions (also those it made as a shadow) and their labels, ``joined`` the whole join.
+    ``notes`` are sentences on what could not be told, and why. ``pictures`` are the shares of
+    values before and after, of the columns that matter most.
 
     ``trigger`` asks for a retraining, whatever the finding: the policy says no to most.
     """

@@ -224,6 +224,8 @@ def _about_labels(known: Labelled, realised: Realised | None) -> Iterator[str]:
         if count := sum(getattr(each, number) for each in joined.versions.values()):
             yield f"{counted(count)} {what}"
     if realised is None:
+        if known.count:
+            yield f"none of {known.count:,} labels is one that this version predicts"
         return
     if realised.unreadable:
         yield f"{counted(realised.unreadable)} have a label that is no class of this version"

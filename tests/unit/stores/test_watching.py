@@ -292,6 +292,17 @@ def test_doubled_labels_change_nothing_and_contradicting_ones_are_a_fault(place:
     assert look(place).finding is Finding.FAULT
 
 
+def test_labels_that_the_version_can_t_predict_are_told(place: Watched) -> None:
+    frame, ids = place.traffic()
+    place.put_labels(ids, ["lost"] * 2000, frame["sent"] + 2 * DAY)
+    found = look(place)
+    assert (found.finding, found.realised) == (Finding.NONE, None)
+    assert "none of 2,000 labels is one that this version predicts" in found.notes
+    place.label(frame, ids, received=END + 4 * DAY)
+    place.put_labels(ids[:100], ["lost"] * 100, [END + 4.5 * DAY] * 100)
+    assert "100 rows have a label that is no class of this version" in look(place).notes
+
+
 def test_labels_older_than_their_event_are_a_fault_of_a_clock(place: Watched) -> None:
     frame, ids = place.traffic()
     place.label(frame, ids, received=END - 300 * DAY)

@@ -47,6 +47,10 @@ def test_columns_predictions_and_performance_are_drawn_and_kept_once_a_look(
         assert (tmp_path / "first" / page).stat().st_size > 100_000
     (project,) = workspace.glob("*/metadata.json")
     assert json.loads(project.read_text())["name"] == MODEL
+    (dashboard,) = workspace.glob("*/dashboard.json")
+    shown = {v["metric"] for p in json.loads(dashboard.read_text())["panels"] for v in p["values"]}
+    measured = "RMSE" if objective == "regression" else "Accuracy"
+    assert shown == {f"evidently:metric_v2:{m}" for m in ("DriftedColumnsCount", measured)}
     snapshots = [json.loads(p.read_text()) for p in workspace.glob("*/snapshots/*.json")]
     assert sorted(s["tags"] for s in snapshots) == [["drift", "none"], ["performance", "none"]]
     for snapshot in snapshots:
