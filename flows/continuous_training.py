@@ -6,13 +6,15 @@ from datetime import datetime
 
 from prefect import flow
 
-from perennial.contracts.runs import RunSummary
+from perennial.contracts.retraining import Trigger
+from perennial.contracts.runs import Claim, RunSummary
 from tasks.definition import find_champion, read_model
 from tasks.evaluation import evaluate
 from tasks.features import compute_features
 from tasks.ingestion import inspect_source, publish, stage
-from tasks.notification import completed, flow_run_name, summarise, tag_run
+from tasks.notification import completed, declined, flow_run_name, summarise, tag_run
 from tasks.registration import register
+from tasks.retraining import claim_retraining, end_retraining, finish_retraining
 from tasks.splitting import split
 from tasks.training import train
 from tasks.tuning import tune
@@ -24,10 +26,17 @@ from tasks.validation import validate
     flow_run_name=flow_run_name,
     persist_result=False,
     on_running=[tag_run],
+    on_failure=[end_retraining],
+    on_crashed=[end_retraining],
+    on_cancellation=[end_retraining],
 )
 def continuous_training(
-    model: str, as_of: datetime | None = None, reason: str = "by hand", force: bool = False
-) -> RunSummary:
+    model: str,
+    as_of: datetime | None = None,
+    reason: str = "by hand",
+    force: bool = False,
+    trigger: Trigger | None = None,
+) -> RunSummary | Claim:
     """Ingest what is new, train a candidate, and let it take over if the gates say so.
 
     Args:
@@ -35,8 +44,14 @@ def continuous_training(
         as_of: Train with what was known at this moment (UTC); now by default.
         reason: Why this run was started; kept in the registry's audit.
         force: Run every stage again, cached or not.
+        trigger: The evidence that asks for it. The run ends at once where the policy says wait or
+            no, or where another run has the retraining already. Without one it is by schedule or
+            by hand.
     """
     definition = read_model(model)
+    claim = claim_retraining(definition, trigger, as_of, reason)
+    if claim.refused:
+        return declined(claim)
     route = find_champion(definition)
 
     source = inspect_source(definition, as_of, force)
@@ -55,6 +70,7 @@ def continuous_training(
         if route.champion is None or route.champion.digest != bundle.digest:
             evaluation = evaluate(definition, bundle, features, route)
         decision = register(definition, bundle, study, evaluation, route, reason)
+    finish_retraining(claim, decision)
 
     summary = summarise(definition, dataset, bundle, study, evaluation, decision, reason)
     return completed(summary)

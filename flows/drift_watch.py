@@ -10,6 +10,7 @@ from perennial.contracts.watching import Look
 from tasks.definition import read_model
 from tasks.drift import look_at_window
 from tasks.notification import tag_run
+from tasks.retraining import ask, look_for_data, reconcile
 
 
 @flow(
@@ -19,11 +20,19 @@ from tasks.notification import tag_run
     on_running=[tag_run],
 )
 def drift_watch(model: str, end: datetime | None = None) -> Look:
-    """Compare a window of predictions with what the champion was trained on and promised.
+    """Compare a window of predictions with what the champion was trained on and promised, look for
+    new data, and ask for what follows from either. A look at the past asks for nothing.
 
     Args:
         model: Name of a model below ``models/``.
         end: Where the window of ``drift.window`` ends (UTC); now by default.
     """
     definition = read_model(model)
-    return look_at_window(definition, end)
+    look = look_at_window(definition, end)
+    if end is None:
+        ask(definition, look.trigger)
+        data = look_for_data(definition)
+        if data is not None:
+            ask(definition, data)
+        reconcile(definition)
+    return look

@@ -11,7 +11,7 @@ from flows.continuous_training import continuous_training
 from perennial.contracts.runs import ReplaySummary
 from tasks.definition import read_model
 from tasks.notification import tag_run
-from tasks.replaying import conclude, score_period
+from tasks.replaying import conclude, score_period, trained
 
 
 @flow(
@@ -28,7 +28,9 @@ def replay(model: str, moments: list[datetime], metric: str) -> ReplaySummary:
         moments: Ascending, UTC; a training at each, and each stretch between two is scored.
         metric: What periods are scored by.
     """
-    runs = [continuous_training(model, as_of=moment, reason="replay") for moment in moments]
+    runs = [
+        trained(continuous_training(model, as_of=moment, reason="replay")) for moment in moments
+    ]
     definition = read_model(model)
     periods = [
         score_period(definition, runs[0], run, start, end, metric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -15,7 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from perennial.contracts.refs import BundleRef, DatasetRef, ModelRef, StudyRef
-from perennial.contracts.runs import Decision, EvaluationRef, RunSummary
+from perennial.contracts.runs import Claim, Decision, EvaluationRef, RunSummary
 from perennial.reports.markdown import plain
 from perennial.reports.summary import headline, render_summary
 from perennial.stores.project import Project
@@ -34,7 +35,7 @@ def flow_run_name() -> str:
     if isinstance(as_of, str):
         as_of = datetime.fromisoformat(as_of)
     moment = as_of or datetime.now(UTC)
-    return f"{parameters['model']} as of {moment:%Y-%m-%d} ({parameters.get('reason', 'by hand')})"
+    return f"{parameters['model']} as of {moment:%Y-%m-%d} ({_short_reason(parameters)})"
 
 
 def tag_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
@@ -44,8 +45,20 @@ def tag_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     concurrency slot before and after: 20 more calls a run, and seconds where a connection has
     timed out during a long stage.
     """
-    wanted = ((key, flow_run.parameters.get(key)) for key in ("model", "reason"))
-    _add_tags(flow_run.id, *(f"{key}:{value}" for key, value in wanted if value))
+    tags = [f"model:{flow_run.parameters['model']}"]
+    if reason := _short_reason(flow_run.parameters, ""):
+        tags.append(f"reason:{reason}")
+    _add_tags(flow_run.id, *tags)
+
+
+def _short_reason(parameters: Mapping[str, Any], otherwise: str = "by hand") -> str:
+    """Why a run was started, in a word or two: of a trigger its kind, as its reason is a sentence.
+    The trigger is as it came (JSON) or as the flow takes it."""
+    trigger = parameters.get("trigger")
+    if trigger:
+        kind = trigger["kind"] if isinstance(trigger, dict) else trigger.kind
+        return str(kind)
+    return parameters.get("reason") or otherwise
 
 
 def _add_tags(run: UUID, *tags: str) -> None:
@@ -97,3 +110,10 @@ def completed(summary: RunSummary) -> RunSummary:
     _add_tags(UUID(str(flow_run.get_id())), f"decision:{summary.decision.action}")
     message = f"{headline(summary)}: {summary.decision.reason}"
     return cast("RunSummary", Completed(message=message, data=summary))
+
+
+def declined(claim: Claim) -> Claim:
+    """End the flow at once in a state whose message says why nothing was trained, and tag the run
+    ``decision:declined``. Completed, as ``completed``: nothing went wrong."""
+    _add_tags(UUID(str(flow_run.get_id())), "decision:declined")
+    return cast("Claim", Completed(message=f"not trained, {claim.refused}", data=claim))

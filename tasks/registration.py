@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from perennial.contracts.events import Event
 from perennial.contracts.refs import BundleRef, ModelRef, StudyRef
 from perennial.contracts.runs import Decision, EvaluationRef, RouteRef
 from perennial.contracts.verdicts import EvaluationReport, Outcome
 from perennial.stores.project import Project
 from perennial.stores.registry import Action, Registry, StaleRouteError
+from tasks._events import bounded, emit
 from tasks._running import RETRIES, measured
 from tasks._tracking import tracker_of
 
@@ -46,10 +49,13 @@ def register(
         cause = f"judged {bundle.digest} against {report.champion_digest or 'nobody'}"
         if evaluation.outcome is not Outcome.PASSED:
             action: Action = "kept champion" if route.champion else "refused"
-            registry.record(
+            entry = registry.record(
                 model.name, action, version=None, digest=bundle.digest, actor=actor,
                 reason=evaluation.reason, evidence=evidence, cause=cause, now=now,
             )  # fmt: skip
+            if entry.at == now:  # judged once before, it was told of then
+                told = _told(model.name, evaluation, evidence, cause)
+                emit(Event.CANDIDATE_REFUSED, model.name, {**told, "digest": bundle.digest})
             return Decision(action="kept", version=None, reason=evaluation.reason)
 
         version = registry.register(
@@ -65,7 +71,24 @@ def register(
             )  # fmt: skip
         except StaleRouteError:
             return None
+        told = _told(model.name, evaluation, evidence, cause)
+        emit(Event.VERSION_REGISTERED, model.name, {**told, "version": version.version})
         return Decision(action="promoted", version=version, reason=evaluation.reason)
+
+
+def _told(
+    model: str, evaluation: EvaluationRef, evidence: dict[str, Any], cause: str
+) -> dict[str, Any]:
+    """What events say of a judgement."""
+    return {
+        "model": model,
+        "reason": evaluation.reason,
+        "window": None,
+        "finding": None,
+        "evidence": bounded(evidence),
+        "report": evaluation.report.html_uri,
+        "cause": cause,
+    }
 
 
 def _links(study: StudyRef, evaluation: EvaluationRef, reason: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import ModelRef, VersionRef
-from perennial.contracts.runs import ReplayPeriod, ReplaySummary, RunSummary
+from perennial.contracts.runs import Claim, ReplayPeriod, ReplaySummary, RunSummary
 from perennial.data.labels import encode_label
 from perennial.learning.metrics import scores
 from perennial.reports.replay import render_replay
@@ -71,6 +71,12 @@ def conclude(model: ModelRef, periods: list[ReplayPeriod]) -> ReplaySummary:
     )
     create_markdown_artifact(render_replay(summary), key=f"{model.name}-replay")
     return summary
+
+
+def trained(run: RunSummary | Claim) -> RunSummary:
+    """What a training of the past came to: it is on no record, so nothing can refuse it."""
+    assert isinstance(run, RunSummary)
+    return run
 
 
 def _rows_between(spec: ModelSpec, start: datetime, end: datetime) -> pd.DataFrame:

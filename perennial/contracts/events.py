@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from perennial.contracts.retraining import Finding, Retraining
@@ -9,6 +10,8 @@ from perennial.contracts.retraining import Finding, Retraining
 ANSWER_LABEL = "perennial.answer"
 """Label of an event's resource: what was answered (``retraining.Course``). Automations match labels
 and can't look into payloads."""
+CAUSE_LABEL = "perennial.cause"
+"""Label of an event's resource: its idempotency key within the model."""
 FINDING_LABEL = "perennial.finding"
 """Label of an event's resource: the ``retraining.Finding`` of the look, where there was one."""
 
@@ -33,18 +36,25 @@ def resource_id(model: str) -> str:
     return f"perennial.model.{model}"
 
 
-def news_of(retraining: Retraining) -> Event | None:
-    """The event that tells of an answer that is news; None when there is nothing to tell.
+def news_of(retraining: Retraining, before: Sequence[Retraining] = ()) -> Event | None:
+    """The event that tells of an answer just given; None when there is nothing to tell.
 
-    What was found is told once, with the first answer. If that was to wait, and a later one is to
-    retrain, it is the retraining that is told of. Data that starts nothing is not told of: the
-    event for it is also what others send, and any of that name starts a run.
+    ``before`` is what was on record, the newest first. What was found is told with the first
+    answer, and again only if that is to retrain or the look before found otherwise: a world that
+    stays changed is no news at every look. If the answer was to wait and now is to retrain, it is
+    the retraining that is told of. Data that starts nothing is not told of: the event for it is
+    also what others send, and any of that name starts a run.
     """
     trigger = retraining.trigger
     if retraining.earlier:
         return Event.RETRAINING_DUE if retraining.goes else None
     if trigger.kind == "data":
         return Event.DATA_ARRIVED if retraining.goes else None
+    looks = (r.trigger for r in before if r.trigger.finding not in (None, Finding.INCONCLUSIVE))
+    last = next(looks, None)
+    as_before = last is not None and (last.kind, last.finding) == (trigger.kind, trigger.finding)
+    if as_before and not retraining.goes:
+        return None
     if trigger.finding is Finding.FAULT:
         return Event.DATA_FAULTY
     if trigger.finding in (None, Finding.NONE, Finding.INCONCLUSIVE):

@@ -46,6 +46,18 @@ class Decision(Value):
     reason: str
 
 
+class Claim(Value):
+    """Whether a run may go on, and as which retraining on record.
+
+    ``retraining`` None: a replay of the past, which is on no record. ``refused`` says why a run may
+    not go on; it then ends at once, and this is what it returns.
+    """
+
+    model: str
+    retraining: int | None = None
+    refused: str = ""
+
+
 class RunSummary(Value):
     """The end of a run of continuous training. ``report_uri`` is the HTML page, if one was made."""
 

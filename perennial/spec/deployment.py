@@ -1,5 +1,5 @@
 """prefect.yaml from the models' specs: for each its training and its drift watch, scheduled as the
-spec says, and its batch scoring."""
+spec says, its batch scoring, and its backtest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from perennial.contracts.events import ANSWER_LABEL, Event, resource_id
 from perennial.spec.schema import ModelSpec
 
 WORK_POOL = "perennial"
@@ -21,7 +22,24 @@ _HEADER = f"""\
 #   prefect deployment run 'continuous-training/NAME'
 #   prefect deployment run 'drift-watch/NAME'
 #   prefect deployment run 'batch-scoring/NAME' --param source=FILE --param output=FOLDER
+#   prefect deployment run 'backtest/NAME'
 """
+
+_BURST_SECONDS = 30
+_STARTS = {"drift": Event.DRIFT_DETECTED, "performance": Event.PERFORMANCE_DROPPED}
+_OURS = {"reason": "{{ event.payload.reason }}", "trigger": "{{ event.payload.trigger }}"}
+# Somebody else's event needs no payload at all. Without a name for the data each event is a cause.
+_REASON = "(event.payload.reason | default('reported by an event', true) | string)[:500]"
+_OWN = (
+    "{'kind': 'data', 'at': event.occurred.isoformat(), "
+    f"'reason': {_REASON}, "
+    "'data': (event.payload.data | default(event.id, true) | string)[:200], "
+    "'evidence': {'event': event.id | string}}"
+)
+_ANYBODYS = {
+    "reason": f"{{{{ {_REASON} }}}}",
+    "trigger": f"{{{{ event.payload.trigger | default({_OWN}, true) }}}}",
+}
 
 
 def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
@@ -35,7 +53,7 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
         "deployments": [
             deployment
             for spec in sorted(specs, key=lambda s: s.name)
-            for deployment in (_training(spec), _watching(spec), _scoring(spec))
+            for deployment in (_training(spec), _watching(spec), _scoring(spec), *_backtest(spec))
         ],
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
@@ -57,8 +75,43 @@ def _training(spec: ModelSpec) -> dict[str, Any]:
         "schedules": [{"cron": schedule, "timezone": "UTC", "parameters": {"reason": "schedule"}}]
         if schedule
         else [],
+        "triggers": _triggers(spec),
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
         "work_pool": _work_pool(),
+    }
+
+
+def _triggers(spec: ModelSpec) -> list[dict[str, Any]]:
+    """What starts a training besides its schedule: answers to retrain, and others' data."""
+    events = [_STARTS[kind] for kind in spec.retrain.on if kind in _STARTS]
+    found = []
+    if spec.retrain.on or spec.retrain.schedule:  # what waited is started by RETRAINING_DUE
+        answered = [*events, Event.RETRAINING_DUE]
+        found.append(_trigger(spec, "answered", answered, {ANSWER_LABEL: "retrain"}, _OURS))
+    if "data" in spec.retrain.on:
+        found.append(_trigger(spec, "data arrived", [Event.DATA_ARRIVED], {}, _ANYBODYS))
+    return found
+
+
+def _trigger(
+    spec: ModelSpec,
+    name: str,
+    events: Sequence[Event],
+    labels: dict[str, str],
+    parameters: dict[str, str],
+) -> dict[str, Any]:
+    """One automation. Of events within a burst it answers the first, at once; if another was a
+    cause of its own, the drift watch makes up for it (docs/events.md)."""
+    return {
+        "type": "event",
+        "name": f"continuous-training/{spec.name}: {name}",
+        "expect": [event.value for event in events],
+        "match": {"prefect.resource.id": resource_id(spec.name), **labels},
+        "for_each": ["prefect.resource.id"],
+        "posture": "Reactive",
+        "threshold": 1,
+        "within": _BURST_SECONDS,
+        "parameters": {"model": spec.name, **parameters},
     }
 
 
@@ -86,6 +139,22 @@ def _scoring(spec: ModelSpec) -> dict[str, Any]:
         "schedules": [],
         "work_pool": _work_pool(),
     }
+
+
+def _backtest(spec: ModelSpec) -> list[dict[str, Any]]:
+    if spec.source.event_time is None:  # no past to walk through
+        return []
+    return [
+        {
+            "name": spec.name,
+            "description": f"Which policy of retraining {spec.name} should have, by its past",
+            "tags": [f"model:{spec.name}"],
+            "entrypoint": "flows.backtest.backtest",
+            "parameters": {"model": spec.name},
+            "schedules": [],
+            "work_pool": _work_pool(),
+        }
+    ]
 
 
 def _work_pool() -> dict[str, Any]:

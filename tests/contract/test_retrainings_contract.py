@@ -169,6 +169,19 @@ def test_a_run_that_died_may_be_resumed_by_itself_alone(registry: Registry) -> N
     assert table.finish(goes.id, "run 1", "promoted", NOW + 3 * HOUR)
 
 
+def test_a_run_that_failed_may_be_resumed_by_itself_alone(registry: Registry) -> None:
+    goes, _ = decided(registry, trigger("d1"))
+    table = registry.retrainings
+    table.start(goes.id, "run 1", NOW)
+    assert table.finish(goes.id, "run 1", "failed", NOW + HOUR)
+    assert not table.start(goes.id, "run 2", NOW + 2 * HOUR)
+    assert table.start(goes.id, "run 1", NOW + 2 * HOUR)
+    again = table.one(goes.id)
+    assert (again.state, again.outcome, again.finished_at) == ("started", None, None)
+    assert table.finish(goes.id, "run 1", "kept", NOW + 3 * HOUR)
+    assert not table.start(goes.id, "run 1", NOW + 4 * HOUR)
+
+
 def test_a_run_that_was_only_slow_still_ends_what_was_given_up(registry: Registry) -> None:
     goes, _ = decided(registry, trigger("d1"))
     table = registry.retrainings

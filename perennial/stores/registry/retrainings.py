@@ -53,17 +53,18 @@ class Retrainings:
     def start(self, retraining: int, run: str, now: datetime) -> bool:
         """Claim a retraining for a run: True for the first run that asks, False for all others.
 
-        The same run may ask again, also after it was taken for dead (a run that is resumed).
+        The same run may ask again, also after it failed or was taken for dead (it was resumed).
         """
         with writing(self._engine) as connection:
             found = _locked(connection, retraining, now)
-            if not found.goes or found.state == "finished":
+            ended = found.state == "finished" and found.outcome != "failed"
+            if not found.goes or ended:
                 return False
             if found.state != "decided" and found.started_run != run:
                 return False
             if found.state != "started":
                 values = {"state": "started", "started_run": run, "started_at": now}
-                _update(connection, retraining, **values, finished_at=None)
+                _update(connection, retraining, **values, finished_at=None, outcome=None)
             return True
 
     def finish(self, retraining: int, run: str, outcome: Result, now: datetime) -> bool:

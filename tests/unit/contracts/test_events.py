@@ -66,5 +66,18 @@ def test_what_was_found_is_not_found_again_when_its_time_has_come() -> None:
     assert news_of(answered("wait", "drift", Finding.HARMFUL, earlier=("wait",))) is None
 
 
+@pytest.mark.parametrize("finding", [Finding.HARMFUL, Finding.FAULT, Finding.BENIGN])
+def test_a_world_that_stays_changed_is_told_of_once_and_when_it_starts_a_retraining(
+    finding: Finding,
+) -> None:
+    look = answered("wait", "drift", finding)
+    unsure = answered("no", "drift", Finding.INCONCLUSIVE)
+    data, well = answered("wait", "data"), answered("no", "performance", Finding.NONE)
+    assert news_of(look, [data, unsure, look, well]) is None
+    assert news_of(look, [well, look]) is not None
+    assert news_of(look, [answered("wait", "performance", finding), look]) is not None
+    assert news_of(answered("retrain", "drift", Finding.HARMFUL), [look]) is Event.DRIFT_DETECTED
+
+
 def test_all_events_of_a_model_are_about_one_resource() -> None:
     assert resource_id("flight-delay") == "perennial.model.flight-delay"

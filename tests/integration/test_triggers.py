@@ -1,0 +1,395 @@
+"""From an event to the one retraining it asks for, on a real server and a real worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import yaml
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from perennial.contracts.events import Event
+from perennial.contracts.refs import ModelRef
+from perennial.contracts.retraining import Finding, Retraining, Trigger
+from perennial.spec.deployment import prefect_yaml
+from perennial.spec.production import Retrain
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tasks import retraining as tasks
+from tasks._events import announce
+from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
+
+SMALL = MODEL_YAML.replace("rounds: 60", "rounds: 10").replace("trials: 4", "trials: 1")
+RETRAIN = Retrain(on=("drift", "performance", "data"))
+TRIGGERED = "retrain: {on: [drift, performance, data], cooldown: 6h}"
+MODELS = ("drifts", "bursts", "fed", "stubborn", "forgotten", "broken", "killed", "quiet")
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Place(Workplace):
+    """A project of several models, deployed on a server with a worker."""
+
+    api: str
+
+    def of(self, model: str) -> ModelRef:
+        return Project(self.root).load_model(model)[0]
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(Project(self.root).registry_url)
+
+    def post(self, path: str, body: Any) -> Any:
+        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def runs(self, model: str) -> list[dict[str, Any]]:
+        """The runs of a model's training deployment, in the order they were created."""
+        found: list[dict[str, Any]] = self.post(
+            "flow_runs/filter",
+            {
+                "flows": {"name": {"any_": ["continuous-training"]}},
+                "deployments": {"name": {"any_": [model]}},
+            },
+        )
+        return sorted(found, key=lambda run: run["created"])
+
+    def events(self, model: str, count: int) -> list[dict[str, Any]]:
+        """The model's events, 50 at most and oldest first, as soon as there are so many."""
+        filtered = {
+            "filter": {
+                "resource": {"id": [f"perennial.model.{model}"]},
+                "occurred": {"since": (datetime.now(UTC) - HOUR).isoformat()},
+            },
+            "limit": 50,
+        }
+        until(lambda: self.post("events/filter", filtered)["total"] >= count)
+        found: list[dict[str, Any]] = self.post("events/filter", filtered)["events"]
+        return sorted(found, key=lambda event: event["occurred"])
+
+    def start_deployment(self, model: str, **state: Any) -> dict[str, Any]:
+        """A run of the deployment that an event of ``model``'s first retraining would start."""
+        deployment = httpx.get(f"{self.api}/deployments/name/continuous-training/{model}").json()
+        asked = self.registry.retrainings.last(model)[-1].trigger
+        body = {"parameters": {"trigger": asked.model_dump(mode="json")}, **state}
+        run: dict[str, Any] = self.post(f"deployments/{deployment['id']}/create_flow_run", body)
+        return run
+
+    def state(self, run: dict[str, Any], state: dict[str, Any]) -> None:
+        self.post(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+
+    def ended(self, model: str, count: int = 1) -> list[dict[str, Any]]:
+        """The model's runs once there are so many and all have ended."""
+
+        def over() -> bool:
+            runs = self.runs(model)
+            ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+            return len(runs) >= count and all(run["state_type"] in ends for run in runs)
+
+        until(over)
+        return self.runs(model)
+
+
+def until(true: Callable[[], bool], seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Place]:
+    root = tmp_path_factory.mktemp("triggers")
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WANDB_"))},
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "WANDB_MODE": "offline",
+        "PERENNIAL_PROJECT": str(root),
+    }
+    for name in MODELS:
+        folder = root / "models" / name
+        folder.mkdir(parents=True)
+        text = SMALL.replace("name: demand", f"name: {name}")
+        text = re.sub("retrain: .*", TRIGGERED, text)
+        if name == "stubborn":
+            text = text.replace("min: 0.6", "min: 0.999")
+        if name == "broken":
+            text = text.replace("data/*.csv", "later/*.csv")
+        (folder / "model.yaml").write_text(text)
+        (folder / "features.py").write_text(FEATURES_PY)
+    place = Place(root, environment, prefect_server)
+    place.write_rows("2024-a.csv", demand_rows("2024-01-01", 60))
+    declared = yaml.safe_load(prefect_yaml(Project(root).specs()))
+    declared["deployments"] = [
+        d for d in declared["deployments"] if "continuous_training" in d["entrypoint"]
+    ]
+    (root / "prefect.yaml").write_text(yaml.safe_dump(declared))
+    for command in (
+        ["work-pool", "create", "perennial", "--type", "process", "--overwrite"],
+        ["deploy", "--all"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *command],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
+        cwd=root,
+        env=environment,
+        stdout=(root / "worker.log").open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERENNIAL_PROJECT", str(root))
+        with temporary_settings({PREFECT_API_URL: prefect_server}):
+            yield place
+    worker.send_signal(signal.SIGINT)
+    try:
+        worker.wait(20)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+@flow(persist_result=False)
+def asking(model: ModelRef, trigger: Trigger) -> Retraining:
+    return tasks.ask(model, trigger)
+
+
+@flow(persist_result=False)
+def reconciling(model: ModelRef) -> tuple[Retraining, ...]:
+    return tasks.reconcile(model)
+
+
+@flow(persist_result=False)
+def looking(model: ModelRef) -> Trigger | None:
+    return tasks.look_for_data(model)
+
+
+def look(data: str, finding: Finding = Finding.HARMFUL, **changed: Any) -> Trigger:
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "kind": "drift",
+        "reason": "5 of 9 columns drifted: <temperature> & “shop”",
+        "at": now,
+        "finding": finding,
+        "window": (datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 8, tzinfo=UTC)),
+        "data": data,
+        "evidence": {"columns": {"temperature": 0.41, "shop": None}, "report": "/reports/1.html"},
+    }
+    return Trigger.model_validate({**values, **changed})
+
+
+def test_one_event_starts_one_run_with_the_evidence_as_its_parameters(place: Place) -> None:
+    answer = asking(place.of("drifts"), look("w1"))
+    assert answer.goes
+    (run,) = place.ended("drifts")
+    assert run["state_type"] == "COMPLETED", run["state"]
+    assert run["parameters"]["trigger"] == answer.trigger.model_dump(mode="json")
+    assert run["parameters"]["reason"] == answer.current.reason
+    assert {"reason:drift", "decision:promoted"} <= set(run["tags"])
+    (row,) = place.registry.retrainings.last("drifts")
+    assert (row.id, row.state, row.outcome) == (answer.id, "finished", "promoted")
+    assert row.started_run == run["id"]
+
+    told, registered = place.events("drifts", 2)
+    assert told["event"] == "perennial.drift.detected"
+    assert told["resource"]["perennial.answer"] == "retrain"
+    assert told["resource"]["perennial.finding"] == "harmful drift"
+    assert told["resource"]["perennial.cause"] == answer.trigger.cause
+    assert told["payload"]["report"] == "/reports/1.html"
+    assert told["payload"]["retraining"] == answer.id
+    assert registered["event"] == "perennial.version.registered"
+    assert registered["payload"]["version"] == 1
+    assert looking(place.of("drifts")) is None
+
+
+def test_a_hundred_events_at_once_are_one_retraining(place: Place) -> None:
+    table = place.registry.retrainings
+    now = datetime.now(UTC)
+    decided, _ = table.decide("bursts", look("w1"), RETRAIN, actor="test", now=now)
+
+    contexts = [copy_context() for _ in range(100)]
+    with ThreadPoolExecutor(25) as pool:
+        sent = pool.map(lambda c: c.run(announce, Event.DRIFT_DETECTED, decided), contexts)
+        assert list(sent) == [True] * 100
+    place.events("bursts", 100)
+    runs = place.ended("bursts")
+    assert len(runs) < 5
+    for _ in range(2):  # and whoever else comes with the same cause, later
+        place.start_deployment("bursts")
+    runs = place.ended("bursts", len(runs) + 2)
+    assert {run["state_type"] for run in runs} == {"COMPLETED"}
+    declined = [run for run in runs if "decision:declined" in run["tags"]]
+    (worked,) = [run for run in runs if run not in declined]
+    (row,) = table.last("bursts")
+    assert (row.state, row.outcome, row.started_run) == ("finished", "promoted", worked["id"])
+    assert declined[-1]["state"]["message"] == (
+        f"not trained, retraining {row.id} ({row.trigger.reason}) has ended: promoted, "
+        f"by flow run {worked['id']}"
+    )
+    assert len(place.registry.versions("bursts")) == 1
+
+
+def test_the_documented_three_lines_of_an_etl_start_a_retraining(place: Place) -> None:
+    page = Path(__file__).parents[2] / "docs" / "events.md"
+    (lines,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    asked = looking(place.of("fed"))
+    assert asked is not None
+    assert asked.evidence["source"]["kind"] == "csv"
+    script = lines.replace("flight-delay", "fed")
+    subprocess.run([sys.executable, "-c", script], env=place.environment, check=True)
+    (run,) = place.ended("fed")
+    assert run["state_type"] == "COMPLETED", run["state"]
+    (row,) = place.registry.retrainings.last("fed")
+    assert (row.trigger.kind, row.trigger.data) == ("data", "2013-07-01")
+    assert row.trigger.reason == "flights of 1 July are in"
+    assert (row.state, row.outcome, row.started_run) == ("finished", "promoted", run["id"])
+    assert looking(place.of("fed")) is None
+    place.write_rows("2024-b.csv", demand_rows("2024-03-01", 5))
+    again = looking(place.of("fed"))
+    (place.root / "data" / "2024-b.csv").unlink()
+    assert again is not None
+    assert again.cause != asked.cause
+
+
+def test_a_refused_retraining_does_not_loop(place: Place) -> None:
+    first = asking(place.of("stubborn"), look("w1"))
+    (run,) = place.ended("stubborn")
+    assert run["state"]["message"].startswith("candidate refused")
+    (row,) = place.registry.retrainings.last("stubborn")
+    assert (row.state, row.outcome) == ("finished", "kept")
+    assert asking(place.of("stubborn"), first.trigger) == row
+    same = asking(place.of("stubborn"), look("w1", kind="performance"))
+    assert same.current.answer == "no"
+    assert same.current.reason.endswith(f"retraining {row.id} has learned from it already: kept")
+    other = asking(place.of("stubborn"), look("w2"))
+    assert other.current.answer == "wait"
+    assert "the last one gave no better version; a pause of 12h" in other.current.reason
+    assert reconciling(place.of("stubborn")) == ()
+    names = [event["event"] for event in place.events("stubborn", 4)]
+    assert names == [
+        "perennial.drift.detected", "perennial.candidate.refused",
+        "perennial.performance.dropped", "perennial.drift.detected",
+    ]  # fmt: skip
+    assert len(place.runs("stubborn")) == 1
+
+
+def test_what_was_decided_and_never_started_is_started_by_the_next_look(place: Place) -> None:
+    table = place.registry.retrainings
+    before = datetime.now(UTC) - timedelta(minutes=10)
+    decided, _ = table.decide("forgotten", look("w1"), RETRAIN, actor="test", now=before)
+    later = {"type": "SCHEDULED", "state_details": {}}
+    later["state_details"] = {"scheduled_time": (datetime.now(UTC) + HOUR).isoformat()}
+    coming = place.start_deployment("forgotten", state=later)
+    assert reconciling(place.of("forgotten")) == ()  # a run for it is on its way
+    place.state(coming, {"type": "CANCELLED"})
+    (again,) = reconciling(place.of("forgotten"))
+    assert again == decided
+    runs = place.ended("forgotten", 2)
+    (row,) = table.last("forgotten")
+    assert (row.state, row.outcome, row.started_run) == ("finished", "promoted", runs[1]["id"])
+    assert reconciling(place.of("forgotten")) == ()
+    assert place.events("forgotten", 2)[0]["event"] == "perennial.retraining.due"
+
+
+def test_what_waited_is_started_when_due_and_a_failed_run_goes_on_when_retried(
+    place: Place,
+) -> None:
+    table, now = place.registry.retrainings, datetime.now(UTC)
+    by_hand = Trigger(kind="hand", reason="by hand", at=now, data="some run")
+    earlier, _ = table.decide("broken", by_hand, RETRAIN, actor="test", now=now - 8 * HOUR)
+    table.start(earlier.id, "some run", now - 8 * HOUR)
+    table.finish(earlier.id, "some run", "promoted", now - 8 * HOUR)
+    seen = look("w1", at=now - 7 * HOUR)
+    waits, _ = table.decide("broken", seen, RETRAIN, actor="test", now=now - 7 * HOUR)
+    assert waits.current.wait_until == now - 2 * HOUR
+    (goes,) = reconciling(place.of("broken"))
+    assert (goes.id, goes.goes, goes.earlier) == (waits.id, True, (waits.current,))
+    (failed,) = place.ended("broken")
+    assert failed["state_type"] == "FAILED"
+    row = table.one(waits.id)
+    assert (row.state, row.outcome, row.started_run) == ("finished", "failed", failed["id"])
+
+    (place.root / "later").mkdir()
+    demand_rows("2024-01-01", 60).to_csv(place.root / "later" / "a.csv", index=False)
+    place.state(failed, {"type": "SCHEDULED", "name": "AwaitingRetry"})  # Retry on Prefect's page
+    (retried,) = place.ended("broken")
+    assert (retried["id"], retried["state_type"]) == (failed["id"], "COMPLETED")
+    row = table.one(waits.id)
+    assert (row.state, row.outcome, row.started_run) == ("finished", "promoted", failed["id"])
+
+
+def test_a_run_that_was_killed_is_found_and_given_up(place: Place) -> None:
+    table = place.registry.retrainings
+    process = place.start("continuous_training", model="killed", reason="I want it")
+    until(lambda: len(table.started("killed")) == 1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (row,) = table.started("killed")
+    assert (row.trigger.kind, row.trigger.reason) == ("hand", "I want it")
+    assert reconciling(place.of("killed")) == ()  # for all that Prefect knows it runs
+    assert row.started_run is not None
+    place.state({"id": row.started_run}, {"type": "CRASHED"})
+    (dead,) = reconciling(place.of("killed"))
+    assert (dead.id, dead.state, dead.outcome) == (row.id, "died", None)
+    assert reconciling(place.of("killed")) == ()
+
+    now = datetime.now(UTC)
+    for hours, found in ((0, 0), (2, 1)):  # deleted, or at work on another server
+        unknown = Trigger(kind="hand", reason="by hand", at=now, data=str(uuid4()))
+        table.decide("killed", unknown, RETRAIN, actor="test", now=now - hours * HOUR)
+        assert len(reconciling(place.of("killed"))) == found
+
+
+def test_answers_to_wait_and_no_start_nothing(place: Place) -> None:
+    table, now = place.registry.retrainings, datetime.now(UTC)
+    by_hand = Trigger(kind="hand", reason="by hand", at=now, data=str(uuid4()))
+    begun, _ = table.decide("quiet", by_hand, RETRAIN, actor="test", now=now)
+    table.start(begun.id, by_hand.data, now)
+    answers = [
+        asking(place.of("quiet"), look("w1")),
+        asking(place.of("quiet"), look("w2", Finding.BENIGN)),
+        asking(place.of("quiet"), look("w3", Finding.FAULT)),
+        asking(place.of("quiet"), look("w4", Finding.INCONCLUSIVE)),
+        asking(place.of("quiet"), Trigger(kind="data", reason="new", at=now, data="d1")),
+    ]
+    assert [r.current.answer for r in answers] == ["wait", "no", "no", "no", "wait"]
+    # One that starts a run comes last, so that the others had their turn before it.
+    announce(Event.RETRAINING_DUE, begun)
+    (run,) = place.ended("quiet")
+    assert run["parameters"]["reason"] == "by hand: by hand"
+    assert run["state"]["message"] == (
+        f"not trained, retraining {begun.id} (by hand) is under way in flow run {by_hand.data}"
+    )
+    told = [(e["event"], e["resource"]["perennial.answer"]) for e in place.events("quiet", 4)]
+    assert told == [
+        ("perennial.drift.detected", "wait"),
+        ("perennial.drift.detected", "no"),
+        ("perennial.data.faulty", "no"),
+        ("perennial.retraining.due", "retrain"),
+    ]
