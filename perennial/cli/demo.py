@@ -1,4 +1,4 @@
-"""The demo: a year of real flights, month by month, on a Prefect server of its own."""
+"""The demo: a year of real flights, month by month, and the loop closed on the embedded stack."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 import perennial
 from perennial.cli.context import Context
+from perennial.cli.demo_loop import end_stack, run_loop
 from perennial.cli.prefect_server import prefect_server
 from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.runs import ReplaySummary, RunSummary
@@ -28,9 +29,15 @@ _METRIC = "roc_auc"
 
 
 def run_demo(context: Context, quick: bool) -> None:
-    """Replay 2013, then show a hasty retraining that the gates refuse. Prints what came of it."""
+    """Replay 2013, show a hasty retraining that the gates refuse, then let drift start one. Prints
+    what came of it."""
     started = time.monotonic()
-    project = _prepare(context.project.home / "demo")
+    root = context.project.home / "demo"
+    end_stack(Project(root / "loop"))
+    project = _prepare(root)
+    data = project.model_folder(MODEL) / "data"
+    command = [sys.executable, str(data.with_name("data.py")), str(data)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     months = [datetime(2013, month, 1, tzinfo=UTC) for month in range(3, 13)]
     months.append(datetime(2014, 1, 1, tzinfo=UTC))
     moments = [months[0], months[4], months[7], months[-1]] if quick else months
@@ -51,18 +58,19 @@ def run_demo(context: Context, quick: bool) -> None:
         hasty = _hasty(demo, project, moments[-1])
         outcome = f"  {hasty.decision.action}: {hasty.decision.reason}"
         console.print(outcome, soft_wrap=True, highlight=False, markup=False)
-    _pointers(console, project, summary, hasty, time.monotonic() - started)
+    console.print("[bold]3.[/] Traffic drifts, and a better version takes it over by itself")
+    loop = _prepare(root / "loop")
+    run_loop(loop, MODEL, data, console)
+    _pointers(console, project, loop, summary, hasty, time.monotonic() - started)
 
 
 def _prepare(root: Path) -> Project:
-    """A project of its own, with the example model and its data; made anew each time."""
+    """A project of its own, with the example model and no data; made anew each time."""
     if not _EXAMPLE.is_dir():
         raise InputError("the demo's model is part of the source tree: run it from a clone")
     shutil.rmtree(root, ignore_errors=True)
     folder = root / "models" / _EXAMPLE.name
     shutil.copytree(_EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
-    command = [sys.executable, str(folder / "data.py"), str(folder / "data")]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return Project(root)
 
 
@@ -109,13 +117,21 @@ def _print_reasons(console: Console, summary: ReplaySummary) -> None:
 
 
 def _pointers(
-    console: Console, project: Project, summary: ReplaySummary, hasty: RunSummary, seconds: float
+    console: Console,
+    project: Project,
+    loop: Project,
+    summary: ReplaySummary,
+    hasty: RunSummary,
+    seconds: float,
 ) -> None:
     where = os.path.relpath(project.root)
     console.print(f"\n[bold]Done in {seconds:.0f} s.[/] Look further:")
     reports = [p.report_uri for p in summary.periods if p.report_uri] + [hasty.report_uri or ""]
     for report in reports:
         console.print(f"  report  {os.path.relpath(report)}", soft_wrap=True)
+    for page in loop.folder("drift", MODEL).glob("*/drift.html"):
+        console.print(f"  drift   {os.path.relpath(page)}", soft_wrap=True)
+    console.print(f"  perennial --project {os.path.relpath(loop.root)} status", soft_wrap=True)
     for command in (
         f"status {MODEL}",
         f"versions {MODEL}",
