@@ -92,9 +92,12 @@ def run_loop(project: Project, model: str, arriving: Path, console: Console) -> 
 def _retrained(project: Project, prefect: str, model: str, asked: int) -> list[Hop]:
     """The way from the event to what became of the candidate."""
     registry = Registry(project.registry_url)
-    ended = _until(
-        lambda: (r := registry.retrainings.one(asked)).finished_at and r, "the retraining's end"
-    )
+
+    def found() -> Retraining | None:
+        its = registry.retrainings.one(asked)
+        return its if its.finished_at else None
+
+    ended = _until(found, "the retraining's end")
     run = call("GET", f"{prefect}/flow_runs/{ended.started_run}")
     hops: list[Hop] = [
         (_moment(run["created"]), "the event has made Prefect's automation create a run"),
