@@ -14,6 +14,7 @@ from perennial.cli.context import Context
 from perennial.cli.drift import drift
 from perennial.cli.scoring import score
 from perennial.cli.serving import serve
+from perennial.cli.setting_up import setup
 from perennial.cli.up import down, up
 from perennial.contracts.errors import PerennialError
 from perennial.stores.project import Project
@@ -63,6 +64,7 @@ app.command()(drift)
 app.command()(serve)
 app.command()(up)
 app.command()(down)
+app.command()(setup)
 app.add_typer(tokens.app, name="tokens")
 app.command()(commands.quarantine)
 app.command()(reading.status)

@@ -37,12 +37,14 @@ def server_environment(environment: Mapping[str, str], home: Path, port: int) ->
     """The environment of a server whose files are in ``home``, and of its page.
 
     The page is told where the API is: by itself it asks at the usual port, whatever the server's.
+    The server is told where its page is, for the links in alerts.
     """
     kept = {name: value for name, value in environment.items() if name not in _OF_ANOTHER_SERVER}
     return {
         **kept,
         "PREFECT_HOME": str(home),
         "PREFECT_UI_API_URL": api_url(port),
+        "PREFECT_UI_URL": api_url(port).removesuffix("/api"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

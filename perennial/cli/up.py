@@ -22,7 +22,7 @@ from perennial.cli.deploying import compare_prefect_yaml, write_prefect_yaml
 from perennial.cli.output import console, table_of
 from perennial.cli.prefect_server import api_url
 from perennial.cli.stack import state as states
-from perennial.cli.stack.deploying import deploy, deployed
+from perennial.cli.stack.deploying import deploy, deployed, set_up
 from perennial.cli.stack.parts import SERVER, SERVING, parts_of
 from perennial.cli.stack.processes import require_linux, wait
 from perennial.cli.stack.state import StackState
@@ -139,9 +139,12 @@ def _mend(project: Project, wanted: Mapping[str, int]) -> StackState:
         if value not in (0, ports[name]):
             what = f"{value}, but {parts[name].title} runs at {ports[name]} already"
             raise InputError(Problem(OPTIONS[name], what, "perennial down ends it"))
-    if not deployed(project):
+    changed = not deployed(project)
+    if changed:
         deploy(project, ports)
         typer.echo("deployments: as prefect.yaml declares them now")
+    if changed or any(name.startswith("PERENNIAL_ALERT_") for name in os.environ):
+        typer.echo(set_up(project, ports))
     return state
 
 

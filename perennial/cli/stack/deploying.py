@@ -1,10 +1,11 @@
-"""Telling the stack's Prefect server what prefect.yaml declares."""
+"""Telling the stack's Prefect server what prefect.yaml declares, and what it can't."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from perennial.cli.stack.parts import Ports, client_environment
@@ -19,13 +20,31 @@ _SHOWN_LINES = 12
 
 def deploy(project: Project, ports: Ports) -> None:
     """Declare all deployments; what is declared already stays as it is. Raises PerennialError."""
-    log = logs(project) / "deploy.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     digest = _digest(project)
+    deploying = ["-m", "prefect", "--no-prompt", "deploy", "--all"]
+    _run(project, ports, "prefect deploy --all", deploying, "deploy.log")
+    write_file(_note(project), digest)
+
+
+def set_up(project: Project, ports: Ports) -> str:
+    """Declare automations and alerts, as ``perennial setup`` does. Returns a line on them. Raises
+    PerennialError."""
+    # Whatever folders the project has, this module is the installed one.
+    declaring = ["-P", "-m", "deployments"]
+    printed = _run(project, ports, "perennial setup", declaring, "setup.log")
+    return f"automations: as declared; {printed.splitlines()[-1]}"
+
+
+def _run(
+    project: Project, ports: Ports, command: str, arguments: Sequence[str], log_name: str
+) -> str:
+    """Run a Python program that speaks to the server. Returns what it printed, as its log does."""
+    log = logs(project) / log_name
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+                [sys.executable, *arguments],
                 cwd=project.root,
                 env={**client_environment(project, ports), "COLUMNS": "100"},
                 stdin=subprocess.DEVNULL,
@@ -37,12 +56,12 @@ def deploy(project: Project, ports: Ports) -> None:
             )
         except subprocess.TimeoutExpired:
             raise PerennialError(
-                f"prefect deploy --all was not done within {_SECONDS:.0f} s; see {log}"
+                f"{command} was not done within {_SECONDS:.0f} s; see {log}"
             ) from None
     if done.returncode:
         said = "\n".join(f"  {line}" for line in _last_lines(log))
-        raise PerennialError(f"prefect deploy --all failed; see {log}\n{said}")
-    write_file(_note(project), digest)
+        raise PerennialError(f"{command} failed; see {log}\n{said}")
+    return log.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def deployed(project: Project) -> bool:

@@ -25,6 +25,9 @@ SERVER, WORKER, SERVING = "server", "worker", "serving"
 WORKER_SETTINGS = {
     # From a run's start asked for to its process started, at most; see docs/adr/0020.
     "PREFECT_WORKER_QUERY_SECONDS": "1",
+    # A sign of life of each run, as often as Prefect allows: one that is lost does no harm then to
+    # the automation that marks runs without any as crashed; see docs/adr/0023.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from perennial.cli.prefect_server import free_port, is_free
 from perennial.cli.stack import state as states
-from perennial.cli.stack.deploying import deploy
+from perennial.cli.stack.deploying import deploy, set_up
 from perennial.cli.stack.parts import SERVER, SERVING, WORKER, Part, ensure_work_pool, parts_of
 from perennial.cli.stack.processes import current
 from perennial.cli.stack.running import Running, trim
@@ -96,6 +96,7 @@ class Supervisor:
         self._start_if_absent(WORKER)
         deploy(self._project, self._ports)
         say("deployments: as prefect.yaml declares them")
+        say(set_up(self._project, self._ports))
         self._await(WORKER)
         self._await(SERVING)
         self._settled = True

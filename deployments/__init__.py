@@ -1,0 +1,1 @@
+"""What a Prefect server is told beside prefect.yaml: who looks after dead runs, who is alerted."""
