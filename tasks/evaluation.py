@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from perennial.bundle.outputs import aligned
 from perennial.bundle.probe import check_serving
 from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import IntegrityError, PerennialError
@@ -152,11 +153,4 @@ def _champion_predictions(
         raise
     except PerennialError:
         return None
-    known = bundle.schema.classes
-    if values.ndim == 1 or known is None or classes is None or known == classes:
-        return values
-    aligned = np.zeros((len(values), len(classes)), dtype=values.dtype)
-    for position, name in enumerate(classes):  # a class the champion never saw has probability 0
-        if name in known:
-            aligned[:, position] = values[:, known.index(name)]
-    return aligned
+    return aligned(values, bundle.schema.classes, classes)

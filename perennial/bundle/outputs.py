@@ -32,3 +32,17 @@ def output_columns(classes: tuple[str, ...] | None, values: np.ndarray) -> dict[
         "_class": pa.array(classes, pa.string()).take(most),
         "_probabilities": pa.ListArray.from_arrays(offsets, flat),
     }
+
+
+def aligned(
+    values: np.ndarray, known: tuple[str, ...] | None, classes: tuple[str, ...] | None
+) -> np.ndarray:
+    """Probabilities (n, known) in the order of other classes, (n, classes): a class that the
+    version never saw has probability 0. Predictions (n,) as they are."""
+    if values.ndim == 1 or known is None or classes is None or known == classes:
+        return values
+    found = np.zeros((len(values), len(classes)), dtype=values.dtype)
+    for position, name in enumerate(classes):
+        if name in known:
+            found[:, position] = values[:, known.index(name)]
+    return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from perennial.cli.context import context_of
+from perennial.cli.moments import moment
 from perennial.cli.reading import find_version
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.runs import ReproductionSummary, RunSummary
@@ -83,13 +83,13 @@ def train(
     from perennial.cli.checking import look_over
     from perennial.cli.outcome import print_run
 
-    moment = None if as_of is None else _moment(as_of)
+    known_at = None if as_of is None else moment("--as-of", as_of)
     found = context_of(context)
-    look_over(found.project, name, moment)  # most mistakes are told before Prefect is started
+    look_over(found.project, name, known_at)  # most mistakes are told before Prefect is started
     result = found.run_flow(
         "continuous_training",
         model=name,
-        as_of=moment.isoformat() if moment else None,
+        as_of=known_at.isoformat() if known_at else None,
         reason=reason,
         force=force,
     )
@@ -143,12 +143,3 @@ def quarantine(
         put_rows_back(project, name, as_json)
     else:
         show_rows(project, name, limit, as_json)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fix = "write for example 2013-07-01 or 2013-07-01T06:00:00Z"
-        raise InputError(Problem("--as-of", f"{text!r} is not a time", fix)) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -40,13 +40,22 @@ def judge(
     levels: Mapping[str, Mapping[str, int]],
     serving: ServingCheck | None,
     has_champion: bool,
+    probed: bool = True,
 ) -> Judgement:
     """The verdicts of all gates and of the serving check, in this order, and what they come to.
 
     The measured values are those of ``perennial.learning.evaluation.Measurement``; what could not
     be measured is absent from them. ``serving`` is None when its probe could not be run.
     ``has_champion``: a version serves now, whether or not the candidate could be compared with it.
+    Not ``probed``: the candidate is judged as one of the past that nobody will serve, so what only
+    a fresh process tells, latency and the serving check, is not asked.
     """
+    if not probed:
+        asked = [gate for gate in gates if not isinstance(gate, Latency)]
+        if gates and not asked:
+            reason = "passed: every gate is about serving, which was not asked"
+            return Judgement(outcome=Outcome.PASSED, reason=reason, verdicts=())
+        gates = asked
     verdicts = []
     for gate in gates:
         match gate:
@@ -61,7 +70,8 @@ def judge(
     if not gates:
         reason = "model.yaml has no gates, so nothing was asked of the candidate: add some"
         verdicts.append(_inconclusive(Evidence(rule="gates"), reason))
-    verdicts += [_loads(serving), _identical(serving)]
+    if probed:
+        verdicts += [_loads(serving), _identical(serving)]
     outcome = next(o for o in _WORST_FIRST if any(v.outcome is o for v in verdicts))
     return Judgement(
         outcome=outcome, reason=_summary(outcome, gates, verdicts), verdicts=tuple(verdicts)

@@ -1,8 +1,10 @@
-"""Cron expressions of five fields, checked so that a schedule that is accepted does come."""
+"""Cron expressions of five fields: checked so that a schedule that is accepted does come, and told
+when it comes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
@@ -28,11 +30,38 @@ def check_cron(expression: str) -> str:
             f"{expression!r} is not a cron expression of five fields: "
             "minute hour day month weekday, such as 0 6 * * 1"
         )
-    values = [set(_values(part, *field)) for part, field in zip(parts, _FIELDS, strict=True)]
-    days, months = values[2], values[3]
+    _, _, days, months, _ = _sets(parts)
     if parts[4] == "*" and min(days) > max(_LONGEST_MONTH_DAYS.get(m, 31) for m in months):
         raise ValueError(f"{expression!r} never comes: no such month has a day {min(days)}")
     return expression
+
+
+def comes(expression: str, after: datetime, until: datetime) -> bool:
+    """Whether a schedule comes at some minute with ``after < minute <= until``, in UTC.
+
+    Where both the day of the month and the weekday are restricted, either will do. Raises
+    ValueError as ``check_cron``.
+    """
+    parts = check_cron(expression).split()
+    minutes, hours, days, months, weekdays = _sets(parts)
+    weekdays = {weekday % 7 for weekday in weekdays}
+    after, until = after.astimezone(UTC), until.astimezone(UTC)
+    day = after.replace(hour=0, minute=0, second=0, microsecond=0)
+    while day <= until:
+        by_date, by_weekday = day.day in days, day.isoweekday() % 7 in weekdays
+        either = not (parts[2].startswith("*") or parts[4].startswith("*"))
+        right_day = by_date or by_weekday if either else by_date and by_weekday
+        if right_day and day.month in months:
+            for hour in hours:
+                for minute in minutes:
+                    if after < day + timedelta(hours=hour, minutes=minute) <= until:
+                        return True
+        day += timedelta(days=1)
+    return False
+
+
+def _sets(parts: list[str]) -> list[set[int]]:
+    return [set(_values(part, *field)) for part, field in zip(parts, _FIELDS, strict=True)]
 
 
 def _values(part: str, field: str, low: int, high: int, names: dict[str, int]) -> Iterator[int]:

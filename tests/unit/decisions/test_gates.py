@@ -504,3 +504,18 @@ def test_the_reason_is_what_decided_and_then_what_else_did_not_pass():
         "failed: roc_auc 0.6 is below 0.65 on 13,204 rows; "
         "inconclusive: beats champion on logloss; failed: p99 latency at most 1 ms"
     )
+
+
+def test_a_candidate_of_the_past_is_not_asked_what_only_serving_tells() -> None:
+    quick = Latency(p99_ms=50)
+    found = judged(
+        FLOOR, quick, estimates=(estimate(0.7),), serving=None, has_champion=False, probed=False
+    )
+    assert found.outcome is PASSED
+    assert [v.evidence.rule for v in found.verdicts] == ["roc_auc at least 0.65"]
+
+    alone = judged(quick, serving=None, probed=False)
+    assert (alone.outcome, alone.verdicts) == (PASSED, ())
+    assert alone.reason == "passed: every gate is about serving, which was not asked"
+
+    assert judged(serving=None, probed=False).outcome is INCONCLUSIVE  # no gates, no evidence

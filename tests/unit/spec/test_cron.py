@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
+
 import pytest
 
-from perennial.spec.cron import check_cron
+from perennial.spec.cron import check_cron, comes
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,35 @@ def test_a_wrong_schedule_is_refused_by_the_field_that_is_wrong(expression: str,
     with pytest.raises(ValueError, match=r"cron|never") as error:
         check_cron(expression)
     assert str(error.value) == said
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("expression", "after", "until", "does"),
+    [
+        ("0 6 * * 1", "2013-03-04T06:00", "2013-03-11T05:59", False),  # from a Monday on
+        ("0 6 * * 1", "2013-03-04T05:59", "2013-03-04T06:00", True),
+        ("0 6 * * mon", "2013-03-05T00:00", "2013-03-11T06:00", True),
+        ("0 6 * * 7", "2013-03-09T00:00", "2013-03-10T07:00", True),  # a Sunday
+        ("*/15 * * * *", "2013-03-04T06:00", "2013-03-04T06:14", False),
+        ("*/15 * * * *", "2013-03-04T06:00", "2013-03-04T06:15", True),
+        ("0 0 29 2 *", "2013-01-01T00:00", "2016-02-28T23:59", False),
+        ("0 0 29 2 *", "2013-01-01T00:00", "2016-02-29T00:00", True),
+        ("0 0 13 * 5", "2013-03-02T00:00", "2013-03-08T00:00", True),  # a Friday, not the 13th
+        ("0 0 13 * *", "2013-03-02T00:00", "2013-03-08T00:00", False),
+    ],
+)
+def test_a_schedule_comes_after_the_one_moment_and_until_the_other(
+    expression: str, after: str, until: str, does: bool
+) -> None:
+    assert comes(expression, at(after), at(until)) is does
+
+
+def test_a_schedule_is_in_utc_whatever_zone_it_is_asked_in() -> None:
+    eastern = timezone(timedelta(hours=-5))
+    before = datetime(2013, 3, 4, 0, 30, tzinfo=eastern)  # 05:30 UTC
+    assert comes("0 6 * * 1", before, before + timedelta(minutes=30))
+    assert not comes("0 6 * * 1", before + timedelta(hours=1), before + timedelta(hours=6))
