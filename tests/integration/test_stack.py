@@ -138,6 +138,7 @@ def test_the_stack_trains_serves_survives_and_ends(stacked: Workplace) -> None:
     assert serving_url in printed
     assert {begun.parts[SERVER].port, begun.parts[SERVING].port}.isdisjoint({4200, 8080})
     assert "Prefect server: port 4200 is taken, so another" in printed
+    assert "automations: as declared; alerts go nowhere yet" in printed
     page = httpx.get(f"{prefect_url}/ui-settings").json()
     assert page["api_url"] == f"{prefect_url}/api"  # or the page would ask at the usual port
 
