@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 
+import httpx
 import yaml
 from deltalake import DeltaTable
 
@@ -38,16 +38,11 @@ def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Wor
     _prefect(flow_project, "work-pool", "create", "perennial", "--type", "process", "--overwrite")
     for _ in range(2):  # declaring the same again changes nothing
         _prefect(flow_project, "deploy", "--all")
-    inspected = json.loads(
-        _prefect(
-            flow_project, "deployment", "inspect", "continuous-training/demand", "--output", "json"
-        )
-    )
+    deployments = f"{flow_project.environment['PREFECT_API_URL']}/deployments/name"
+    inspected = httpx.get(f"{deployments}/continuous-training/demand").json()
     assert inspected["parameters"] == {"model": "demand"}
     assert [s["parameters"] for s in inspected["schedules"]] == [{"reason": "schedule"}]
-    scoring = json.loads(
-        _prefect(flow_project, "deployment", "inspect", "batch-scoring/demand", "--output", "json")
-    )
+    scoring = httpx.get(f"{deployments}/batch-scoring/demand").json()
     assert scoring["parameters"] == {"model": "demand"}
     assert scoring["schedules"] == []
 
