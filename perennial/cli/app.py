@@ -10,6 +10,7 @@ import typer
 
 from perennial import __version__
 from perennial.cli import commands, reading, tokens
+from perennial.cli.backtest import backtest
 from perennial.cli.context import Context
 from perennial.cli.drift import drift
 from perennial.cli.scoring import score
@@ -61,6 +62,7 @@ app.command()(commands.train)
 app.command()(commands.reproduce)
 app.command()(score)
 app.command()(drift)
+app.command()(backtest)
 app.command()(serve)
 app.command()(up)
 app.command()(down)

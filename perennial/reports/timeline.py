@@ -188,8 +188,7 @@ def _dates(times: tuple[datetime, datetime]) -> list[tuple[datetime, str]]:
         if len(inside) <= 12:
             break
     if len(inside) >= 4:
-        yearly = months >= 12 or first.year != last.year
-        return [(at, f"{at:%b %Y}" if yearly else f"{at:%b}") for at in inside]
+        return [(at, f"{at:%Y}" if at.month == 1 else f"{at:%b}") for at in inside]
     for step in (timedelta(hours=1), timedelta(hours=6), timedelta(days=1), timedelta(days=7)):
         if (last - first) / step <= 12:
             break

@@ -1,5 +1,5 @@
 """prefect.yaml from the models' specs: for each its training and its drift watch, scheduled as the
-spec says, and its batch scoring."""
+spec says, its batch scoring, and its backtest."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _HEADER = f"""\
 #   prefect deployment run 'continuous-training/NAME'
 #   prefect deployment run 'drift-watch/NAME'
 #   prefect deployment run 'batch-scoring/NAME' --param source=FILE --param output=FOLDER
+#   prefect deployment run 'backtest/NAME'
 """
 
 _BURST_SECONDS = 30
@@ -52,7 +53,7 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
         "deployments": [
             deployment
             for spec in sorted(specs, key=lambda s: s.name)
-            for deployment in (_training(spec), _watching(spec), _scoring(spec))
+            for deployment in (_training(spec), _watching(spec), _scoring(spec), *_backtest(spec))
         ],
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
@@ -138,6 +139,22 @@ def _scoring(spec: ModelSpec) -> dict[str, Any]:
         "schedules": [],
         "work_pool": _work_pool(),
     }
+
+
+def _backtest(spec: ModelSpec) -> list[dict[str, Any]]:
+    if spec.source.event_time is None:  # no past to walk through
+        return []
+    return [
+        {
+            "name": spec.name,
+            "description": f"Which policy of retraining {spec.name} should have, by its past",
+            "tags": [f"model:{spec.name}"],
+            "entrypoint": "flows.backtest.backtest",
+            "parameters": {"model": spec.name},
+            "schedules": [],
+            "work_pool": _work_pool(),
+        }
+    ]
 
 
 def _work_pool() -> dict[str, Any]:
