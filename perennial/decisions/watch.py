@@ -4,7 +4,7 @@ Faults come first: nothing is learned from a broken upstream. Then labels, which
 without them the estimate, which knows who comes but not whether they still behave as they did. A
 loss alone is *harmful drift* where the inputs explain it and *concept drift* where they don't. Two
 signs must agree before a world has changed: realised worse than promised, and worse than the inputs
-led to expect, of the same rows (docs/adr/0021).
+led to expect, of the same rows; one of them surely (docs/adr/0021).
 """
 
 from __future__ import annotations
@@ -70,10 +70,13 @@ def _by_labels(
     covered: float,
 ) -> Found | None:
     """None where labels don't tell."""
-    if realised is None or realised.change == "inconclusive":
+    if realised is None:
+        return None
+    surely_unexplained = unexplained is not None and unexplained.change == "worse"
+    if realised.change == "inconclusive" and not (surely_unexplained and _counts(realised)):
         return None
     moved = drift.outcome is DriftOutcome.DRIFTED
-    if realised.change == "worse":
+    if realised.change in ("worse", "inconclusive"):
         loss = f"by labels, {realised.reason}"
         match unexplained.change if unexplained else "inconclusive":
             case "worse":
@@ -92,6 +95,12 @@ def _by_labels(
     if moved:
         return Finding.BENIGN, f"{drift.reason}; {well}"
     return Finding.NONE, f"{drift.reason}; {well}"
+
+
+def _counts(change: PerformanceChange) -> bool:
+    """Whether it looks like a loss that counts, certain or not."""
+    value, limit = change.evidence.value, change.evidence.limit
+    return value is not None and limit is not None and value <= limit
 
 
 def _by_estimate(

@@ -40,6 +40,15 @@ def change(what: Any) -> PerformanceChange | None:
     )
 
 
+def vague(value: float) -> PerformanceChange:
+    """A loss that counts from 0.05 on, with an interval that tells nothing."""
+    evidence = Evidence(rule="logloss", value=value, limit=-0.05, low=value - 1, high=value + 1)
+    return PerformanceChange(
+        change="inconclusive", reason="logloss vague", evidence=evidence, observed=None,
+        expected=None,
+    )  # fmt: skip
+
+
 def labels(**counts: int) -> LabelCounts:
     usual = {
         "predictions": 1000, "due": 1000, "labelled": 1000, "labelled_due": 1000, "overdue": 0,
@@ -177,3 +186,14 @@ def test_a_trigger_is_by_drift_where_inputs_or_predictions_drifted() -> None:
         True, True, False, False,
     ]  # fmt: skip
     assert not drifted(None)
+
+
+def test_a_loss_that_inputs_surely_dont_explain_counts_though_the_promise_is_vague() -> None:
+    def found(value: float, unexplained: str) -> Finding:
+        realised = vague(value)
+        return find(verdict(DRIFTED), realised=realised, unexplained=change(unexplained))[0]
+
+    assert found(-0.08, BAD) is Finding.CONCEPT
+    assert found(-0.02, BAD) is Finding.INCONCLUSIVE, "it is no loss that counts"
+    assert found(-0.08, OPEN) is Finding.INCONCLUSIVE, "neither sign is sure"
+    assert found(+0.08, BAD) is Finding.INCONCLUSIVE, "the signs don't agree"
