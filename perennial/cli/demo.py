@@ -60,7 +60,10 @@ def run_demo(context: Context, quick: bool) -> None:
         console.print(outcome, soft_wrap=True, highlight=False, markup=False)
     console.print("[bold]3.[/] Traffic drifts, and a better version takes it over by itself")
     loop = _prepare(root / "loop")
-    run_loop(loop, MODEL, data, console)
+    if sys.platform == "linux":
+        run_loop(loop, MODEL, data, console)
+    else:
+        console.print("  left out: the embedded stack needs Linux (docs/stack.md)")
     _pointers(console, project, loop, summary, hasty, time.monotonic() - started)
 
 
