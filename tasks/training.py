@@ -12,12 +12,11 @@ from prefect import task
 from perennial.bundle.write import BundleContent, write_bundle
 from perennial.contracts.refs import BundleRef, DatasetRef, FeaturesRef, ModelRef, StudyRef
 from perennial.spec import ModelSpec
-from perennial.stores.matrices import read_json, read_schema, reference_profile
+from perennial.stores.matrices import read_json, read_schema, read_training, reference_profile
 from perennial.stores.project import Project, feature_source
 from tasks._caching import Stage, code_fingerprint
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
-from tasks.tuning import read_matrices
 
 _LIBRARIES = ("xgboost", "numpy", "pandas", "apache-hamilton", "pyarrow")
 _LATER = {"description", "quarantine", "gates", "drift", "retrain", "rollout", "log"}
@@ -50,7 +49,7 @@ def train(
     folder = Path(features.uri)
     with measured("train") as counts:
         booster = train_booster(
-            read_matrices(features),
+            read_training(folder),
             spec,
             study.best_params,
             study.best_rounds,

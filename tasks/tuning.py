@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -13,16 +12,13 @@ from prefect.runtime import flow_run
 from perennial.contracts.refs import FeaturesRef, ModelRef, StudyRef
 from perennial.reports.study import render_study
 from perennial.spec import ModelSpec
-from perennial.stores.matrices import read_matrix, read_schema
+from perennial.stores.matrices import read_training
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tasks._caching import Stage
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
 from tasks._tracking import tracker_of
-
-if TYPE_CHECKING:
-    from perennial.learning.matrices import Matrices
 
 _CACHE = Stage(
     name="tune",
@@ -52,7 +48,7 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
     with measured("tune") as counts:
         found = run_study(
             spec,
-            read_matrices(features),
+            read_training(Path(features.uri)),
             study_name=name,
             storage_url=project.studies_url,
             warm_start=registry.best_params(model.name, spec.tuning.warm_start),
@@ -76,16 +72,6 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
         pruned=found.pruned,
         tracking_group=name,
     )
-
-
-def read_matrices(features: FeaturesRef) -> Matrices:
-    """The training and validation parts, mapped from disk."""
-    from perennial.learning.matrices import Matrices
-
-    folder = Path(features.uri)
-    x_train, y_train = read_matrix(folder, "train")
-    x_validation, y_validation = read_matrix(folder, "validation")
-    return Matrices(x_train, y_train, x_validation, y_validation, read_schema(folder))
 
 
 def _study_name(spec: ModelSpec, features: FeaturesRef) -> str:

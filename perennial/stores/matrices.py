@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from perennial.data.profile import Profile
 from perennial.reports.feature_dot import render_dot
 from perennial.reports.feature_graph import render_svg
 from perennial.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from perennial.learning.matrices import Matrices
 
 Scan = Callable[[Sequence[str]], Iterator[pd.DataFrame]]
 
@@ -74,6 +77,14 @@ def read_matrix(folder: Path, part: Part) -> tuple[np.ndarray, np.ndarray]:
     x = np.load(folder / f"{part}.x.npy", mmap_mode="r", allow_pickle=False)
     y = np.load(folder / f"{part}.y.npy", mmap_mode="r", allow_pickle=False)
     return x, y
+
+
+def read_training(folder: Path) -> Matrices:
+    """The training and the validation part, as boosters are fitted to them."""
+    from perennial.learning.matrices import Matrices
+
+    train, validation = read_matrix(folder, "train"), read_matrix(folder, "validation")
+    return Matrices(*train, *validation, read_schema(folder))
 
 
 def read_schema(folder: Path) -> FeatureSchema:

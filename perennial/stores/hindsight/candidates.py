@@ -27,10 +27,16 @@ from perennial.data.drift.importance import column_importance
 from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign
 from perennial.spec import ModelSpec
-from perennial.stores.matrices import read_json, read_matrix, read_schema, write_matrices
+from perennial.stores.matrices import (
+    read_json,
+    read_matrix,
+    read_schema,
+    read_training,
+    write_matrices,
+)
 
 if TYPE_CHECKING:
-    from perennial.learning.matrices import Fitting, Matrices
+    from perennial.learning.matrices import Fitting
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def train_candidate(
     parts = _matrices(spec, program, known, at, folder)
     schema = read_schema(folder)
     part: Fitting = "train+validation" if spec.training.refit else "train"
-    booster = train_booster(training_matrices(folder), spec, recipe.params, recipe.rounds, 1, part)
+    booster = train_booster(read_training(folder), spec, recipe.params, recipe.rounds, 1, part)
     content = BundleContent(
         spec=spec,
         schema=schema,
@@ -134,21 +140,13 @@ def find_recipe(
     one_trial = spec.model_copy(update={"tuning": spec.tuning.model_copy(update={"trials": 1})})
     found = tune(
         one_trial,
-        training_matrices(folder),
+        read_training(folder),
         study_name="backtest",
         storage_url=f"sqlite:///{folder}/studies.db",
         workers=threads,
     )
     origin = f"{recipe.origin}, and the rounds that early stopping found at the start"
     return Recipe(params=found.best_params, rounds=found.best_rounds, origin=origin)
-
-
-def training_matrices(folder: Path) -> Matrices:
-    """What ``write_matrices`` wrote, mapped from disk."""
-    from perennial.learning.matrices import Matrices
-
-    train, validation = read_matrix(folder, "train"), read_matrix(folder, "validation")
-    return Matrices(*train, *validation, read_schema(folder))
 
 
 def _matrices(
