@@ -37,7 +37,7 @@ from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
 SMALL = MODEL_YAML.replace("rounds: 60", "rounds: 10").replace("trials: 4", "trials: 1")
 RETRAIN = Retrain(on=("drift", "performance", "data"))
 TRIGGERED = "retrain: {on: [drift, performance, data], cooldown: 6h}"
-MODELS = ("drifts", "bursts", "fed", "stubborn", "forgotten", "broken", "killed", "quiet")
+MODELS = ("drifts", "bursts", "fed", "stubborn", "forgotten", "broken", "killed", "quiet", "timed")
 HOUR = timedelta(hours=1)
 
 
@@ -134,6 +134,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
             text = text.replace("min: 0.6", "min: 0.999")
         if name == "broken":
             text = text.replace("data/*.csv", "later/*.csv")
+        if name == "timed":  # once, when the worker is there; what it would read never is
+            due = datetime.now(UTC) + timedelta(minutes=2)
+            text = text.replace(TRIGGERED, f'retrain: {{schedule: "{due:%-M %-H} * * *"}}')
+            text = text.replace("data/*.csv", "nowhere/*.csv")
         (folder / "model.yaml").write_text(text)
         (folder / "features.py").write_text(FEATURES_PY)
     place = Place(root, environment, prefect_server)
@@ -393,3 +397,15 @@ def test_answers_to_wait_and_no_start_nothing(place: Place) -> None:
         ("perennial.data.faulty", "no"),
         ("perennial.retraining.due", "retrain"),
     ]
+
+
+def test_a_run_of_the_schedule_is_on_record_as_the_schedules(place: Place) -> None:
+    table = place.registry.retrainings
+    until(lambda: [r.state for r in table.last("timed")] == ["finished"])
+    (row,) = table.last("timed")
+    assert (row.trigger.kind, row.outcome) == ("schedule", "failed")
+    run = httpx.get(f"{place.api}/flow_runs/{row.started_run}").json()
+    assert run["auto_scheduled"]
+    due = datetime.fromisoformat(run["expected_start_time"])
+    assert row.trigger.data == due.isoformat()
+    assert row.trigger.at <= due  # a worker may be a moment early, and then this is when it asked
