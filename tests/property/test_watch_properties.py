@@ -37,7 +37,9 @@ changes = st.builds(
     PerformanceChange,
     change=st.sampled_from(["better", "as expected", "worse", "inconclusive"]),
     reason=st.just("measured"),
-    evidence=st.just(Evidence(rule="logloss")),
+    evidence=st.builds(
+        Evidence, rule=st.just("logloss"), value=st.floats(-1, 1), limit=st.just(-0.1)
+    ),
     observed=st.none(),
     expected=st.none(),
 )
@@ -73,13 +75,16 @@ def test_a_finding_always_comes_with_its_reason_and_a_loss_with_a_measured_one(
     assert (finding, reason) == find(drift, **evidence)
     if drift is not None and drift.outcome is DriftOutcome.FAULT:
         assert finding is Finding.FAULT
-    losses = [c for c in (evidence["realised"], evidence["estimated"]) if c and c.change == "worse"]
     if finding in LOSS:
-        assert losses
+        measured = (evidence["realised"], evidence["estimated"], evidence["unexplained"])
+        assert any(change and change.change == "worse" for change in measured), "one sign is sure"
         assert drift is not None
         assert drift.rows
     if finding is Finding.CONCEPT:
-        assert evidence["realised"].change == "worse"  # labels only
+        realised = evidence["realised"]  # labels only
+        assert realised.change == "worse" or (
+            realised.change == "inconclusive" and realised.evidence.value <= -0.1
+        )
 
 
 @settings(deadline=None, max_examples=200)
