@@ -83,15 +83,19 @@ def parameter_importance(
     history: Sequence[FrozenTrial], *, greater_is_better: bool
 ) -> dict[str, float]:
     """How much each parameter mattered, as shares of 1, the largest first (PED-ANOVA: Watanabe,
-    Bansal, Hutter, IJCAI 2023). Empty with fewer than four trials that ran to their end, or when
-    all of those came to the same value."""
+    Bansal, Hutter, IJCAI 2023). Trials that were given up count with what they had reached. Empty
+    with fewer than four that reached anything, or when all of those came to the same value."""
     from optuna.importance import get_param_importances
-    from optuna.trial import TrialState
+    from optuna.trial import create_trial
 
-    values = [trial.value for trial in history if trial.state == TrialState.COMPLETE]
-    if len(values) < 4 or len(set(values)) == 1:
+    reached = [
+        create_trial(value=trial.value, params=trial.params, distributions=trial.distributions)
+        for trial in history
+        if trial.value is not None
+    ]
+    if len(reached) < 4 or len({trial.value for trial in reached}) == 1:
         return {}
-    return dict(get_param_importances(_study(history, None, greater_is_better)))
+    return dict(get_param_importances(_study(reached, None, greater_is_better)))
 
 
 def _study(
