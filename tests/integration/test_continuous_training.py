@@ -6,7 +6,6 @@ import shutil
 import time
 from pathlib import Path
 
-import pytest
 from deltalake import DeltaTable
 
 from perennial.stores.project import Project
@@ -25,7 +24,7 @@ def registry(project: Workplace) -> Registry:
     return Registry(Project(project.root).registry_url)
 
 
-def test_the_first_run_registers_a_champion_and_a_rerun_does_nothing_expensive(
+def test_the_first_run_registers_a_champion_a_rerun_does_nothing_and_force_does_all_again(
     flow_project: Workplace,
 ) -> None:
     first = flow_project.run(reason="test")
@@ -43,6 +42,10 @@ def test_the_first_run_registers_a_champion_and_a_rerun_does_nothing_expensive(
 
     actions = [entry.action for entry in registry(flow_project).decisions("demand")]
     assert sorted(actions) == ["promoted", "registered"]
+
+    forced = flow_project.run(force=True)
+    assert ran(forced) == [stage for stage in EXPENSIVE if stage != "evaluate"]
+    assert forced["bundle_digest"] == first["bundle_digest"]
 
 
 def test_a_change_runs_again_just_what_depends_on_it(flow_project: Workplace) -> None:
@@ -75,23 +78,13 @@ def test_later_data_leaves_an_earlier_moment_cached(flow_project: Workplace) -> 
     assert not {"split", "features", "tune", "train"} & set(ran(again))
 
 
-def test_force_runs_every_stage_and_gives_the_same_bundle(flow_project: Workplace) -> None:
+def test_a_cached_result_whose_target_is_gone_is_made_again(flow_project: Workplace) -> None:
     first = flow_project.run()
-    forced = flow_project.run(force=True)
-    assert ran(forced) == [stage for stage in EXPENSIVE if stage != "evaluate"]
-    assert forced["bundle_digest"] == first["bundle_digest"]
-
-
-@pytest.mark.parametrize("lost", ["features", "bundles", "splits"])
-def test_a_cached_result_whose_target_is_gone_is_made_again(
-    flow_project: Workplace, lost: str
-) -> None:
-    first = flow_project.run()
-    shutil.rmtree(flow_project.root / ".perennial" / lost)
-    again = flow_project.run()
-    stage = {"features": "features", "bundles": "train", "splits": "split"}[lost]
-    assert stage in ran(again)
-    assert again["bundle_digest"] == first["bundle_digest"]
+    for lost, stage in (("features", "features"), ("bundles", "train"), ("splits", "split")):
+        shutil.rmtree(flow_project.root / ".perennial" / lost)
+        again = flow_project.run()
+        assert stage in ran(again), lost
+        assert again["bundle_digest"] == first["bundle_digest"], lost
 
 
 def test_a_run_killed_at_any_stage_completes_when_run_again_and_nothing_is_there_twice(
