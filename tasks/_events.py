@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -59,12 +60,15 @@ def emit(
 ) -> bool:
     """Send an event about a model; whether the server took it. The payload names its ``cause``.
 
-    A refusal is logged and no more: what must not be lost is in the registry, and the next
+    What a flow run tells of a cause is one event, however often it is sent: the server leaves out
+    an event whose id it knows. A refusal is logged and no more: what must not be lost is in the registry, and the next
     ``reconcile`` makes up for it.
     """
     run = flow_run.get_id()
     role = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}
+    one = f"{run}/{event.value}/{model}/{payload['cause']}"
     told = PrefectEvent(
+        id=uuid5(NAMESPACE_URL, one) if run else uuid4(),
         event=event.value,
         resource=Resource(
             {

@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from perennial.contracts.moments import as_utc
 from perennial.contracts.refs import ModelRef
 from perennial.contracts.watching import Look, LookReports
 from perennial.reports.drift import headline, render_html, render_markdown
@@ -47,7 +48,7 @@ def look_at_window(model: ModelRef, end: datetime | None) -> Look:
     champion = registry.champion(model.name)
     version = registry.version(model.name, champion.version) if champion else None
     now = datetime.now(UTC)
-    until = _utc(end) if end else _due() or now
+    until = as_utc(end) if end else _due() or now
     with measured("look") as counts:
         window = (until - spec.drift.window, until)
         seen = watch(project, spec, version, window, now=now, threads=cores())
@@ -117,7 +118,3 @@ def _due() -> datetime | None:
     """When this flow run was to start; a run that is repeated keeps it."""
     due = flow_run.get_scheduled_start_time()
     return None if due is None else datetime.fromtimestamp(due.timestamp(), UTC)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -62,10 +62,10 @@ def ask(model: ModelRef, trigger: Trigger) -> Retraining:
     """Decide about a trigger, put that on record, and tell of it if it is news."""
     table = _table()
     retraining, news = _decide(table, model, trigger)
-    before = [r for r in table.last(model.name) if r.id != retraining.id]
-    event = news_of(retraining, before) if news else None
-    if event is not None:
-        announce(event, retraining)
+    if news:
+        before = [r for r in table.last(model.name) if r.id != retraining.id]
+        if (event := news_of(retraining, before)) is not None:
+            announce(event, retraining)
     answer = retraining.current
     get_run_logger().info("Retraining %s: %s, %s", retraining.id, answer.answer, answer.reason)
     return retraining

@@ -136,8 +136,8 @@ def _stack(project: Project) -> Iterator[tuple[str, str]]:
 
 
 def _command(project: Project, *arguments: str) -> list[str]:
-    start = [sys.executable, "-c", "from perennial.cli import main; main()"]
-    return [*start, "--project", str(project.root), *arguments]
+    start = [sys.executable, "-m", "perennial", "--project", str(project.root)]
+    return [*start, *arguments]
 
 
 def _arrive(files: Sequence[Path], data: Path) -> None:

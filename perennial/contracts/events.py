@@ -28,7 +28,8 @@ class Event(StrEnum):
     CANDIDATE_REFUSED = "perennial.candidate.refused"
 
 
-_OF_KIND = {"drift": Event.DRIFT_DETECTED, "performance": Event.PERFORMANCE_DROPPED}
+OF_KIND = {"drift": Event.DRIFT_DETECTED, "performance": Event.PERFORMANCE_DROPPED}
+"""What tells of a look, by the kind of its trigger."""
 
 
 def resource_id(model: str) -> str:
@@ -59,4 +60,4 @@ def news_of(retraining: Retraining, before: Sequence[Retraining] = ()) -> Event 
         return Event.DATA_FAULTY
     if trigger.finding in (None, Finding.NONE, Finding.INCONCLUSIVE):
         return None
-    return _OF_KIND.get(trigger.kind)
+    return OF_KIND.get(trigger.kind)

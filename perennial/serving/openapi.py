@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perennial import __version__
 from perennial.reports.pages import template
@@ -22,9 +22,6 @@ from perennial.serving.openapi_schemas import (
     row_schema,
 )
 from perennial.serving.replies import ARROW, JSON
-
-if TYPE_CHECKING:
-    pass
 
 Operation = dict[str, Any]
 

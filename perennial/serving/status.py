@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version as installed
-from typing import TYPE_CHECKING
 
 from perennial.contracts.metrics import METRICS
 from perennial.reports.figures import number
 from perennial.reports.pages import template
 from perennial.serving.metrics import Metrics, Traffic
 from perennial.serving.state import ModelState, ServiceState, VersionState
-
-if TYPE_CHECKING:
-    pass
 
 LATE_SECONDS = 60.0
 """A record of the log that waits longer than this for its table is a problem: a segment is sealed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,7 +18,7 @@ from perennial.decisions.performance import against_promise, unexplained
 from perennial.learning.clusters import Clustering, clustering, widened
 from perennial.learning.estimation import estimate
 from perennial.learning.realised import Outputs, read_outputs, readable, realise
-from perennial.stores.predictions.answers import Columns, Sample, own
+from perennial.stores.predictions.answers import Columns, Sample, hashes_of, own
 from perennial.stores.predictions.joining import DUE, LABEL, join_labels
 from perennial.stores.predictions.tables import open_log, schema_of
 from perennial.stores.promises import Promise
@@ -105,7 +104,8 @@ def estimated_change(
 ) -> tuple[PerformanceChange | None, str]:
     """The metric as the inputs foretell it on these answers, against the promise; None and why."""
     rows = _readable(bundle, rows)
-    found, why = _estimate(bundle, promise, rows, seed, threads, fixed_rows=False)
+    p = _outputs(bundle, rows).p
+    found, why = _estimate(bundle, promise, rows, p, seed, threads, fixed_rows=False)
     if not found:
         return None, why
     return against_promise(watched_metric(bundle), found, promise.estimates), ""
@@ -125,16 +125,23 @@ def realised_change(
     alike = clustering(bundle.objective, outputs.y, outputs.p, rows["_happened"].to_numpy())
     promised = widened(promise.estimates, alike.widening_of(promise.rows, promise.days or 1.0))
     change = against_promise(metric, widened(found, alike.widening), promised)
-    foretold, _ = _estimate(bundle, promise, rows, seed, threads, fixed_rows=True)
+    foretold, _ = _estimate(bundle, promise, rows, outputs.p, seed, threads, fixed_rows=True)
     beyond = unexplained(metric, found, widened(foretold, alike.widening)) if foretold else None
     return Realised(change, beyond, alike, every - rows.num_rows)
 
 
 def _estimate(
-    bundle: Bundle, promise: Promise, rows: pa.Table, seed: int, threads: int, *, fixed_rows: bool
+    bundle: Bundle,
+    promise: Promise,
+    rows: pa.Table,
+    p: np.ndarray,
+    seed: int,
+    threads: int,
+    *,
+    fixed_rows: bool,
 ) -> tuple[tuple[Estimate, ...], str]:
-    """What can be estimated of readable rows; and if nothing, why ("" where the promise's notes
-    say it)."""
+    """What can be estimated of readable rows and their predictions ``p``; and if nothing, why (""
+    where the promise's notes say it)."""
     if promise.holdout is None:
         return (), ""
     x = None
@@ -145,7 +152,7 @@ def _estimate(
         except InputError as error:  # columns that the log hashes, or leaves out
             return (), f"nothing can be estimated: {error.message.splitlines()[0]}"
     found = estimate(
-        promise.holdout, _outputs(bundle, rows).p, x, bundle.schema,
+        promise.holdout, p, x, bundle.schema,
         seed=seed, fixed_rows=fixed_rows, threads=threads,
     )  # fmt: skip
     return found.estimates, f"nothing can be estimated: {found.problem}" if found.problem else ""
@@ -166,11 +173,5 @@ def _known(batch: pa.RecordBatch) -> pa.Array:
 
 def _label_digest(batch: pa.RecordBatch) -> int:
     """A number of these rows and their labels, whatever their order."""
-    import pandas as pd
-
-    def hashed(values: pa.Array) -> np.ndarray:
-        texts: Sequence[str] = pc.cast(values, pa.string()).to_numpy(zero_copy_only=False)
-        return pd.util.hash_array(np.asarray(texts, object), categorize=False)
-
-    both = hashed(batch.column("_id")) * np.uint64(31) + hashed(batch.column(LABEL))
+    both = hashes_of(batch.column("_id")) * np.uint64(31) + hashes_of(batch.column(LABEL))
     return int(both.sum(dtype=np.uint64))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.contracts.moments import as_utc
 from perennial.contracts.refs import DatasetRef, StagedRef
 from perennial.data.frames import arrow_schema, canonical_frame, schema_digest, table_columns
 from perennial.data.profile import Profile
@@ -134,7 +135,7 @@ def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetR
     if table is None:
         raise InputError(Problem(table_uri, "no table: nothing was ingested yet"))
     _check_columns(spec, table, table_uri)
-    moment = None if as_of is None else as_of.replace(tzinfo=as_of.tzinfo or UTC).astimezone(UTC)
+    moment = None if as_of is None else as_utc(as_of)
     start = end = known_at = None
     content = _content_sum(_stored(spec).names)
     with engine.connect(engine.spill_place(table_uri)) as connection:

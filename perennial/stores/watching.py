@@ -26,14 +26,12 @@ from perennial.contracts.refs import VersionRef
 from perennial.contracts.retraining import Trigger
 from perennial.contracts.watching import Look
 from perennial.data.drift.counting import count_window
-from perennial.data.drift.importance import column_importance
-from perennial.data.features import FeatureProgram
 from perennial.decisions.binned import joined, named, shares
 from perennial.decisions.drift import PREDICTIONS, judge_drift
 from perennial.decisions.watch import drifted, find
 from perennial.decisions.wording import counted, figure, listed
-from perennial.learning.training import importance, load_booster
 from perennial.spec import ModelSpec
+from perennial.stores.importance import bundle_importance
 from perennial.stores.performance import (
     SAMPLED_ROWS,
     Labelled,
@@ -98,7 +96,7 @@ def watch(
         reference.bins, sample.through(answers(log, number, bundle.schema.inputs, *window))
     )
     drift = judge_drift(
-        reference, counts, importance=_importance(bundle), settings=spec.drift, seed=seed
+        reference, counts, importance=bundle_importance(bundle), settings=spec.drift, seed=seed
     )
     rows, notes = sample.table(), [*promise.notes, *_left_out(bundle, left_out)]
     known = labelled_answers(bundle, number, log, labels, window, now)
@@ -190,13 +188,6 @@ def _look(
 
 def _worst(drift: DriftVerdict | None) -> tuple[ColumnDrift, ...]:
     return (*drift.faults, *drift.drifted)[:SHOWN_COLUMNS] if drift else ()
-
-
-def _importance(bundle: Bundle) -> dict[str, float]:
-    program = FeatureProgram.load(bundle.features_source, bundle.spec)
-    return column_importance(
-        program.graph(), importance(load_booster(bundle.booster), bundle.schema)
-    )
 
 
 def _fingerprint(version: Version, sample: Sample, known: Labelled) -> str:

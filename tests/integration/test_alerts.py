@@ -116,8 +116,8 @@ def server_log(tmp_path_factory: pytest.TempPathFactory) -> str:
 def states(project: Workplace) -> dict[str, str]:
     """The state of the newest run of each flow, by the flow's name."""
     url = project.environment["PREFECT_API_URL"]
-    names = {flow["id"]: flow["name"] for flow in httpx.post(f"{url}/flows/filter").json()}
     runs = httpx.post(f"{url}/flow_runs/filter", json={"sort": "START_TIME_ASC"}).json()
+    names = {flow["id"]: flow["name"] for flow in httpx.post(f"{url}/flows/filter").json()}
     return {names[run["flow_id"]]: run["state_type"] for run in runs}
 
 

@@ -23,10 +23,10 @@ from perennial.bundle.reference import bundle_reference
 from perennial.bundle.write import BundleContent, write_bundle
 from perennial.contracts.backtest import Recipe
 from perennial.contracts.drift import ReferenceStatistics
-from perennial.data.drift.importance import column_importance
 from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign
 from perennial.spec import ModelSpec
+from perennial.stores.importance import bundle_importance
 from perennial.stores.matrices import (
     read_json,
     read_matrix,
@@ -66,11 +66,7 @@ class Candidate:
 
     @cached_property
     def column_importance(self) -> dict[str, float]:
-        from perennial.learning.training import importance, load_booster
-
-        program = FeatureProgram.load(self.bundle.features_source, self.bundle.spec)
-        shares = importance(load_booster(self.bundle.booster), self.bundle.schema)
-        return column_importance(program.graph(), shares)
+        return bundle_importance(self.bundle)
 
 
 def train_candidate(

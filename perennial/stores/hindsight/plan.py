@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from perennial.contracts.backtest import BacktestPlan, Recipe
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.metrics import metrics_for
+from perennial.contracts.moments import as_utc
 from perennial.spec import ModelSpec
 from perennial.spec.values import PositiveDuration, format_duration, nearest
 from perennial.stores.project import Project
@@ -57,11 +58,11 @@ def plan_backtest(
     if not tables.exists(place):
         fix = f"perennial train {name} ingests its source"
         raise InputError(Problem(name, "nothing was ingested yet, so there is no past", fix))
-    dataset = tables.dataset(spec, place, _utc(end) if end else None)
+    dataset = tables.dataset(spec, place, as_utc(end) if end else None)
     assert dataset.start is not None
     assert dataset.end is not None
-    last = min(_utc(end), dataset.end) if end else dataset.end
-    begin = _utc(start) if start else _first_moment(spec, dataset.start, step)
+    last = min(as_utc(end), dataset.end) if end else dataset.end
+    begin = as_utc(start) if start else _first_moment(spec, dataset.start, step)
     if start and begin >= last:
         what = f"{begin:%Y-%m-%d %H:%M} is not before the end, {last:%Y-%m-%d %H:%M}"
         raise InputError(Problem("--start", what, "give an earlier start"))
@@ -130,7 +131,3 @@ def _recipe(project: Project, name: str) -> Recipe:
         rounds=study["best_rounds"],
         origin=f"what version {champion.version}, the champion, was trained with",
     )
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)

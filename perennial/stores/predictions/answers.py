@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 
 from perennial.contracts.features import InputColumn
 from perennial.data.parsing import TYPES
+from perennial.stores.predictions.columns import variants
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.predictions.tables import open_log, schema_of
 
@@ -26,10 +26,7 @@ class Columns:
     def __init__(self, log: pa.Schema, inputs: Iterable[InputColumn]) -> None:
         self._places: dict[str, tuple[list[str], list[str]]] = {}
         for column in inputs:
-            same = re.compile(
-                rf"{re.escape(column.name)}(__(string|float|integer|boolean|datetime)(_\d+)?)?"
-            )
-            found = [f for f in log if same.fullmatch(f.name)]
+            found = variants(column.name, log)
             right = [f.name for f in found if f.type == TYPES[column.type]]
             wrong = [f.name for f in found if f.type != TYPES[column.type]]
             if found:
@@ -102,7 +99,7 @@ class Sample:
             yield batch
 
     def add(self, batch: pa.RecordBatch) -> None:
-        hashes = _hashes(batch.column("_id"))
+        hashes = hashes_of(batch.column("_id"))
         self.rows += len(hashes)
         self.digest = (self.digest + int(hashes.sum(dtype=np.uint64))) % 2**64
         if len(hashes) > self.most:
@@ -155,9 +152,9 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _hashes(ids: pa.Array) -> np.ndarray:
-    """64 bits of each id, the same in every process."""
+def hashes_of(values: pa.Array) -> np.ndarray:
+    """64 bits of each value as text, the same in every process."""
     import pandas as pd
 
-    texts = ids.fill_null("").to_numpy(zero_copy_only=False)
+    texts = pc.cast(values, pa.string()).fill_null("").to_numpy(zero_copy_only=False)
     return pd.util.hash_array(np.asarray(texts, dtype=object), categorize=False)

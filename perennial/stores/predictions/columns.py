@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 
 from perennial.stores.predictions.segments import Kind
@@ -68,6 +70,13 @@ class Layout:
         if name in self._known:
             return self._known[name] == word
         return name.lower() not in self._lower
+
+
+def variants(name: str, table: pa.Schema) -> list[pa.Field]:
+    """The columns of a table in which ``Layout`` may have put one of this name, in their order."""
+    words = "|".join(word for word in _TYPES if word != "list")
+    pattern = re.compile(rf"{re.escape(name)}(__({words})(_\d+)?)?")
+    return [field for field in table if pattern.fullmatch(field.name)]
 
 
 def _word(kind: pa.DataType) -> str:

@@ -7,7 +7,6 @@ label is of which prediction, and when it is due.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from perennial.contracts.performance import JoinCounts, LabelCounts
 from perennial.spec.schema import ModelSpec
 from perennial.spec.values import nearest
 from perennial.stores import engine, lake
-from perennial.stores.predictions.columns import DATE
+from perennial.stores.predictions.columns import DATE, variants
 from perennial.stores.predictions.tables import open_log, schema_of
 
 LABEL, RECEIVED_AT, DUE = "_label", "_label_received_at", "_label_due"
@@ -182,8 +181,7 @@ def _variants(
     name: str, schema: pa.Schema, fits: Callable[[pa.DataType], bool], text: bool = False
 ) -> str:
     """A column, whichever of its types a version or an older model.yaml gave it, in SQL."""
-    other = re.compile(rf"{re.escape(name)}__(string|float|integer|boolean|datetime)(_\d+)?")
-    found = [f for f in schema if (f.name == name or other.fullmatch(f.name)) and fits(f.type)]
+    found = [f for f in variants(name, schema) if fits(f.type)]
     values = [engine.name(f.name) + ("::VARCHAR" if text else "") for f in found]
     return f"coalesce({', '.join(values)})" if values else "NULL"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from perennial.contracts.moments import as_utc
 from perennial.contracts.refs import SourceRef
 from perennial.spec import ModelSpec
 from perennial.stores.sources import columnar, database, delimited
@@ -39,8 +40,8 @@ def inspect(
     """
     since = until = None
     if spec.source.event_time is not None:
-        since = None if watermark is None or full else _utc(watermark) - spec.source.lateness
-        until = None if as_of is None else _utc(as_of) + _MICROSECOND
+        since = None if watermark is None or full else as_utc(watermark) - spec.source.lateness
+        until = None if as_of is None else as_utc(as_of) + _MICROSECOND
     if spec.source.kind == "sql":
         uri, content = database.state(spec, root)
         uri = spec.source.uri if spec.source.uri.startswith("env:") else uri
@@ -97,10 +98,6 @@ def _pieces(
             return columnar.read_delta(spec, source.uri, source.fingerprint, wanted, window)
         case _:
             return database.read(spec, root, *window)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _digest(text: str) -> str:
