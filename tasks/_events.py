@@ -61,8 +61,8 @@ def emit(
     """Send an event about a model; whether the server took it. The payload names its ``cause``.
 
     What a flow run tells of a cause is one event, however often it is sent: the server leaves out
-    an event whose id it knows. A refusal is logged and no more: what must not be lost is in the registry, and the next
-    ``reconcile`` makes up for it.
+    an event whose id it knows. A refusal is logged and no more: what must not be lost is in the
+    registry, and the next ``reconcile`` makes up for it.
     """
     run = flow_run.get_id()
     role = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}
