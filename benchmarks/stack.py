@@ -5,10 +5,10 @@
 For each poll setting of the worker (PREFECT_WORKER_QUERY_SECONDS) a stack of its own, by
 ``perennial up``. Idle: processor seconds a minute of each part, with its children. Run: from a run
 of continuous-training being created to its flow running, by the server's clock. Event: the same
-from ``perennial.data.arrived``, which prefect.yaml's trigger answers with such a run. The model is
-small and nothing is new, so that each flow ends soon; the next one is asked for when it has, after
-a random wait, so that no sample is in step with the polls, and an event when the burst that the
-trigger answers once is over. *stock* is the pool as Prefect makes it, at the first setting.
+from ``perennial.drift.detected``, which prefect.yaml's trigger answers with such a run. The model
+is small and nothing is new, so that each flow ends soon; the next one is asked for when it has,
+after a random wait, so that no sample is in step with the polls. *stock* is the pool as Prefect
+makes it, at the first setting.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from perennial.cli.prefect_server import api_url, call
 from perennial.cli.stack import state as states
 from perennial.cli.stack.parts import SERVER
 from perennial.cli.stack.processes import marked
-from perennial.contracts.events import Event, resource_id
+from perennial.contracts.events import ANSWER_LABEL, Event, resource_id
+from perennial.contracts.retraining import Finding, Trigger
 from perennial.spec.deployment import WORK_POOL
 from perennial.stores.project import Project
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_BURST_SECONDS = 31.0
 _SETTLE_SECONDS = 20.0
 _RUN_SECONDS = 180.0
 _CHANGES: dict[str, dict[str, Any]] = {
     "tuning": {"trials": 2, "timeout": "1h"}, "training": {"rounds": 20},
-    "retrain": {"on": ["data"], "max_a_day": 100},
+    "retrain": {"on": ["drift"], "max_a_day": 100},
 }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _measure(project: Project, url: str, setting: Setting, runs: int, idle: floa
         time.sleep(1 + chance.random() * float(setting.poll))
         run = _finished(url, _ask(url, deployment))
         setting.runs.append(_between(run["created"], run["start_time"]))
-        time.sleep(_BURST_SECONDS + chance.random() * float(setting.poll))
+        time.sleep(1 + chance.random() * float(setting.poll))
         asked, run = _by_event(url, deployment)
         setting.created.append(_between(asked, run["created"]))
         setting.events.append(_between(asked, run["start_time"]))
@@ -157,11 +157,18 @@ def _ask(url: str, deployment: str) -> str:
 
 
 def _by_event(url: str, deployment: str) -> tuple[str, dict[str, Any]]:
-    """Emit the event; returns its time and the finished run that answered it."""
+    """Emit the event of a look that is answered with retraining, as the drift watch does; returns
+    its time and the finished run that it started."""
     asked = _now()
+    look = Trigger(
+        kind="drift", reason="benchmark", at=datetime.now(UTC), finding=Finding.HARMFUL,
+        data=str(uuid.uuid4()),
+    )  # fmt: skip
     event = {
-        "id": str(uuid.uuid4()), "occurred": asked, "event": Event.DATA_ARRIVED, "payload": {},
-        "resource": {"prefect.resource.id": resource_id(MODEL)}, "related": [],
+        "id": str(uuid.uuid4()), "occurred": asked, "event": Event.DRIFT_DETECTED,
+        "payload": {"reason": look.reason, "trigger": look.model_dump(mode="json")},
+        "resource": {"prefect.resource.id": resource_id(MODEL), ANSWER_LABEL: "retrain"},
+        "related": [],
     }  # fmt: skip
     call("POST", f"{url}/events", [event])
     wanted = {

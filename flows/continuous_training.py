@@ -9,16 +9,8 @@ from prefect import flow
 from perennial.contracts.retraining import Trigger
 from perennial.contracts.runs import Claim, RunSummary
 from tasks.definition import find_champion, read_model
-from tasks.evaluation import evaluate
-from tasks.features import compute_features
-from tasks.ingestion import inspect_source, publish, stage
 from tasks.notification import completed, declined, flow_run_name, summarise, tag_run
-from tasks.registration import register
 from tasks.retraining import claim_retraining, end_retraining, finish_retraining
-from tasks.splitting import split
-from tasks.training import train
-from tasks.tuning import tune
-from tasks.validation import validate
 
 
 @flow(
@@ -52,6 +44,16 @@ def continuous_training(
     claim = claim_retraining(definition, trigger, as_of, reason)
     if claim.refused:
         return declined(claim)
+    # Now, because they import pandas: a run has begun, or was declined, a second sooner.
+    from tasks.evaluation import evaluate
+    from tasks.features import compute_features
+    from tasks.ingestion import inspect_source, publish, stage
+    from tasks.registration import register
+    from tasks.splitting import split
+    from tasks.training import train
+    from tasks.tuning import tune
+    from tasks.validation import validate
+
     route = find_champion(definition)
 
     source = inspect_source(definition, as_of, force)

@@ -35,9 +35,7 @@ from perennial.contracts.refs import ModelRef
 from perennial.contracts.retraining import Retraining, Trigger
 from perennial.contracts.runs import Claim, Decision
 from perennial.decisions.retraining import is_running
-from perennial.stores import sources, tables
 from perennial.stores.claims import claim, own_trigger
-from perennial.stores.ingested import ingested
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.registry.retrainings import Retrainings
@@ -84,6 +82,9 @@ def look_for_data(model: ModelRef) -> Trigger | None:
     spec = read_definition(model)
     if "data" not in spec.retrain.on:
         return None
+    from perennial.stores import sources, tables
+    from perennial.stores.ingested import ingested
+
     project = Project.current()
     table = str(project.folder("tables", model.name))
     source = sources.inspect(spec, project.root, tables.watermark(spec, table), as_of=None)
