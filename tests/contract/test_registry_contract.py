@@ -134,7 +134,11 @@ def test_promotion_changes_champion_route_and_audit_together(registry: Registry)
     entry = registry.decisions("delay")[0]
     assert (entry.action, entry.version, entry.digest) == ("promoted", 2, "b")
     assert (entry.generation, entry.cause, entry.actor) == (2, "run 2", "anna")
-    assert entry.evidence == {"gain": 0.012, "low": 0.004}
+    assert entry.evidence == {
+        "gain": 0.012,
+        "low": 0.004,
+        "route": {"champion": 2, "arms": [{"version": 2, "weight": 100}], "shadow": []},
+    }
 
 
 def test_a_promotion_decided_on_an_old_route_is_refused_and_leaves_no_trace(
@@ -270,7 +274,7 @@ def test_a_registry_of_a_newer_perennial_is_refused(registry: Registry, registry
         Registry(registry_url)
     shown = sa.make_url(registry_url).render_as_string()
     assert str(newer.value) == (
-        f"registry {shown}: its schema 0999 is newer than this Perennial knows (0002) "
+        f"registry {shown}: its schema 0999 is newer than this Perennial knows (0003) "
         "(upgrade perennial)"
     )
     engine.dispose()

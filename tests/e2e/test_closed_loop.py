@@ -51,7 +51,7 @@ def stack(project: Workplace) -> Iterator[tuple[Workplace, str, str]]:
     assert down.returncode == 0, down.stdout + down.stderr
 
 
-def until(found: Callable[[], _T | None], seconds: float = 120.0) -> _T:
+def until(found: Callable[[], _T | None], seconds: float = 240.0) -> _T:
     deadline = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < deadline, "it did not come to that"
@@ -121,7 +121,7 @@ def test_turned_traffic_ends_in_a_better_version_that_answers_and_nobody_touched
     watched = run(api, "drift-watch")
     assert watched["state"]["type"] == "COMPLETED", watched["state"]["message"]
     found = until(lambda: retrained(project.root))
-    until(lambda: serves(serving, asked[0], 2), 20)
+    until(lambda: serves(serving, asked[0], 2))
 
     assert found.trigger.finding is Finding.CONCEPT
     assert found.outcome == "promoted"

@@ -230,7 +230,7 @@ def serving(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(240)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -245,7 +245,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def _until_ready(client: httpx.Client, models: Sequence[str], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while any(client.get(f"/v2/models/{name}/ready").status_code != 200 for name in models):
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)

@@ -101,7 +101,7 @@ def test_rows_are_scored_once_by_the_champion_whatever_interrupts_it(
     scores = project.root / ".perennial" / "scores" / "demand"
     killed = project.start("batch_scoring", model="demand", **parameters)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not any(scores.glob(".writing-*/good/00001.parquet")):
             assert killed.poll() is None, killed.communicate()
             assert time.monotonic() < until
@@ -112,7 +112,7 @@ def test_rows_are_scored_once_by_the_champion_whatever_interrupts_it(
     assert len(content(out)) == 1199  # as if nothing had happened
 
     second = project.start("batch_scoring", model="demand", **parameters)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not _writes(out) and second.poll() is None:  # killed while it writes the table, if it can
         assert time.monotonic() < until
     second.kill()

@@ -93,7 +93,7 @@ def test_a_run_killed_at_any_stage_completes_when_run_again_and_nothing_is_there
     runs = flow_project.root / ".perennial" / "runs"
     for stage in EXPENSIVE:
         process = flow_project.start("continuous_training", model="demand")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not list(runs.glob(f"*/{stage}.json")):
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline

@@ -31,7 +31,7 @@ fork = multiprocessing.get_context("fork")
 barrier = fork.Barrier(writers)
 
 def write(writer):
-    barrier.wait(60)
+    barrier.wait(240)
     registry = Registry(url)
     versions = {}
     for digest in ["shared", *(f"{writer}-{i}" for i in range(bundles))]:
@@ -60,7 +60,7 @@ with fork.Pool(writers) as pool:
 
 def test_eight_processes_that_register_and_promote_at_once_lose_nothing(registry_url: str) -> None:
     command = [sys.executable, "-c", _WRITERS, registry_url, str(WRITERS), str(BUNDLES)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=240)
     results = json.loads(done.stdout)
 
     registry = Registry(registry_url)
@@ -119,7 +119,7 @@ def decide(registry, number):
 
 def work(process):
     registry = Registry(url)
-    barrier.wait(60)
+    barrier.wait(240)
     with ThreadPoolExecutor(10) as pool:
         return list(pool.map(lambda i: decide(registry, 10 * process + i), range(10)))
 
@@ -130,7 +130,7 @@ with fork.Pool(10) as pool:
 
 def decide_at_once(registry_url: str, causes: str) -> list[tuple[int, str, bool, int]]:
     command = [sys.executable, "-c", _DECIDERS, registry_url, causes]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=240)
     results: list[tuple[int, str, bool, int]] = json.loads(done.stdout)
     assert len(results) == DECIDERS
     return results
@@ -176,7 +176,7 @@ Registry(sys.argv[1]).register(
 def test_a_process_killed_between_the_version_and_its_audit_leaves_neither(
     registry_url: str,
 ) -> None:
-    done = subprocess.run([sys.executable, "-c", _KILLED, registry_url], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", _KILLED, registry_url], check=False, timeout=240)
     assert done.returncode == -signal.SIGKILL
     registry = Registry(registry_url)
     assert (registry.models(), registry.versions("delay")) == ([], [])

@@ -110,7 +110,7 @@ def arrow_body(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -362,7 +362,7 @@ def test_a_stopped_server_finishes_what_is_under_way_and_logs_it(project: Path) 
         server.process.send_signal(signal.SIGTERM)
         stopping.set()
         thread.join()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(240) == 0
     assert len(answers) == 5_000
     assert _logged_ids(project) == Counter(answer["id"] for answer in answers)
 

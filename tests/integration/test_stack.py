@@ -53,7 +53,7 @@ def stacked(project: Workplace) -> Iterator[Workplace]:
         assert down.returncode == 0, down.stdout + down.stderr
 
 
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -91,7 +91,7 @@ def train(project: Workplace, printed: str, meanwhile: Callable[[], None]) -> No
     )
     until(lambda: [r["state_type"] for r in runs(found[1])] == ["RUNNING"])
     meanwhile()
-    said, _ = run.communicate(timeout=120)
+    said, _ = run.communicate(timeout=240)
     assert run.returncode == 0, said
     assert [r["state_type"] for r in runs(found[1])] == ["COMPLETED"]
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_deployed_is_told_and_ctrl_c_ends_a_stack(stacked: Workpl
     assert running is not None, printed
     assert running.healthy
     os.killpg(foreground.pid, signal.SIGINT)
-    rest, _ = foreground.communicate(timeout=60)
+    rest, _ = foreground.communicate(timeout=240)
     assert foreground.returncode == 0, printed + rest
     assert rest.splitlines()[-2:] == ["stopping", "stopped"]
     nothing_left(stacked, running)

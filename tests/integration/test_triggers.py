@@ -106,7 +106,7 @@ class Place(Workplace):
         return self.runs(model)
 
 
-def until(true: Callable[[], bool], seconds: float = 180.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come to that"

@@ -140,9 +140,22 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     document["gates"] = draw(st.lists(gates(objective, levels), max_size=3))
     if draw(st.booleans()):
         document["retrain"] = {"schedule": "0 6 * * 1", "on": ["data", "drift"]}
-        document["rollout"] = {"steps": [1, 10, 100], "guards": {"p99_ms": 50}}
+        document["rollout"] = draw(st.sampled_from(ROLLOUTS))
         document["training"] = {"params": {"max_depth": 4, "tree_method": "hist"}, "rounds": 9.0}
     return document
+
+
+ROLLOUTS: list[dict[str, Any]] = [
+    {"strategy": "canary", "steps": [1, 10, 100], "approval": [100], "guards": {"p99_ms": 50}},
+    {
+        "strategy": ["shadow", "canary"],
+        "bake": "0s",
+        "approval": True,
+        "limits": {"inconclusive": 9, "error": 0},
+        "guards": {"error_rate": 0, "prediction_shift": 0.1},
+    },
+    {"strategy": "ab_test", "split": 10, "guards": {"business": [{"column": "x", "max_loss": 1}]}},
+]
 
 
 @SETTINGS

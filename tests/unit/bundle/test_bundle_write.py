@@ -142,7 +142,7 @@ except PerennialError as error:
 
 def run_writer(parent: Path, first: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _WRITE, str(parent), first]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
 
 
 def test_a_full_disk_is_one_clear_message_and_leaves_nothing(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_down_ends_what_has_the_mark_and_nobody_who_has_an_old_number(project: W
         states.write(Project(project.root), state)
         found = project.command("down")
         assert (found.returncode, found.stdout) == (0, "stopped\n")
-        assert ours.wait(5) == -signal.SIGINT
+        assert ours.wait(240) == -signal.SIGINT
         time.sleep(0.1)
         assert stranger.poll() is None
     assert states.read(Project(project.root)) is None
@@ -131,7 +131,7 @@ def test_a_part_that_does_not_end_in_time_is_killed_and_named(
         found = project.command("down")
         assert found.returncode == 0, found.stderr
         assert found.stdout == "serving: did not end within 0 s, killed\nstopped\n"
-        assert child.wait(5) == -signal.SIGKILL
+        assert child.wait(240) == -signal.SIGKILL
     finally:
         child.kill()
         child.wait()
