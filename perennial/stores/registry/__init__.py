@@ -3,5 +3,16 @@
 from perennial.contracts.routes import Arm, Route
 from perennial.stores.registry.records import Action, AuditEntry, StaleRouteError, Version
 from perennial.stores.registry.registry import Registry
+from perennial.stores.registry.rollouts import Rollouts, StaleRolloutError
 
-__all__ = ["Action", "Arm", "AuditEntry", "Registry", "Route", "StaleRouteError", "Version"]
+__all__ = [
+    "Action",
+    "Arm",
+    "AuditEntry",
+    "Registry",
+    "Rollouts",
+    "Route",
+    "StaleRolloutError",
+    "StaleRouteError",
+    "Version",
+]

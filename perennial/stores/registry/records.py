@@ -9,8 +9,19 @@ from perennial.contracts.errors import PerennialError
 from perennial.contracts.refs import Value, VersionRef
 
 Action = Literal[
-    "registered", "promoted", "kept champion", "refused", "rolled back", "route changed"
+    "registered",
+    "promoted",
+    "kept champion",
+    "refused",
+    "rolled back",
+    "route changed",
+    "quarantined",
+    "released",
 ]
+"""What the registry itself decides of; a rollout's steps bring their own words.
+
+``quarantined`` keeps a version from being rolled out or promoted until it is ``released``.
+"""
 
 
 class Version(Value):
@@ -31,8 +42,9 @@ class Version(Value):
 class AuditEntry(Value):
     """One decision, with who, why and on what evidence.
 
-    ``generation`` is the route's after the decision where it changed the route. ``cause`` tells
-    decisions of a model apart: the same cause is recorded once.
+    ``generation`` is the route's after the decision where it changed the route; what it is then
+    stands in the evidence (``replay.ROUTE``). ``cause`` tells decisions of a model apart: the same
+    cause is recorded once.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""Versions, routes, retrainings and the audit of every decision, in one SQL database."""
+"""Versions, routes, rollouts, retrainings and the audit of every decision, in one SQL database."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, VersionRef
+from perennial.contracts.rollouts import RouteChange
 from perennial.contracts.routes import Arm, Route
 from perennial.stores.registry.engine import connect, writing
 from perennial.stores.registry.migrate import migrate
 from perennial.stores.registry.records import Action, AuditEntry, StaleRouteError, Version
+from perennial.stores.registry.replay import told_route
 from perennial.stores.registry.retrainings import Retrainings
+from perennial.stores.registry.rollouts import (
+    Rollouts,
+    command_rollout,
+    running_rollout,
+    supersede_rollout,
+)
 from perennial.stores.registry.rows import (
     append_decision,
     decision_of,
     entry_of,
     find_version,
     locked_route,
+    quarantined_versions,
     ref_of,
+    refuse_quarantined,
     route_of,
     version_of,
+    write_route,
 )
 from perennial.stores.registry.schema import decisions, routes, versions
 
@@ -33,7 +45,7 @@ class Registry:
     Opening it creates or upgrades the tables. Every change is one transaction together with its row
     in the audit, and is safe to repeat: the same digest is one version, the same cause one
     decision. May be shared by threads, not by forked processes. ``retrainings`` is the table of
-    what is trained again and why.
+    what is trained again and why, ``rollouts`` that of how versions get their requests.
 
     Methods raise UnavailableError (worth a retry) when the database doesn't answer, IntegrityError
     when it is damaged or newer than this code, InputError for an unknown model or version.
@@ -43,6 +55,7 @@ class Registry:
         self._engine = connect(url)
         migrate(self._engine)
         self.retrainings = Retrainings(self._engine)
+        self.rollouts = Rollouts(self._engine)
 
     def close(self) -> None:
         """Close all connections."""
@@ -147,22 +160,17 @@ class Registry:
     ) -> Route:
         """Say who answers the model's requests. ``version`` is the one that the decision is about.
 
-        Done once for a cause; repeating it returns the route as it is. Raises StaleRouteError when
-        the route's generation is not the expected one any more, and then nothing is written;
-        InputError for an unknown version; ValueError for weights that don't sum to 100, a version
-        with two places, and a champion that is no arm.
+        Done once for a cause; repeating it returns the route as it is. A rollout that has not ended
+        is superseded. Raises StaleRouteError when the route's generation is not the expected one
+        any more, and then nothing is written; InputError for an unknown or quarantined version;
+        ValueError for weights that don't sum to 100, a version with two places, and a champion that
+        is no arm.
         """
-        changed = Route(
-            model=model, champion=champion, arms=tuple(arms), shadow=tuple(shadow),
-            generation=expected_generation + 1, updated_at=now,
-        )  # fmt: skip
-        _check(changed)
+        change = RouteChange(champion=champion, arms=tuple(arms), shadow=tuple(shadow))
         with writing(self._engine) as connection:
             route = locked_route(connection, model, now)
             if decision_of(connection, model, cause) is not None:
                 return route
-            for number in (*(arm.version for arm in arms), *shadow):
-                find_version(connection, model, number)
             ref = find_version(connection, model, version).ref
             if route.generation != expected_generation:
                 raise StaleRouteError(
@@ -170,13 +178,39 @@ class Registry:
                     f"decided and is at {route.generation} now (champion: {route.champion}); "
                     "decide anew on the present route"
                 )
-            values = changed.model_dump(mode="python", exclude={"model"})
-            connection.execute(routes.update().where(routes.c.model == model).values(**values))
-            append_decision(
-                connection, model=model, action=action, ref=ref, actor=actor, reason=reason,
-                evidence=evidence, cause=cause, now=now, generation=changed.generation,
+            refuse_quarantined(connection, model, version)
+            running = running_rollout(connection, model)
+            if running is not None:
+                supersede_rollout(connection, running, version, actor=actor, now=now)
+            return write_route(
+                connection, model, change, action=action, ref=ref, actor=actor, reason=reason,
+                evidence=evidence, cause=cause, now=now,
             )  # fmt: skip
-            return changed
+
+    def rollback(
+        self, model: str, to: int | None, *, actor: str, reason: str, now: datetime
+    ) -> Route:
+        """Give all requests back, at once: to the champion if a version is being rolled out, whose
+        rollout is aborted, else to the champion before the present one; or to ``to``, if that was
+        the champion once. Once more rolls the rollback back.
+
+        Raises InputError when there is nothing to go back to, and for a version that never was the
+        champion, is it already, or is quarantined.
+        """
+        with writing(self._engine) as connection:
+            route = locked_route(connection, model, now)
+            running = running_rollout(connection, model)
+            if running is not None:
+                command_rollout(connection, running, "abort", actor=actor, reason=reason, now=now)
+                if to in (None, route.champion):
+                    return locked_route(connection, model, now)
+            target = _champion_to_return_to(connection, route, to)
+            change = RouteChange(champion=target, arms=(Arm(version=target, weight=100),))
+            return write_route(
+                connection, model, change, action="rolled back", actor=actor, reason=reason,
+                ref=find_version(connection, model, target).ref, evidence={"from": route.champion},
+                cause=f"rolled back from generation {route.generation}", now=now,
+            )  # fmt: skip
 
     def record(
         self,
@@ -262,6 +296,11 @@ class Registry:
         with self._engine.begin() as connection:
             return [entry_of(row) for row in connection.execute(query)]
 
+    def quarantined(self, model: str) -> dict[int, str]:
+        """The versions that may not be rolled out or promoted: version → why."""
+        with self._engine.begin() as connection:
+            return quarantined_versions(connection, model)
+
     def best_params(self, model: str, limit: int) -> list[dict[str, float | int | str]]:
         """The parameters of the newest versions, for a warm start: the newest first, each once."""
         found: list[dict[str, float | int | str]] = []
@@ -271,11 +310,29 @@ class Registry:
         return found[:limit]
 
 
-def _check(route: Route) -> None:
-    places = [*(arm.version for arm in route.arms), *route.shadow]
-    if len(set(places)) < len(places):
-        raise ValueError(f"a version has two places in {route}")
-    if any(arm.weight < 0 for arm in route.arms) or sum(a.weight for a in route.arms) != 100:
-        raise ValueError(f"the weights of {route} don't sum to 100")
-    if route.champion not in {arm.version for arm in route.arms}:
-        raise ValueError(f"the champion of {route} is no arm")
+def _champion_to_return_to(connection: sa.Connection, route: Route, to: int | None) -> int:
+    """``to``, or the last champion that is not the present one nor quarantined."""
+    query = (
+        sa.select(decisions)
+        .where(decisions.c.model == route.model, decisions.c.generation.is_not(None))
+        .order_by(decisions.c.id.desc())
+    )
+    told = (told_route(entry_of(row)) for row in connection.execute(query))
+    former = [r.champion for r in told if r is not None and r.champion != route.champion]
+    if to is None:
+        held_back = quarantined_versions(connection, route.model)
+        to = next((version for version in former if version not in held_back), None)
+        if to is None:
+            what = f"no other version was its champion before {route.champion}"
+            raise InputError(Problem(route.model, what if route.champion else "it has no champion"))
+    find_version(connection, route.model, to)
+    name = f"{route.model}@{to}"
+    if to == route.champion:
+        raise InputError(Problem(name, "it is the champion already"))
+    if to not in former:
+        fix = f"perennial rollout {name} gives it requests step by step"
+        raise InputError(
+            Problem(name, "it never was the champion, so nothing goes back to it", fix)
+        )
+    refuse_quarantined(connection, route.model, to)
+    return to

@@ -11,8 +11,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import VersionRef
+from perennial.contracts.rollouts import RouteChange
 from perennial.contracts.routes import Route
-from perennial.stores.registry.records import Action, AuditEntry, Version
+from perennial.stores.registry.records import AuditEntry, Version
+from perennial.stores.registry.replay import ROUTE
 from perennial.stores.registry.schema import decisions, routes, versions
 
 
@@ -35,7 +37,7 @@ def append_decision(
     connection: sa.Connection,
     *,
     model: str,
-    action: Action,
+    action: str,
     ref: VersionRef | None,
     actor: str,
     reason: str,
@@ -62,6 +64,73 @@ def append_decision(
         .returning(decisions)
     ).one()
     return entry_of(row)
+
+
+def write_route(
+    connection: sa.Connection,
+    model: str,
+    change: RouteChange,
+    *,
+    action: str,
+    ref: VersionRef,
+    actor: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+    cause: str,
+    now: datetime,
+) -> Route:
+    """Change a route that the transaction holds, and tell the audit of it: the only way there is.
+
+    Raises InputError for an unknown version; ValueError for weights that don't sum to 100, a
+    version with two places, and a champion that is no arm.
+    """
+    _check(change)
+    for number in (*(arm.version for arm in change.arms), *change.shadow):
+        find_version(connection, model, number)
+    asked = change.model_dump(mode="json")
+    generation = connection.execute(
+        routes.update()
+        .where(routes.c.model == model)
+        .values(**asked, generation=routes.c.generation + 1, updated_at=now)
+        .returning(routes.c.generation)
+    ).scalar_one()
+    append_decision(
+        connection, model=model, action=action, ref=ref, actor=actor, reason=reason,
+        evidence={**evidence, ROUTE: asked}, cause=cause, now=now, generation=generation,
+    )  # fmt: skip
+    return Route(
+        model=model, champion=change.champion, arms=change.arms, shadow=change.shadow,
+        generation=generation, updated_at=now,
+    )  # fmt: skip
+
+
+def _check(change: RouteChange) -> None:
+    places = [*(arm.version for arm in change.arms), *change.shadow]
+    if len(set(places)) < len(places):
+        raise ValueError(f"a version has two places in {change}")
+    if any(a.weight < 0 for a in change.arms) or sum(a.weight for a in change.arms) != 100:
+        raise ValueError(f"the weights of {change} don't sum to 100")
+    if change.champion not in {arm.version for arm in change.arms}:
+        raise ValueError(f"the champion of {change} is no arm")
+
+
+def quarantined_versions(connection: sa.Connection, model: str) -> dict[int, str]:
+    """Version → why it was quarantined, of those that were not released since."""
+    query = (
+        sa.select(decisions.c.version, decisions.c.action, decisions.c.reason)
+        .where(decisions.c.model == model, decisions.c.action.in_(("quarantined", "released")))
+        .order_by(decisions.c.id)
+    )
+    last = {version: (action, reason) for version, action, reason in connection.execute(query)}
+    return {v: reason for v, (action, reason) in sorted(last.items()) if action == "quarantined"}
+
+
+def refuse_quarantined(connection: sa.Connection, model: str, version: int) -> None:
+    """Raise InputError if a version is quarantined."""
+    why = quarantined_versions(connection, model).get(version)
+    if why is not None:
+        fix = f"perennial rollout {model}@{version} --force tries it once more"
+        raise InputError(Problem(f"{model}@{version}", f"it is quarantined: {why}", fix))
 
 
 def find_version(connection: sa.Connection, model: str, version: int) -> Version:

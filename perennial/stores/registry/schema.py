@@ -4,7 +4,8 @@ A model's row in ``routes`` comes first and is locked by whoever writes about th
 version numbers, routes, the audit and the retrainings of one model change one after another.
 ``versions`` and ``decisions`` are append-only: triggers refuse to change or delete a row. Of
 ``retrainings`` no row goes and what was asked stays; the answer of one that waits, and what became
-of it, change.
+of it, change. Of ``rollouts`` no row goes, what was begun stays, and so does one that has ended; at
+most one of a model has not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """All revisions of the schema, oldest first; the last is the one this code works with."""
 REVISION_TABLE = "registry_revision"
 """Not Alembic's usual name: Optuna keeps its own revision under that in the same database."""
@@ -111,4 +112,45 @@ retrainings = sa.Table(
     sa.UniqueConstraint("model", "cause", name="one_retraining_a_cause"),
     sa.Index("retrainings_by_answer", "model", "answer", "decided_at"),
     sa.Index("retrainings_by_look", "model", "seen_at"),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(63), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("champion", sa.Integer, nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("phase", sa.String(20), nullable=False),
+    sa.Column("state", sa.JSON, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
+    sa.UniqueConstraint("model", "cause", name="one_rollout_a_cause"),
+    sa.ForeignKeyConstraint(
+        ["model", "version"],
+        ["versions.model", "versions.version"],
+        name="rolled_out_version_exists",
+    ),
+    sa.ForeignKeyConstraint(
+        ["model", "champion"],
+        ["versions.model", "versions.version"],
+        name="rollout_champion_exists",
+    ),
+    sa.CheckConstraint(
+        "(ended_at IS NULL) = (phase IN ('running', 'waiting', 'paused'))",
+        name="a_rollout_has_ended_or_not",
+    ),
+    sa.Index(
+        "one_running_rollout_a_model",
+        "model",
+        unique=True,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
 )
