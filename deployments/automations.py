@@ -16,7 +16,7 @@ from perennial.contracts.events import CAUSE_LABEL, resource_id
 TAG = "perennial-setup"
 """Marks the automations that are declared here; others are never touched."""
 
-DEPLOYED = ("backtest", "batch-scoring", "continuous-training", "drift-watch")
+DEPLOYED = ("backtest", "batch-scoring", "continuous-training", "drift-watch", "rollout")
 """The flows that work without anybody looking on: their failures are told."""
 FLOWS = (*DEPLOYED, "replay", "reproduction")
 """All flows of ours; Prefect knows them by name."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from perennial.contracts.events import Event
 
-_ROLLED_BACK = "perennial.rollout.rolled-back"
-
 _HEAD_OF_MODEL = """\
 {%- set told = event.payload -%}
 {%- set model = told.model or event.resource.name or event.resource.id -%}
@@ -114,7 +112,7 @@ _ALERTS = (
     ),
     _of_model(
         "rollback",
-        _ROLLED_BACK,
+        Event.ROLLOUT_ROLLED_BACK,
         "a version was rolled back",
         "Who answers now: perennial status {{ model }}",
     ),

@@ -56,19 +56,25 @@ def announce(event: Event, retraining: Retraining) -> bool:
 
 
 def emit(
-    event: Event, model: str, payload: Mapping[str, Any], labels: Mapping[str, str] | None = None
+    event: Event,
+    model: str,
+    payload: Mapping[str, Any],
+    labels: Mapping[str, str] | None = None,
+    *,
+    once: bool = False,
 ) -> bool:
     """Send an event about a model; whether the server took it. The payload names its ``cause``.
 
     What a flow run tells of a cause is one event, however often it is sent: the server leaves out
-    an event whose id it knows. A refusal is logged and no more: what must not be lost is in the
-    registry, and the next ``reconcile`` makes up for it.
+    an event whose id it knows. With ``once`` all runs together tell of it once. A refusal is logged
+    and no more: what must not be lost is in the registry, and the next ``reconcile`` makes up for
+    it.
     """
     run = flow_run.get_id()
     role = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}
-    one = f"{run}/{event.value}/{model}/{payload['cause']}"
+    one = f"{'any' if once else run}/{event.value}/{model}/{payload['cause']}"
     told = PrefectEvent(
-        id=uuid5(NAMESPACE_URL, one) if run else uuid4(),
+        id=uuid5(NAMESPACE_URL, one) if run or once else uuid4(),
         event=event.value,
         resource=Resource(
             {

@@ -14,6 +14,9 @@ CAUSE_LABEL = "perennial.cause"
 """Label of an event's resource: its idempotency key within the model."""
 FINDING_LABEL = "perennial.finding"
 """Label of an event's resource: the ``retraining.Finding`` of the look, where there was one."""
+ROLLOUT_LABEL = "perennial.rollout"
+"""Label of an event's resource: ``BEGUN`` where a rollout was, which then is to be watched."""
+BEGUN = "begun"
 
 
 class Event(StrEnum):
@@ -26,6 +29,8 @@ class Event(StrEnum):
     RETRAINING_DUE = "perennial.retraining.due"
     VERSION_REGISTERED = "perennial.version.registered"
     CANDIDATE_REFUSED = "perennial.candidate.refused"
+    ROLLOUT_PROMOTED = "perennial.rollout.promoted"
+    ROLLOUT_ROLLED_BACK = "perennial.rollout.rolled-back"
 
 
 OF_KIND = {"drift": Event.DRIFT_DETECTED, "performance": Event.PERFORMANCE_DROPPED}

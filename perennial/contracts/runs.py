@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from perennial.contracts.refs import DatasetRef, ModelRef, ReportRef, StudyRef, Value, VersionRef
+from perennial.contracts.rollouts import Rollout
 from perennial.contracts.verdicts import Outcome
 
 
@@ -39,9 +40,10 @@ class EvaluationRef(Value):
 
 
 class Decision(Value):
-    """What became of a candidate. ``version`` is None when it was not registered."""
+    """What became of a candidate. ``version`` is None when it was not registered; ``rolling out``
+    it has yet to earn its requests."""
 
-    action: Literal["promoted", "kept", "unchanged"]
+    action: Literal["promoted", "rolling out", "kept", "unchanged"]
     version: VersionRef | None
     reason: str
 
@@ -116,3 +118,11 @@ class ReproductionSummary(Value):
     identical: bool
     reason: str
     differences: tuple[str, ...]
+
+
+class Watch(Value):
+    """What a run of the flow ``rollout`` saw: the rollouts of the model it watched, in order, each
+    as the run left it. Of more than one the earlier were superseded. Empty: there was none."""
+
+    model: str
+    rollouts: tuple[Rollout, ...]

@@ -1,14 +1,21 @@
 """prefect.yaml from the models' specs: for each its training and its drift watch, scheduled as the
-spec says, its batch scoring, and its backtest."""
+spec says, its rollouts, its batch scoring, and its backtest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
-from perennial.contracts.events import ANSWER_LABEL, OF_KIND, Event, resource_id
+from perennial.contracts.events import (
+    ANSWER_LABEL,
+    BEGUN,
+    OF_KIND,
+    ROLLOUT_LABEL,
+    Event,
+    resource_id,
+)
 from perennial.spec.schema import ModelSpec
 
 WORK_POOL = "perennial"
@@ -21,6 +28,7 @@ _HEADER = f"""\
 #   prefect worker start --pool perennial
 #   prefect deployment run 'continuous-training/NAME'
 #   prefect deployment run 'drift-watch/NAME'
+#   prefect deployment run 'rollout/NAME' --param version=V
 #   prefect deployment run 'batch-scoring/NAME' --param source=FILE --param output=FOLDER
 #   prefect deployment run 'backtest/NAME'
 """
@@ -40,6 +48,12 @@ _OWN = (
     "'data': (event.payload.data | default(event.id, true) | string)[:200], "
     "'evidence': {'event': event.id | string}}"
 )
+_LONG = 900
+"""Seconds that a run has watched, after which its death is the first in a row."""
+_DEATHS = (
+    f"{{{{ 1 if flow_run.total_run_time.total_seconds() > {_LONG} "
+    "else (flow_run.parameters.deaths or 0) + 1 }}"
+)
 _ANYBODYS = {
     "reason": f"{{{{ {_REASON} }}}}",
     "trigger": f"{{{{ event.payload.trigger | default({_OWN}, true) }}}}",
@@ -57,7 +71,7 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
         "deployments": [
             deployment
             for spec in sorted(specs, key=lambda s: s.name)
-            for deployment in (_training(spec), _watching(spec), _scoring(spec), *_backtest(spec))
+            for deployment in _of_model(spec)
         ],
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
@@ -66,6 +80,11 @@ def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
 def is_ours(text: str) -> bool:
     """Whether ``prefect_yaml`` wrote this text, now or for other models."""
     return text.startswith(_MARK)
+
+
+def _of_model(spec: ModelSpec) -> Iterator[dict[str, Any]]:
+    yield from (_training(spec), _watching(spec), _rollout(spec), _scoring(spec))
+    yield from _backtest(spec)
 
 
 def _training(spec: ModelSpec) -> dict[str, Any]:
@@ -130,6 +149,58 @@ def _watching(spec: ModelSpec) -> dict[str, Any]:
         "schedules": [{"cron": schedule, "timezone": "UTC"}] if schedule else [],
         "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
         "work_pool": _work_pool(),
+    }
+
+
+def _rollout(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "description": f"Rolls out new versions of {spec.name}, and rolls back bad ones",
+        "tags": [f"model:{spec.name}"],
+        "entrypoint": "flows.rollout.rollout",
+        "parameters": {"model": spec.name},
+        "schedules": [],
+        "triggers": [_begun(spec), _died(spec)],
+        "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
+        "work_pool": _work_pool(),
+    }
+
+
+def _begun(spec: ModelSpec) -> dict[str, Any]:
+    """What was begun, when its version was registered, is watched."""
+    return {
+        "type": "event",
+        "name": f"rollout/{spec.name}: begun",
+        "expect": [Event.VERSION_REGISTERED.value],
+        "match": {"prefect.resource.id": resource_id(spec.name), ROLLOUT_LABEL: BEGUN},
+        "for_each": ["prefect.resource.id"],
+        "posture": "Reactive",
+        "threshold": 1,
+        "within": _AT_ONCE,
+        "parameters": {"model": spec.name},
+    }
+
+
+def _died(spec: ModelSpec) -> dict[str, Any]:
+    """A run that is gone is followed by another, which is told how many died in a row and gives up
+    by itself: no automation can count."""
+    return {
+        "type": "event",
+        "name": f"rollout/{spec.name}: died",
+        "expect": ["prefect.flow-run.Crashed", "prefect.flow-run.Failed"],
+        "match": {"prefect.resource.id": "prefect.flow-run.*"},
+        "match_related": [
+            {"prefect.resource.role": "flow", "prefect.resource.name": "rollout"},
+            {
+                "prefect.resource.role": "tag",
+                "prefect.resource.id": f"prefect.tag.model:{spec.name}",
+            },
+        ],
+        "for_each": ["prefect.resource.id"],
+        "posture": "Reactive",
+        "threshold": 1,
+        "within": _AT_ONCE,
+        "parameters": {"model": spec.name, "deaths": _DEATHS},
     }
 
 

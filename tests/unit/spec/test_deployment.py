@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import yaml
+from prefect.server.events.schemas.automations import EventTrigger
+from prefect.server.utilities.user_templates import render_user_template
 
 from perennial.spec import ModelSpec
 from perennial.spec.deployment import prefect_yaml
@@ -62,3 +67,46 @@ def test_our_answers_start_a_run_at_once_and_a_burst_of_others_data_one() -> Non
         "answered": 0,
         "data arrived": 30,
     }
+
+
+def rollout_deployment() -> dict[str, Any]:
+    spec = ModelSpec.model_validate(yaml.safe_load(MODEL_YAML))
+    found = yaml.safe_load(prefect_yaml([spec]))["deployments"]
+    (rollout,) = [d for d in found if d["entrypoint"] == "flows.rollout.rollout"]
+    return rollout
+
+
+def test_a_rollout_that_was_begun_is_watched_and_one_that_was_promoted_at_once_is_not() -> None:
+    begun, _ = rollout_deployment()["triggers"]
+    assert begun["expect"] == ["perennial.version.registered"]
+    assert begun["match"] == {
+        "prefect.resource.id": "perennial.model.demand",
+        "perennial.rollout": "begun",
+    }
+    assert (begun["within"], begun["parameters"]) == (0, {"model": "demand"})
+
+
+def test_only_the_models_own_runs_of_the_rollout_are_followed_when_they_die() -> None:
+    _, died = rollout_deployment()["triggers"]
+    assert died["expect"] == ["prefect.flow-run.Crashed", "prefect.flow-run.Failed"]
+    assert died["match_related"] == [
+        {"prefect.resource.role": "flow", "prefect.resource.name": "rollout"},
+        {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.model:demand"},
+    ]
+    taken = EventTrigger.model_validate(
+        {key: value for key, value in died.items() if key not in ("name", "parameters")}
+    )
+    assert taken.within.total_seconds() == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "before", "deaths"), [(10, None, 1), (10, 0, 1), (10, 4, 5), (1000, 4, 1)]
+)
+def test_the_next_run_is_told_how_many_died_in_a_row(
+    seconds: float, before: int | None, deaths: int
+) -> None:
+    _, died = rollout_deployment()["triggers"]
+    dead = {"total_run_time": timedelta(seconds=seconds), "parameters": {"deaths": before}}
+    template = died["parameters"]["deaths"]
+    rendered = asyncio.run(render_user_template(template, {"flow_run": dead}))
+    assert json.loads(rendered) == deaths

@@ -1,0 +1,48 @@
+"""Watch a version earn its requests, step by step, and take them back when it does harm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from perennial.contracts.rollouts import Rollout
+from perennial.contracts.runs import Watch
+from tasks.notification import tag_run
+from tasks.rollout import conclude, successor, take_up, watch
+
+
+@flow(
+    name="rollout",
+    flow_run_name="roll out {model}",
+    persist_result=False,
+    on_running=[tag_run],
+)
+def rollout(
+    model: str,
+    version: int | None = None,
+    settings: dict[str, Any] | None = None,
+    reason: str = "by hand",
+    force: bool = False,
+    deaths: int = 0,
+) -> Watch:
+    """See the model's rollout through to its end, from wherever it stands. Any number of runs may
+    do so at once. While it goes on it takes a ``RolloutOrder`` as input.
+
+    Args:
+        model: Name of a model below ``models/``.
+        version: Begin to roll out this version first.
+        settings: Other values for keys of ``rollout`` in model.yaml, for this rollout.
+        reason: Why the version is rolled out; kept in the registry's audit.
+        force: Also a version that is in quarantine, or older than the one being rolled out.
+        deaths: How many runs in a row died while they watched; set by the automation that starts
+            the next. After too many the rollout is aborted.
+    """
+    seen: list[Rollout] = []
+    current = take_up(model, version, settings, reason, force, deaths)
+    while current is not None:
+        while not current.ended:
+            current = watch(current)
+        seen.append(conclude(current))
+        current = successor(current)
+    return Watch(model=model, rollouts=tuple(seen))

@@ -1,0 +1,127 @@
+"""Where a rollout stands, as Markdown: who gets which requests, what was measured, what is next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perennial.contracts.rollouts import Check, Rollout, Step
+from perennial.reports.figures import number
+from perennial.reports.markdown import code, plain, row
+
+_SIGNS = {
+    "promoted": "✓",
+    "rolled back": "✗",
+    "aborted": "✗",
+    "superseded": "–",
+    "no difference": "–",
+    "running": "▶",
+    "waiting": "?",
+    "paused": "‖",
+}
+_NEXT = {
+    "waiting": "It waits for a person: {approve} begins the step, {abort} ends the rollout.",
+    "paused": "It is paused and the route stays: {resume} goes on, {abort} ends it.",
+    "running": "By hand: {promote}, {pause} or {abort}.",
+}
+
+
+def headline(rollout: Rollout) -> str:
+    """``flight-delay@4: canary 25 %, step 2 of 4`` or how it ended."""
+    name = f"{rollout.model}@{rollout.version}"
+    phase = rollout.state.phase
+    if rollout.ended:
+        return f"{name}: {phase}"
+    step = rollout.state.step
+    place = f"{step_name(rollout.plan.steps[step])}, step {step + 1} of {len(rollout.plan.steps)}"
+    return f"{name}: {place}" if phase == "running" else f"{name}: {phase} at {place}"
+
+
+def step_name(step: Step) -> str:
+    """``canary 25 %``, ``shadow``, ``blue/green``, ``A/B test 50 %``."""
+    if step.strategy == "shadow":
+        return "shadow"
+    if step.strategy == "blue_green":
+        return "blue/green"
+    return f"{'A/B test' if step.strategy == 'ab_test' else 'canary'} {step.weight} %"
+
+
+def render_markdown(rollout: Rollout) -> str:
+    """The page, as it is written anew while the rollout goes on. Same rollout, same text."""
+    return "\n".join(_lines(rollout)) + "\n"
+
+
+def _lines(rollout: Rollout) -> Iterator[str]:
+    state = rollout.state
+    yield f"# {_SIGNS[state.phase]} {plain(headline(rollout))}"
+    yield ""
+    if state.reason:
+        yield plain(state.reason)
+        yield ""
+    yield (
+        f"Rollout {rollout.id}, version {rollout.version} beside the champion, version "
+        f"{rollout.champion}. Begun {rollout.started_at:%Y-%m-%d %H:%M:%S} UTC: "
+        f"{plain(rollout.reason)}"
+    )
+    if rollout.ended_at is not None:
+        yield f"Ended {rollout.ended_at:%Y-%m-%d %H:%M:%S} UTC."
+    yield ""
+    yield from _steps(rollout)
+    if state.last is not None:
+        yield ""
+        yield from _check(state.last)
+    if what := _NEXT.get(state.phase):
+        name = f"{rollout.model}@{rollout.version}"
+        asked = {
+            order: code(f"perennial rollout {name} --{order}")
+            for order in ("promote", "abort", "pause", "resume", "approve")
+        }
+        yield ""
+        yield what.format(**asked)
+
+
+def _steps(rollout: Rollout) -> Iterator[str]:
+    if not rollout.plan.steps:
+        return
+    yield row("", "step", "at least", "at most", "guards")
+    yield "|---|---|---|---|---|"
+    for number_, step in enumerate(rollout.plan.steps):
+        done = number_ < rollout.state.step or rollout.state.phase == "promoted"
+        here = number_ == rollout.state.step and not done
+        yield row(
+            "✓" if done else _SIGNS[rollout.state.phase] if here else "",
+            plain(step_name(step)) + (" (a person approves)" if step.approval else ""),
+            f"{_lasting(step.bake_seconds)}, {step.min_requests:,} requests",
+            _lasting(step.timeout_seconds),
+            plain(", ".join(guard.name for guard in step.guards) or "none"),
+        )
+
+
+def _check(check: Check) -> Iterator[str]:
+    yield (
+        f"Last look, {check.at:%Y-%m-%d %H:%M:%S} UTC: **{check.outcome}**, "
+        f"{check.requests:,} requests in step {check.step + 1} so far."
+    )
+    if not check.measurements:
+        return
+    yield ""
+    yield row("guard", "measured", "surely between", "champion", "challenger")
+    yield "|---|--:|--:|--:|--:|"
+    for one in check.measurements:
+        between = f"{number(one.low)} and {number(one.high)}" if one.low is not None else ""
+        yield row(
+            plain(one.guard),
+            plain(one.error) if one.error else number(one.value),
+            between,
+            f"{one.n_champion:,}",
+            f"{one.n_challenger:,}",
+        )
+    yield ""
+    for verdict in check.verdicts:
+        yield f"- {verdict.outcome}: {plain(verdict.reason)}"
+
+
+def _lasting(seconds: float) -> str:
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= unit and seconds % unit == 0:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:g} s"

@@ -1,0 +1,139 @@
+"""Beginning a rollout by a model's own settings, and a look at one that is under way: measure what
+its present step did so far, judge that, and write down what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from logging import getLogger
+from typing import Any
+
+from perennial.contracts.errors import InputError
+from perennial.contracts.refs import VersionRef
+from perennial.contracts.rollouts import Check, Measurement, Rollout
+from perennial.spec import ModelSpec
+from perennial.spec.documents import document_text
+from perennial.spec.reading import parse_spec
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from perennial.stores.registry.rollouts import StaleRolloutError
+
+_log = getLogger("perennial.rollout")
+_OF_A_STRATEGY = ("steps", "split", "approval")
+
+
+def begin(
+    project: Project,
+    registry: Registry,
+    model: str,
+    version: int,
+    settings: Mapping[str, Any],
+    *,
+    actor: str,
+    reason: str,
+    cause: str,
+    force: bool,
+    now: datetime,
+) -> Rollout:
+    """Begin to roll out a version as ``rollout`` of model.yaml says, with ``settings`` in place of
+    its keys; once for a cause.
+
+    Raises InputError for wrong settings, and for what can't be begun (``Rollouts.begin``).
+    """
+    from perennial.decisions.plans import plan_of
+
+    spec = with_settings(project.load_model(model)[1], settings)
+    return registry.rollouts.begin(
+        model, version, plan_of(spec.rollout), actor=actor, reason=reason, cause=cause, now=now,
+        force=force,
+    )  # fmt: skip
+
+
+def with_settings(spec: ModelSpec, settings: Mapping[str, Any]) -> ModelSpec:
+    """The spec with other values for some keys of ``rollout``, as they are written in model.yaml.
+    Another strategy goes without the keys that only the old one has.
+
+    Raises InputError with the path of each that is wrong.
+    """
+    if not settings:
+        return spec
+    document = spec.model_dump(mode="json", exclude_unset=True)
+    rollout = document.get("rollout", {})
+    if "strategy" in settings:
+        rollout = {key: value for key, value in rollout.items() if key not in _OF_A_STRATEGY}
+    document["rollout"] = {**rollout, **settings}
+    return parse_spec(document_text(document), "model.yaml with the settings given")
+
+
+def spec_of(project: Project, version: VersionRef) -> ModelSpec:
+    """The model's spec as it is now, or as the version was made by while model.yaml is being
+    edited: nobody stops watching a version because of a typing error."""
+    try:
+        return project.load_model(version.model)[1]
+    except InputError as error:
+        from pathlib import Path
+
+        from perennial.bundle.read import open_bundle
+
+        _log.warning("the version's own settings are used: %s", error.message)
+        return open_bundle(Path(version.uri), version.digest).spec
+
+
+def look(
+    project: Project,
+    registry: Registry,
+    spec: ModelSpec,
+    rollout: Rollout,
+    *,
+    actor: str,
+    now: datetime,
+) -> Rollout:
+    """Look at a rollout once, and return it as it is then. Safe to repeat, and by several at once:
+    of those that decide on the same state one writes, and the others return what it wrote.
+
+    Nothing is measured in a step that somebody has just looked at: a second watcher makes no more
+    looks than one. Raises UnavailableError when the registry doesn't answer.
+    """
+    from perennial.decisions.rollout import awaited, step
+
+    rollout = registry.rollouts.one(rollout.id)
+    if rollout.ended or _just_looked(rollout, spec.rollout.check_every, now):
+        return rollout
+    # A step that nobody approved yet has no route of its own; one that is paused keeps it, and
+    # what waits for the next goes on with the last: harm is found there too.
+    begun = awaited(rollout.plan, rollout.state) != 0
+    check = _checked(project, spec, rollout, now) if begun else None
+    transition = step(rollout, check, now)
+    if transition is None:
+        return rollout
+    evidence = {} if check is None else {"check": check.model_dump(mode="json")}
+    try:
+        return registry.rollouts.advance(
+            rollout, transition, actor=actor, evidence=evidence, now=now
+        )
+    except StaleRolloutError:
+        return registry.rollouts.one(rollout.id)
+
+
+def _checked(project: Project, spec: ModelSpec, rollout: Rollout, now: datetime) -> Check:
+    """What the present step did so far. What can't be measured, for whatever reason, is an error of
+    each guard: its limit ends a rollout that nobody can see."""
+    from perennial.decisions.guards import judge
+    from perennial.stores.rollout_evidence import measure
+
+    step = rollout.plan.steps[rollout.state.step]
+    try:
+        measurements, requests = measure(project, spec, rollout, now)
+    except Exception as error:
+        _log.warning("rollout %s could not be measured", rollout.id, exc_info=True)
+        why = f"{type(error).__name__}: {error}"[:500]
+        measurements = tuple(Measurement(guard=guard.name, error=why) for guard in step.guards)
+        requests = 0
+    return judge(rollout.state.step, step, measurements, requests, now)
+
+
+def _just_looked(rollout: Rollout, every: timedelta, now: datetime) -> bool:
+    last = rollout.state.last
+    if last is None or last.step != rollout.state.step or rollout.state.phase != "running":
+        return False
+    return last.at <= now < last.at + 0.9 * every

@@ -1,0 +1,279 @@
+"""Rolling a version out: taken up, watched look by look, and its end told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.objects import FlowRunInput
+from prefect.exceptions import PrefectException
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
+from pydantic import ValidationError
+
+from perennial.contracts.errors import InputError, UnavailableError
+from perennial.contracts.events import Event
+from perennial.contracts.rollouts import Command, Phase, Rollout
+from perennial.reports.markdown import plain
+from perennial.reports.rollout_progress import headline, render_markdown
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from perennial.stores.rolling_out import begin, look, spec_of
+from tasks._events import bounded, emit
+from tasks._running import RETRIES
+
+MOST_DEATHS = 5
+"""Runs in a row that may die watching a rollout; one more aborts it."""
+
+_STRETCH = 300.0
+"""Seconds that one task watches at most: what happened so far is then on Prefect's page."""
+_REDRAWN = 60.0
+_PATIENCE = 5.0
+"""Seconds between two tries while the registry does not answer."""
+_TOLD_AGAIN = timedelta(days=1)
+_TOLD: dict[Phase, Event] = {
+    "promoted": Event.ROLLOUT_PROMOTED,
+    "rolled back": Event.ROLLOUT_ROLLED_BACK,
+    "aborted": Event.ROLLOUT_ROLLED_BACK,
+}
+_NO_ANSWER = (httpx.HTTPError, PrefectException, RuntimeError)
+"""How Prefect's client says that its server doesn't answer."""
+_BRIEFLY = {PREFECT_API_REQUEST_TIMEOUT: 2.0, PREFECT_CLIENT_MAX_RETRIES: 0}
+"""A look comes before a page: no server that is slow or away may hold up the next."""
+_LEFT_ALONE = 30.0
+"""Seconds that a Prefect server which didn't answer is not asked again."""
+
+_T = TypeVar("_T")
+
+
+class RolloutOrder(RunInput):
+    """What a person asks of a rollout, sent to a run that watches it: ``send_to`` (docs/rollouts).
+
+    ``by`` is who, for the audit."""
+
+    command: Command
+    reason: str
+    by: str = ""
+
+
+_ORDERS = f"{RolloutOrder.__name__.lower()}-"
+"""How ``send_to`` begins the keys of orders."""
+
+
+@task(task_run_name="take up {model}", cache_policy=NO_CACHE, timeout_seconds=86_400, **RETRIES)
+def take_up(
+    model: str,
+    version: int | None,
+    settings: dict[str, Any] | None,
+    reason: str,
+    force: bool,
+    deaths: int,
+) -> Rollout | None:
+    """The rollout to watch: begun, with a version, else the one that has not ended. Without any it
+    is the last one if that has just ended: a run that died may not have told of it.
+
+    Waits for a registry that doesn't answer: nobody else would watch.
+    """
+    if deaths > MOST_DEATHS + 1:  # nor could it be aborted: a person has to look
+        get_run_logger().error("%s runs in a row died; %s is not watched any more", deaths, model)
+        return None
+    registry = _patiently(lambda: Registry(Project.current().registry_url))
+    if version is not None:
+        return _patiently(
+            lambda: begin(
+                Project.current(), registry, model, version, settings or {}, actor=_actor(),
+                reason=reason, cause=f"flow run {flow_run.get_id()}", force=force,
+                now=datetime.now(UTC),
+            )
+        )  # fmt: skip
+    active = _patiently(lambda: registry.rollouts.active(model))
+    if active is not None and deaths > MOST_DEATHS:
+        return _patiently(lambda: _given_up(registry, model, deaths))
+    if active is not None:
+        return active
+    last = _patiently(lambda: registry.rollouts.last(model, 1))
+    just_ended = [r for r in last if r.ended_at and datetime.now(UTC) - r.ended_at < _TOLD_AGAIN]
+    return just_ended[0] if just_ended else None
+
+
+@task(
+    task_run_name="watch {rollout.model}@{rollout.version}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=_STRETCH + 900,
+    **RETRIES,
+)
+def watch(rollout: Rollout) -> Rollout:
+    """Look again and again, as often as ``check_every`` says, and do what people ask in between.
+    Returns when another step or phase begins, or after a while.
+
+    Outlasts a registry and a Prefect server that don't answer.
+    """
+    project = Project.current()
+    registry = _patiently(lambda: Registry(project.registry_url))
+    version = _patiently(lambda: registry.version(rollout.model, rollout.version))
+    spec = spec_of(project, version.ref)
+    every = spec.rollout.check_every.total_seconds()
+    desk, before, began = _Desk(), rollout, time.monotonic()
+    while True:
+        started = time.monotonic()
+        desk.take_orders(registry, rollout.model)
+        try:
+            now = datetime.now(UTC)
+            rollout = look(project, registry, spec, before, actor=_actor(), now=now)
+        except UnavailableError as error:
+            get_run_logger().warning("Waiting: %s", error)
+        desk.draw(rollout)
+        if _place(rollout) != _place(before) or started - began > _STRETCH:
+            get_run_logger().info("%s. %s", headline(rollout), rollout.state.reason)
+            return rollout
+        time.sleep(max(every - (time.monotonic() - started), 0))
+
+
+@task(
+    task_run_name="conclude {rollout.model}@{rollout.version}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=120,
+    **RETRIES,
+)
+def conclude(rollout: Rollout) -> Rollout:
+    """Show and tell how a rollout ended: once, however many runs do so and however often."""
+    _Desk().draw(rollout)
+    state = rollout.state
+    get_run_logger().info("%s. %s", headline(rollout), state.reason)
+    if state.phase in _TOLD:
+        payload = {
+            "model": rollout.model,
+            "reason": state.reason,
+            "window": None,
+            "finding": None,
+            "evidence": bounded(_figures(rollout)),
+            "report": "",
+            "cause": f"rollout {rollout.id} of {rollout.started_at.isoformat()}: {state.phase}",
+            "rollout": rollout.id,
+            "version": rollout.version,
+            "champion": rollout.version if state.phase == "promoted" else rollout.champion,
+            "phase": state.phase,
+        }
+        emit(_TOLD[state.phase], rollout.model, payload, once=True)
+    return rollout
+
+
+@task(
+    task_run_name="what follows {rollout.model}@{rollout.version}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=86_400,
+    **RETRIES,
+)
+def successor(rollout: Rollout) -> Rollout | None:
+    """The model's rollout that has begun meanwhile, so that it is watched from its beginning."""
+    registry = _patiently(lambda: Registry(Project.current().registry_url))
+    return _patiently(lambda: registry.rollouts.active(rollout.model))
+
+
+class _Desk:
+    """What a watching task has to do with Prefect: the page people see, and what they ask."""
+
+    def __init__(self) -> None:
+        self._page: UUID | None = None
+        self._drawn: tuple[float, object] = (0.0, None)
+        self._asked_again = 0.0
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Prefect is asked within, briefly; a server that doesn't answer is left alone a while."""
+        try:
+            with temporary_settings(_BRIEFLY):
+                yield
+        except _NO_ANSWER as error:
+            get_run_logger().warning("Prefect does not answer: %s", error)
+            self._asked_again = time.monotonic() + _LEFT_ALONE
+
+    def draw(self, rollout: Rollout) -> None:
+        """The page as an artifact: a new one for each task, then rewritten where it is."""
+        (at, place), now = self._drawn, time.monotonic()
+        if now < self._asked_again or (place == _place(rollout) and now - at < _REDRAWN):
+            return
+        text, what = render_markdown(rollout), plain(headline(rollout))
+        with self._asking():
+            if self._page is None:
+                key = f"{rollout.model}-rollout"
+                made = create_markdown_artifact(text, key=key, description=what)
+                assert isinstance(made, UUID)
+                self._page = made
+            else:
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._page, ArtifactUpdate(data=text, description=what))
+            self._drawn = (now, _place(rollout))
+
+    def take_orders(self, registry: Registry, model: str) -> None:
+        """Do what people asked of this run, once: an order that was done is deleted."""
+        if time.monotonic() < self._asked_again:
+            return
+        run = UUID(str(flow_run.get_id()))
+        with self._asking(), get_client(sync_client=True) as client:
+            for item in client.filter_flow_run_input(run, _ORDERS, limit=20, exclude_keys=set()):
+                try:
+                    _obey(registry, model, item)
+                except UnavailableError as error:
+                    get_run_logger().warning("An order waits: %s", error)
+                    return
+                client.delete_flow_run_input(run, item.key)
+
+
+def _obey(registry: Registry, model: str, item: FlowRunInput) -> None:
+    try:
+        order = RolloutOrder.load_from_flow_run_input(item)
+        registry.rollouts.command(
+            model, order.command, actor=order.by or f"input of {_actor()}",
+            reason=order.reason, now=datetime.now(UTC),
+        )  # fmt: skip
+    except (InputError, ValidationError) as error:
+        get_run_logger().warning("An order was left undone: %s", error)
+
+
+def _given_up(registry: Registry, model: str, deaths: int) -> Rollout:
+    reason = f"{deaths} runs in a row died while they watched it"
+    get_run_logger().error("The rollout of %s is aborted: %s", model, reason)
+    now = datetime.now(UTC)
+    return registry.rollouts.command(model, "abort", actor=_actor(), reason=reason, now=now)
+
+
+def _patiently(action: Callable[[], _T]) -> _T:
+    """What the action gives, as soon as the registry answers."""
+    while True:
+        try:
+            return action()
+        except UnavailableError as error:
+            get_run_logger().warning("Waiting: %s", error)
+            time.sleep(_PATIENCE)
+
+
+def _place(rollout: Rollout) -> tuple[int, int, Phase]:
+    return rollout.id, rollout.state.step, rollout.state.phase
+
+
+def _figures(rollout: Rollout) -> dict[str, Any]:
+    """What the last look measured, a guard's value by its name."""
+    last = rollout.state.last
+    found = [] if last is None else last.measurements
+    values: dict[str, Any] = {one.guard: one.value for one in found if one.value is not None}
+    return {"step": rollout.state.step + 1, **values}
+
+
+def _actor() -> str:
+    return f"flow run {flow_run.get_name()}"
