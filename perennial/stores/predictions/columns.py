@@ -10,8 +10,12 @@ from perennial.stores.predictions.segments import Kind
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DATE = "_date"
-"""The partition column of both tables: the day, in UTC, of ``TIME_COLUMNS``."""
-TIME_COLUMNS: dict[Kind, str] = {"predictions": "_time", "labels": "_received_at"}
+"""The partition column of the tables: the day, in UTC, of ``TIME_COLUMNS``."""
+TIME_COLUMNS: dict[Kind, str] = {
+    "predictions": "_time",
+    "labels": "_received_at",
+    "failures": "_time",
+}
 
 _TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),

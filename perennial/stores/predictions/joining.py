@@ -27,6 +27,8 @@ from perennial.stores.predictions.tables import open_log, schema_of
 
 LABEL, RECEIVED_AT, DUE = "_label", "_label_received_at", "_label_due"
 """What a join adds to the columns of the log."""
+METRIC = "metric_"
+"""What the columns of the labels' further numbers begin with."""
 _BATCH_ROWS = 65_536
 _HAPPENED, _COPIES, _CONTRADICTS = "_label_event", "_label_copies", "_label_contradicts"
 _ADDED = (LABEL, RECEIVED_AT, DUE, _HAPPENED, _COPIES, _CONTRADICTS)
@@ -106,7 +108,7 @@ def join_labels(
     """
     predictions, labels = open_log(predictions_uri), open_log(labels_uri)
     with _readable(predictions_uri), engine.connect(_spill(predictions_uri)) as connection:
-        keys = _keep_labels(connection, spec, predictions, labels, labels_uri, as_of)
+        keys = _keep_labels(connection, spec, predictions, labels, labels_uri, as_of, ())
         received = f"received >= {engine.at(start)}"
         (arrived,) = engine.one(connection, f"SELECT count(*) FROM given WHERE {received}")
         counts = JoinCounts(
@@ -119,9 +121,9 @@ def join_labels(
         compared |= {f"_label_k{i}": key for i, key in enumerate(keys)}
         log = _log(connection, predictions, predictions_uri, compared)
         window = _log(connection, predictions, predictions_uri, compared, (start, end))
-        _keep_latest(connection, window, len(keys))
+        _keep_latest(connection, window, len(keys), 0)
         names = [name for name in schema_of(predictions).names if name not in (DATE, *_ADDED)]
-        rows = _joined(window, names, as_of - spec.label.delay, len(keys))
+        rows = _joined(window, names, as_of - spec.label.delay, len(keys), 0)
         found = connection.execute(
             f"SELECT _version, {', '.join(f'count(*) FILTER ({w})' for w in _COUNTED.values())} "
             f"FROM ({rows}) GROUP BY _version ORDER BY _version"
@@ -135,10 +137,50 @@ def join_labels(
         yield Joined(counts, connection, rows, tuple(names))
 
 
+@contextmanager
+def labelled_rows(
+    spec: ModelSpec,
+    predictions_uri: str,
+    labels_uri: str,
+    window: tuple[datetime, datetime],
+    as_of: datetime,
+    metrics: Sequence[str] = (),
+) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
+    """``join_labels`` for statistics that SQL can compute, without its counts: what is yielded
+    gives the rows of a query over the relation ``joined``.
+
+    That has the log's columns, ``_label``, ``_label_received_at``, ``_label_due`` and, for each of
+    ``metrics``, ``_label_metric_0…``: the numbers of this name that came with the label which
+    counts, null where none did. No query gives anything of a log that isn't there. Raises as
+    ``join_labels``.
+    """
+    predictions, labels = open_log(predictions_uri), open_log(labels_uri)
+    with _readable(predictions_uri), engine.connect(_spill(predictions_uri)) as connection:
+        if predictions is None:
+            yield lambda _: []
+            return
+        keys = _keep_labels(connection, spec, predictions, labels, labels_uri, as_of, metrics)
+        compared = {_HAPPENED: _happened(spec, predictions)}
+        compared |= {f"_label_k{i}": key for i, key in enumerate(keys)}
+        rows = _log(connection, predictions, predictions_uri, compared, window)
+        _keep_latest(connection, rows, len(keys), len(metrics))
+        names = [name for name in schema_of(predictions).names if name not in (DATE, *_ADDED)]
+        joined = _joined(rows, names, as_of - spec.label.delay, len(keys), len(metrics))
+        yield lambda query: list(
+            connection.execute(f"WITH joined AS ({joined}) {query}").fetchall()
+        )
+
+
 def _keep_labels(
-    connection: Any, spec: ModelSpec, predictions: Any, labels: Any, uri: str, as_of: datetime
+    connection: Any,
+    spec: ModelSpec,
+    predictions: Any,
+    labels: Any,
+    uri: str,
+    as_of: datetime,
+    metrics: Sequence[str],
 ) -> list[str]:
-    """Put the labels known at a moment into the table ``given`` (id, k0…, value, received).
+    """Put the labels known at a moment into the table ``given`` (id, k0…, value, received, m0…).
 
     Returns the columns of the log that ``k0…`` are compared with, in SQL; none when labels can't be
     told by them.
@@ -147,7 +189,9 @@ def _keep_labels(
     kind = "DOUBLE" if number else "VARCHAR"
     if labels is None:
         connection.execute(
-            f"CREATE TEMP TABLE given (id VARCHAR, value {kind}, received TIMESTAMPTZ)"
+            f"CREATE TEMP TABLE given (id VARCHAR, value {kind}, received TIMESTAMPTZ"
+            + "".join(f", m{i} DOUBLE" for i in range(len(metrics)))
+            + ")"
         )
         return []
     schema = schema_of(labels)
@@ -158,10 +202,12 @@ def _keep_labels(
     if len(theirs) != len(ours):
         theirs = ours = []
     keys = "".join(f", {key} AS k{i}" for i, key in enumerate(theirs))
+    numbers = (_variants(f"{METRIC}{name}", schema, pa.types.is_floating) for name in metrics)
+    more = "".join(f", {number}::DOUBLE AS m{i}" for i, number in enumerate(numbers))
     identity = "_id" if "_id" in schema.names else "NULL::VARCHAR"
     connection.execute(
         f"CREATE TEMP TABLE given AS SELECT {identity} AS id{keys}, {value}::{kind} AS value, "
-        f"_received_at AS received FROM {lake.relation(connection, labels, uri)} "
+        f"_received_at AS received{more} FROM {lake.relation(connection, labels, uri)} "
         f"WHERE _received_at < {engine.at(as_of)} AND {value} IS NOT NULL"
     )
     return ours
@@ -210,15 +256,16 @@ def _log(
     return f"(SELECT *{more} FROM {rows} WHERE {inside})"
 
 
-def _keep_latest(connection: Any, window: str, keys: int) -> None:
+def _keep_latest(connection: Any, window: str, keys: int, metrics: int) -> None:
     """The label that counts of each prediction in the window: tables ``by_id`` and ``by_key``."""
     ways = {"by_id": (["id"], ["_id"], "true")}
     columns, compared = [f"k{i}" for i in range(keys)], [f"_label_k{i}" for i in range(keys)]
     ways["by_key"] = (columns, compared, "id IS NULL") if keys else (["id"], ["_id"], "false")
+    kept = ", ".join(["value", "received", *(f"m{i}" for i in range(metrics))])
     for table, (own, theirs, which) in ways.items():
         key = ", ".join(own)
         connection.execute(
-            f"CREATE TEMP TABLE {table} AS SELECT {key}, value, received, copies, contradicts FROM "
+            f"CREATE TEMP TABLE {table} AS SELECT {key}, {kept}, copies, contradicts FROM "
             f"(SELECT *, row_number() OVER (every ORDER BY received DESC, value DESC) AS place, "
             f"count(*) OVER every AS copies, "
             f"min(value) OVER every <> max(value) OVER every AS contradicts "
@@ -227,16 +274,20 @@ def _keep_latest(connection: Any, window: str, keys: int) -> None:
         )
 
 
-def _joined(window: str, names: Sequence[str], due_until: datetime, keys: int) -> str:
+def _joined(window: str, names: Sequence[str], due_until: datetime, keys: int, metrics: int) -> str:
     """Every prediction of the window with its label, in SQL."""
     by_key = " AND ".join(f"k.k{i} = p._label_k{i}" for i in range(keys)) or "false"
     later = "b.received IS NULL OR (k.received, k.value) > (b.received, b.value)"
     by_k = f"k.received IS NOT NULL AND ({later})"
+    numbers = "".join(
+        f"CASE WHEN {by_k} THEN k.m{i} ELSE b.m{i} END AS _label_metric_{i}, "
+        for i in range(metrics)
+    )
     return (
         f"SELECT {engine.names(names, 'p')}, p.{_HAPPENED}, "
         f"p.{_HAPPENED} <= {engine.at(due_until)} AS {DUE}, "
         f"CASE WHEN {by_k} THEN k.value ELSE b.value END AS {LABEL}, "
-        f"CASE WHEN {by_k} THEN k.received ELSE b.received END AS {RECEIVED_AT}, "
+        f"CASE WHEN {by_k} THEN k.received ELSE b.received END AS {RECEIVED_AT}, {numbers}"
         f"coalesce(b.copies, 0) + coalesce(k.copies, 0) AS {_COPIES}, "
         f"coalesce(b.contradicts, false) OR coalesce(k.contradicts, false) "
         f"OR coalesce(b.value <> k.value, false) AS {_CONTRADICTS} "

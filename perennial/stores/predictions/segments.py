@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from perennial.contracts.errors import IntegrityError, Problem
 
-Kind = Literal["predictions", "labels"]
+Kind = Literal["predictions", "labels", "failures"]
 
 SUFFIX = ".segment"
 _HEAD = struct.Struct("<8sQQ")

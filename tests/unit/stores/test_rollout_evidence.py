@@ -1,0 +1,439 @@
+"""What a step of a rollout measures, over real tables of a log."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from perennial.bundle.outputs import output_columns
+from perennial.bundle.write import BundleContent, write_bundle
+from perennial.contracts.rollouts import (
+    Guard,
+    Measurement,
+    Plan,
+    Rollout,
+    RolloutState,
+    Step,
+    Strategy,
+)
+from perennial.stores import rollout_evidence
+from perennial.stores.predictions.columns import TIMESTAMP
+from perennial.stores.predictions.tables import commit_rows
+from perennial.stores.registry import Registry
+from perennial.stores.rollout_evidence import measure
+from tests.watched import CLASSES, DAY, END, MODEL, Watched, make_watched
+
+MINUTE = timedelta(minutes=1)
+ENTERED = END - DAY
+NOW = END + 5 * DAY
+ERRORS = Guard(name="error_rate", kind="error_rate", limit=0.01)
+SLOW = Guard(name="p99_ms", kind="latency", limit=0.01, threshold=100.0)
+SHIFT = Guard(name="prediction_shift", kind="prediction", limit=0.1)
+REVENUE = Guard(name="mean revenue", kind="business", limit=0.5, column="revenue")
+DISTANCE = Guard(name="mean distance", kind="business", limit=1.0, column="distance")
+_numbers = count(1)
+
+
+def metric(name: str) -> Guard:
+    return Guard(name=name, kind="metric", limit=0.02)
+
+
+def rollout(
+    *guards: Guard, strategy: Strategy = "canary", weight: int = 25, entered: datetime = ENTERED
+) -> Rollout:
+    step = Step(
+        strategy=strategy,
+        weight=weight,
+        bake_seconds=60,
+        timeout_seconds=3600,
+        min_requests=10,
+        guards=guards,
+    )
+    return Rollout(
+        id=1, model=MODEL, version=2, champion=1, plan=Plan(steps=(step,)),
+        state=RolloutState(phase="running", step=0, entered_at=entered),
+        revision=1, actor="tests", reason="", started_at=ENTERED, updated_at=ENTERED, ended_at=None,
+    )  # fmt: skip
+
+
+class Log:
+    """Rows of two versions, put into the tables a commit at a time."""
+
+    def __init__(self, place: Watched) -> None:
+        self.place = place
+
+    def answers(
+        self,
+        arm: str,
+        values: Any,
+        *,
+        at: datetime = ENTERED + MINUTE,
+        ids: Sequence[str] | None = None,
+        requests: Sequence[str] | None = None,
+        customers: Sequence[str | None] | None = None,
+        latency: Any = 5.0,
+        distance: Any = 1.0,
+    ) -> list[str]:
+        n = len(values)
+        made = [f"p{next(_numbers)}" for _ in range(n)]
+        ids = list(ids or made)
+        columns: dict[str, Any] = {
+            "_id": pa.array(ids),
+            "_request_id": pa.array(requests or made),
+            "_time": pa.array([at] * n, TIMESTAMP),
+            "_version": pa.repeat(pa.scalar(1 if arm == "champion" else 2, pa.int64()), n),
+            "_arm": pa.repeat(pa.scalar(arm), n),
+            "_latency_ms": pa.array(np.broadcast_to(latency, n).astype(float)),
+            **output_columns(CLASSES[self.place.objective], np.asarray(values, np.float32)),
+            "sent": pa.array([at] * n, TIMESTAMP),
+            "customer": pa.array(customers or made, pa.string()),
+            "distance": pa.array(np.broadcast_to(distance, n).astype(float)),
+        }
+        self.commit("predictions", pa.table(columns))
+        return ids
+
+    def failures(
+        self, arm: str, requests: Sequence[str], at: datetime = ENTERED + MINUTE, ms: float = 1.0
+    ) -> None:
+        n = len(requests)
+        columns = {
+            "_id": pa.array([f"f{next(_numbers)}" for _ in range(n)]),
+            "_request_id": pa.array(requests),
+            "_time": pa.array([at] * n, TIMESTAMP),
+            "_version": pa.repeat(pa.scalar(1 if arm == "champion" else 2, pa.int64()), n),
+            "_arm": pa.repeat(pa.scalar(arm), n),
+            "_error": pa.repeat(pa.scalar("ZeroDivisionError"), n),
+            "_latency_ms": pa.repeat(pa.scalar(ms), n),
+        }
+        self.commit("failures", pa.table(columns))
+
+    def labels(
+        self, ids: Sequence[str], values: Sequence[Any], at: datetime = END, **metrics: Any
+    ) -> None:
+        kind = pa.float64() if self.place.objective == "regression" else pa.string()
+        columns = {
+            "_received_at": pa.array([at] * len(ids), TIMESTAMP),
+            "_id": pa.array(ids),
+            "label": pa.array(values, kind),
+            **{f"metric_{name}": pa.array(given, pa.float64()) for name, given in metrics.items()},
+        }
+        self.commit("labels", pa.table(columns))
+
+    def commit(self, kind: Any, rows: pa.Table) -> None:
+        uri = str(self.place.project.folder(kind, MODEL))
+        commit_rows(uri, kind, f"log-{next(_numbers)}", 1, [rows])
+
+    def measured(self, found: Rollout, now: datetime = NOW) -> tuple[list[Measurement], int]:
+        measurements, requests = measure(self.place.project, self.place.spec, found, now)
+        return list(measurements), requests
+
+    def one(self, guard: Guard, now: datetime = NOW, **options: Any) -> Measurement:
+        (measurement,), _ = self.measured(rollout(guard, **options), now)
+        return measurement
+
+
+def interval(found: Measurement) -> tuple[float, float, float]:
+    assert found.low is not None
+    assert found.value is not None
+    assert found.high is not None
+    return found.low, found.value, found.high
+
+
+def with_challenger(root: Path, objective: str = "binary") -> Log:
+    """A project with two versions that differ in nothing but their lineage."""
+    place = make_watched(root, objective)
+    first = place.bundle
+    content = BundleContent(
+        spec=first.spec, schema=first.schema, booster=first.booster, features_source="",
+        state=first.state, reference=first.contents["reference.parquet"], profile={}, metrics={},
+        lineage={"made": "again"},
+    )  # fmt: skip
+    ref = write_bundle(place.project.folder("bundles", MODEL), content)
+    Registry(place.project.registry_url).register(
+        MODEL, ref, params={}, metrics={}, judgement={}, links={}, actor="tests", reason="again",
+        now=END - 2 * DAY,
+    )  # fmt: skip
+    return Log(place)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return with_challenger(tmp_path)
+
+
+def test_a_log_without_any_table_measures_nothing_and_is_no_error(log: Log) -> None:
+    guards = (ERRORS, SLOW, SHIFT, metric("logloss"), REVENUE, DISTANCE)
+    found, requests = log.measured(rollout(*guards))
+    assert requests == 0
+    assert found == [Measurement(guard=guard.name) for guard in guards]
+
+
+def test_a_request_with_a_failed_row_is_one_failed_request(log: Log) -> None:
+    log.answers("challenger", [0.5] * 90)
+    log.answers("champion", [0.5] * 200)
+    log.failures("challenger", ["r1", "r1", "r1", "r2"])
+    log.failures("champion", ["r3"])
+    (found,), requests = log.measured(rollout(ERRORS))
+    assert requests == 94
+    assert (found.n_challenger, found.n_champion) == (92, 201)
+    assert found.value == pytest.approx(2 / 92)
+    low, value, high = interval(found)
+    assert 0 <= low < value < high <= 1
+
+
+def test_a_request_is_as_slow_as_its_slowest_row(log: Log) -> None:
+    log.answers("challenger", [0.5] * 4, latency=[1, 101, 1, 1], requests=["a", "a", "b", "c"])
+    log.answers("champion", [0.5] * 2, latency=500.0)
+    found = log.one(SLOW)
+    assert (found.n_challenger, found.n_champion) == (3, 2)
+    assert found.value == pytest.approx(1 / 3)
+
+
+def test_several_thresholds_are_measured_each_by_its_own(log: Log) -> None:
+    log.answers("challenger", [0.5] * 10, latency=np.arange(10) * 10)
+    median = Guard(name="p50_ms", kind="latency", limit=0.5, threshold=45.0)
+    found, _ = log.measured(rollout(SLOW, ERRORS, median))
+    assert [one.value for one in found] == [0.0, 0.0, 0.5]
+
+
+def test_only_the_two_versions_in_their_arms_since_the_step_began_count(log: Log) -> None:
+    log.answers("challenger", [0.5] * 3)
+    log.answers("challenger", [0.5] * 5, at=ENTERED - MINUTE)
+    log.answers("challenger", [0.5] * 7, at=NOW)
+    log.answers("shadow", [0.5] * 11)
+    log.answers("pinned", [0.5] * 13)
+    log.answers("champion", [0.5] * 17)
+    found, requests = log.measured(rollout(ERRORS))
+    assert (requests, found[0].n_challenger, found[0].n_champion) == (3, 3, 17)
+    shadow, scored = log.measured(rollout(ERRORS, strategy="shadow", weight=0))
+    assert (scored, shadow[0].n_challenger) == (11, 11)
+
+
+def test_at_full_weight_the_champion_is_that_of_the_day_before(log: Log) -> None:
+    log.answers("challenger", [0.5] * 30)
+    log.answers("champion", [0.5] * 4)
+    log.answers("champion", [0.5] * 40, at=ENTERED - 23 * 60 * MINUTE)
+    log.answers("champion", [0.5] * 5, at=ENTERED - 25 * 60 * MINUTE)
+    found = log.one(SHIFT, weight=100)
+    assert (found.n_challenger, found.n_champion, found.value) == (30, 40, 0.0)
+
+
+def test_predictions_that_moved_are_as_far_apart_as_their_distributions(log: Log) -> None:
+    random = np.random.default_rng(3)
+    log.answers("champion", random.uniform(0, 0.8, 3000))
+    log.answers("challenger", random.uniform(0.2, 1, 3000))
+    found = log.one(SHIFT)
+    assert found.value == pytest.approx(0.25, abs=0.04)
+    low, _, high = interval(found)
+    assert SHIFT.limit < low < 0.25 < high
+
+
+def test_where_requests_are_shared_out_an_entity_counts_once(log: Log) -> None:
+    again = [f"c{i % 10}" for i in range(500)]
+    log.answers("challenger", np.tile(np.linspace(0, 0.9, 10), 50), customers=again)
+    log.answers("champion", np.tile(np.linspace(0.1, 1, 10), 50), customers=again)
+    found = log.one(SHIFT)
+    assert (found.n_challenger, found.n_champion) == (10, 10)
+    in_shadow = log.one(SHIFT, strategy="shadow", weight=0)
+    assert in_shadow.n_champion == 500
+
+
+def test_an_entity_keeps_the_first_prediction_it_had(log: Log) -> None:
+    for minutes, value in enumerate([0.25, 0.75, 0.5]):
+        at = ENTERED + minutes * MINUTE
+        log.answers("challenger", [value] * 3, customers=["x", "y", None], at=at)
+    log.answers("champion", [0.25] * 2)
+    found = log.one(SHIFT)
+    # x and y with 0.25, and each row without an entity by itself.
+    assert found.n_challenger == 5
+    assert found.value == pytest.approx(0.4)
+
+
+def test_of_very_many_predictions_a_sample_is_compared(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout_evidence, "SAMPLED_ROWS", 500)
+    random = np.random.default_rng(4)
+    log.answers("challenger", random.uniform(0, 1, 4000))
+    log.answers("champion", random.uniform(0, 1, 300))
+    found = log.one(SHIFT)
+    assert 200 < found.n_challenger <= 500
+    assert found.n_champion == 300
+    assert found == log.one(SHIFT)
+    assert found.low == 0.0
+
+
+def test_each_class_is_compared_and_the_worst_one_told(tmp_path: Path) -> None:
+    log = with_challenger(tmp_path, "multiclass")
+    random = np.random.default_rng(5)
+    a = random.uniform(0.2, 0.4, 800)
+    log.answers("champion", np.column_stack([a, 0.5 - a, np.full(800, 0.5)]))
+    log.answers("challenger", np.column_stack([a, 0.1 + 0 * a, 0.9 - a]))
+    found = log.one(SHIFT)
+    assert found.value == 1.0
+    assert interval(found)[0] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [("logloss", -np.log(0.9), -np.log(0.1)), ("brier", 0.01, 0.81)],
+)
+def test_losses_of_a_binary_model_are_of_labelled_rows_that_are_due(
+    log: Log, name: str, right: float, wrong: float
+) -> None:
+    good = log.answers("champion", [0.9] * 100)
+    bad = log.answers("challenger", [0.1] * 50 + [0.9] * 50)
+    log.answers("challenger", [0.1] * 30)  # never labelled
+    late = log.answers("challenger", [0.1] * 30, at=END + 4.5 * DAY)  # not due for a day
+    broken = log.answers("challenger", [np.nan] * 10)
+    log.labels([*good, *bad, *late, *broken], ["on time"] * 240)
+    log.labels(good[:1], ["unheard of"], at=END + DAY)
+    found = log.one(metric(name))
+    assert (found.n_champion, found.n_challenger) == (99, 100)
+    assert found.value == pytest.approx((right + wrong) / 2 - right, rel=1e-5)
+    low, value, high = interval(found)
+    assert low < value < high
+
+
+def test_a_certain_mistake_costs_sixteen_and_not_infinity(log: Log) -> None:
+    ids = [*log.answers("champion", [1.0] * 20), *log.answers("challenger", [0.0] * 20)]
+    log.labels(ids, ["on time"] * 40)
+    assert log.one(metric("logloss")).value == pytest.approx(15.94, abs=0.01)
+
+
+@pytest.mark.parametrize(("name", "value"), [("absolute_error", 2.0), ("squared_error", 8.0)])
+def test_losses_of_a_regression(tmp_path: Path, name: str, value: float) -> None:
+    log = with_challenger(tmp_path, "regression")
+    ids = [*log.answers("champion", [4.0] * 20), *log.answers("challenger", [2.0, 6.0] * 10)]
+    log.labels(ids, [3.0] * 40)
+    expected = {"absolute_error": 2.0 - 1.0, "squared_error": 5.0 - 1.0}[name]
+    assert log.one(metric(name)).value == pytest.approx(expected)
+    wrong = log.one(metric("brier"))
+    assert wrong.value is None
+    assert wrong.error == (
+        "guard 'brier': 'brier' is no loss of a regression model "
+        "(use absolute_error or squared_error)"
+    )
+    assert value > expected  # the losses themselves are larger than their difference
+
+
+def test_the_loss_of_several_classes_is_of_the_label_s_own(tmp_path: Path) -> None:
+    log = with_challenger(tmp_path, "multiclass")
+    ids = log.answers("champion", [[0.2, 0.3, 0.5]] * 20)
+    ids += log.answers("challenger", [[0.5, 0.25, 0.25]] * 20)
+    log.labels(ids, ["c"] * 40)
+    assert log.one(metric("logloss")).value == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_rows_of_one_entity_are_no_more_certain_than_one(log: Log) -> None:
+    random = np.random.default_rng(6)
+    values, customers = random.uniform(0.05, 0.95, 40), [f"c{i}" for i in range(40)]
+    ids = [
+        id
+        for arm in ("champion", "challenger")
+        for id in log.answers(arm, np.repeat(values, 25), customers=list(np.repeat(customers, 25)))
+    ]
+    log.labels(ids, ["on time"] * 2000)
+    clustered = log.one(metric("brier"))
+    log.place.edit(", entity: [customer]", "")
+    by_rows = log.one(metric("brier"))
+    assert (clustered.n_challenger, by_rows.n_challenger) == (1000, 1000)
+    assert (clustered.value, by_rows.value) == pytest.approx((0, 0), abs=1e-12)
+    assert interval(clustered)[2] > 3 * interval(by_rows)[2]
+
+
+def test_a_business_number_that_came_with_labels_is_worse_when_it_is_less(log: Log) -> None:
+    champion = log.answers("champion", [0.5] * 60)
+    challenger = log.answers("challenger", [0.5] * 40)
+    log.labels(champion, ["late"] * 60, revenue=[10.0, 12.0] * 30)
+    assert log.one(REVENUE) == Measurement(guard="mean revenue", n_champion=60)
+    log.labels(challenger, ["late"] * 40, revenue=[8.0, None, 6.0, 7.0] * 10)
+    found = log.one(REVENUE)
+    assert (found.n_champion, found.n_challenger) == (60, 30)
+    assert found.value == pytest.approx(4.0)
+    log.labels(challenger, ["late"] * 40, at=END + DAY, revenue=[11.0, None, None, None] * 10)
+    corrected = log.one(REVENUE)
+    assert corrected.n_challenger == 10
+    assert corrected.value == pytest.approx(0.0)
+
+
+def test_a_number_that_no_label_has_brought_yet_is_not_measured(log: Log) -> None:
+    ids = [*log.answers("champion", [0.5] * 5), *log.answers("challenger", [0.5] * 5)]
+    log.labels(ids, ["late"] * 10)
+    assert log.one(REVENUE) == Measurement(guard="mean revenue")
+
+
+def test_a_business_column_of_the_log_needs_no_label(log: Log) -> None:
+    log.answers("champion", [0.5] * 40, distance=[1, 3] * 20)
+    log.answers("challenger", [0.5] * 40, distance=[0, np.nan, 1, np.nan] * 10)
+    found = log.one(DISTANCE)
+    assert (found.n_champion, found.n_challenger) == (40, 20)
+    assert found.value == pytest.approx(1.5)
+
+
+def test_a_business_column_that_the_log_doesn_t_keep_is_an_error(log: Log) -> None:
+    log.answers("champion", [0.5] * 40)
+    guard = Guard(name="mean rain", kind="business", limit=1.0, column="rain")
+    assert log.one(guard).error == (
+        "column 'rain': is not in the log (log.hash and log.omit in model.yaml say what is kept)"
+    )
+
+
+def test_a_damaged_table_is_an_error_of_what_needs_it_and_of_nothing_else(log: Log) -> None:
+    ids = [*log.answers("champion", [0.5] * 9), *log.answers("challenger", [0.5] * 9)]
+    log.labels(ids, ["late"] * 18)
+    labels = log.place.project.folder("labels", MODEL)
+    (part,) = labels.rglob("*.parquet")
+    part.write_bytes(b"PAR1 and nothing else")
+    (errors, loss), requests = log.measured(rollout(ERRORS, metric("brier")))
+    assert (requests, errors.error, errors.value) == (9, "", 0.0)
+    assert loss.value is None
+    assert "the log can't be joined with its labels" in loss.error
+    shutil.rmtree(log.place.project.folder("predictions", MODEL))
+    log.answers("champion", [0.5] * 9)
+    for part in log.place.project.folder("predictions", MODEL).rglob("*.parquet"):
+        part.unlink()
+    (errors, shift), requests = log.measured(rollout(ERRORS, SHIFT))
+    assert requests == 0
+    assert "the log can't be read" in errors.error
+    assert "the log can't be read" in shift.error
+
+
+def test_a_registry_that_doesn_t_know_the_version_is_an_error(tmp_path: Path) -> None:
+    place = make_watched(tmp_path)
+    log = Log(place)
+    log.answers("champion", [0.5] * 9)
+    log.answers("challenger", [0.5] * 9)
+    found = log.one(metric("brier"))
+    assert found.value is None
+    assert "parcels@2" in found.error or "version 2" in found.error
+
+
+def test_a_look_finds_the_same_however_rows_lie_in_files(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    values = random.uniform(0, 1, (2, 60))
+    guards = (ERRORS, SLOW, SHIFT, metric("brier"))
+    found = []
+    for name, pieces in (("one", 1), ("many", 6)):
+        log = with_challenger(tmp_path / name)
+        for arm, own in zip(("champion", "challenger"), values, strict=True):
+            for part in np.array_split(np.arange(60), pieces):
+                ids = [f"{arm}-{i}" for i in part]
+                log.answers(arm, own[part], ids=ids, customers=ids, requests=ids)
+                log.labels(ids, ["late"] * len(ids))
+        found.append(log.measured(rollout(*guards)))
+    (first, rows), (second, others) = found
+    assert rows == others == 60
+    for one, other in zip(first, second, strict=True):
+        assert pd.Series(one.model_dump()).equals(pd.Series(other.model_dump())) or (
+            one.value == pytest.approx(other.value)
+        )
