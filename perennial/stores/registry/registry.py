@@ -204,12 +204,16 @@ class Registry:
                 command_rollout(connection, running, "abort", actor=actor, reason=reason, now=now)
                 if to in (None, route.champion):
                     return locked_route(connection, model, now)
+            if route.champion is None:
+                raise InputError(Problem(model, "no version of it was ever promoted"))
             target = _champion_to_return_to(connection, route, to)
-            change = RouteChange(champion=target, arms=(Arm(version=target, weight=100),))
             return write_route(
-                connection, model, change, action="rolled back", actor=actor, reason=reason,
-                ref=find_version(connection, model, target).ref, evidence={"from": route.champion},
-                cause=f"rolled back from generation {route.generation}", now=now,
+                connection, model,
+                RouteChange(champion=target, arms=(Arm(version=target, weight=100),)),
+                action="rolled back", ref=find_version(connection, model, route.champion).ref,
+                reason=f"back to version {target}" + (f": {reason}" if reason else ""),
+                evidence={"to": target}, cause=f"rolled back at generation {route.generation}",
+                actor=actor, now=now,
             )  # fmt: skip
 
     def record(
@@ -323,8 +327,8 @@ def _champion_to_return_to(connection: sa.Connection, route: Route, to: int | No
         held_back = quarantined_versions(connection, route.model)
         to = next((version for version in former if version not in held_back), None)
         if to is None:
-            what = f"no other version was its champion before {route.champion}"
-            raise InputError(Problem(route.model, what if route.champion else "it has no champion"))
+            what = f"there is no champion before version {route.champion} to go back to"
+            raise InputError(Problem(route.model, what))
     find_version(connection, route.model, to)
     name = f"{route.model}@{to}"
     if to == route.champion:

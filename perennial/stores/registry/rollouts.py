@@ -94,10 +94,10 @@ class Rollouts:
                 connection, transition, now, model=model, version=version, cause=cause,
                 champion=route.champion, plan=_plain(plan), actor=actor, reason=reason,
             )  # fmt: skip
-            evidence = {"cause": cause, "plan": plan, "forced": force}
-            _write_effects(connection, begun, transition, actor, evidence, now, why=reason)
             if version in quarantined_versions(connection, model):
                 _append(connection, begun, "released", actor, f"forced: {reason}", {}, now)
+            evidence = {"cause": cause, "plan": plan, "forced": force}
+            _write_effects(connection, begun, transition, actor, evidence, now, why=reason)
             return begun
 
     def advance(
