@@ -127,8 +127,14 @@ class Counts(Value):
 
 
 class RolloutState(Value):
-    """Where a rollout stands. ``entered_at`` is when the present step began (when it was approved,
-    if it needed that); evidence is of the time since. ``before_pause`` is the phase to resume."""
+    """Where a rollout stands.
+
+    ``step`` is the one that runs, also while the rollout is paused. ``waiting``: the step after it
+    waits for a person, and this one goes on being watched; where the first step itself is not yet
+    ``approved``, it is that which waits, and nothing runs. ``entered_at`` is when the step began
+    (when it was approved, if it needed that); evidence is of the time since. ``resumed_at`` is when
+    a person let it go on: its timeout counts from then. ``before_pause`` is the phase to resume.
+    """
 
     phase: Phase
     step: int
@@ -137,6 +143,8 @@ class RolloutState(Value):
     approved: tuple[int, ...] = ()
     last: Check | None = None
     reason: str = ""
+    resumed_at: AwareDatetime | None = None
+    before_pause: Literal["running", "waiting"] | None = None
 
 
 class RouteChange(Value):

@@ -114,7 +114,8 @@ def _draft(
                 values[name] = {str(k): part(kind, v, f"{name}.{k}") for k, v in value.items()}
             elif form is tuple and isinstance(value, list):
                 values[name] = tuple(
-                    part(GATES[gate_kind(v)], v, f"{name}.{i}") for i, v in enumerate(value)
+                    part(GATES[gate_kind(v)] if name == "gates" else kind, v, f"{name}.{i}")
+                    for i, v in enumerate(value)
                 )
     draft = section.model_construct(set(document), **values)
     misspelt = {nearest_key(str(key), fields) for key in document if key not in fields}

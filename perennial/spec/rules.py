@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from perennial.contracts.metrics import metrics_for
 from perennial.spec.gates import Latency, Slices
-from perennial.spec.values import Mistake, nearest, repeated
+from perennial.spec.values import Mistake, format_duration, nearest, repeated
 
 if TYPE_CHECKING:
     from perennial.spec.schema import ModelSpec
@@ -188,6 +188,36 @@ def _log_columns(spec: ModelSpec) -> Iterator[Mistake]:
                 yield from _unknown(spec, place, name)
 
 
+def _guard_metric(spec: ModelSpec) -> Iterator[Mistake]:
+    metric = spec.rollout.guards.metric
+    valid = _LOSSES[spec.objective]
+    if metric is not None and metric.name not in valid:
+        yield (
+            "rollout.guards.metric.name",
+            f"{metric.name!r} is no loss of a {spec.objective} model; use {' or '.join(valid)}",
+        )
+
+
+def _guard_labels(spec: ModelSpec) -> Iterator[Mistake]:
+    delay, timeout = spec.label.delay, spec.rollout.timeout
+    if spec.rollout.guards.by_labels and delay >= timeout:
+        yield (
+            "rollout.timeout",
+            f"labels come {format_duration(delay)} after the event (label.delay), but a step ends "
+            f"after {format_duration(timeout)}, before a guard by labels has any; make it longer",
+        )
+
+
+def _guard_log(spec: ModelSpec) -> Iterator[Mistake]:
+    if spec.rollout.guards.given and not spec.log.enabled:
+        yield "log.enabled", "rollout.guards are measured on the log; without it none ever is"
+
+
+_LOSSES = {
+    "binary": ("logloss", "brier"),
+    "multiclass": ("logloss", "brier"),
+    "regression": ("absolute_error", "squared_error"),
+}
 _HASHED = ("category", "string", "integer")
 
 MODEL_RULES = (
@@ -205,4 +235,7 @@ MODEL_RULES = (
     _gate_metrics,
     _slice_columns,
     _log_columns,
+    _guard_metric,
+    _guard_labels,
+    _guard_log,
 )

@@ -154,7 +154,12 @@ ROLLOUTS: list[dict[str, Any]] = [
         "limits": {"inconclusive": 9, "error": 0},
         "guards": {"error_rate": 0, "prediction_shift": 0.1},
     },
-    {"strategy": "ab_test", "split": 10, "guards": {"business": [{"column": "x", "max_loss": 1}]}},
+    {
+        "strategy": "ab_test",
+        "split": 10,
+        "timeout": "100w",
+        "guards": {"business": [{"column": "x", "max_loss": 1}]},
+    },
 ]
 
 
