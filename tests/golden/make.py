@@ -20,6 +20,17 @@ from perennial.bundle.read import open_bundle
 from perennial.bundle.write import write_bundle
 from perennial.contracts.refs import BundleRef
 from perennial.contracts.retraining import Finding, Trigger
+from perennial.contracts.rollouts import (
+    Check,
+    Guard,
+    Measurement,
+    Plan,
+    Rollout,
+    Step,
+    Transition,
+)
+from perennial.contracts.verdicts import Evidence, Outcome, Verdict
+from perennial.decisions.rollout import step
 from perennial.spec.production import Retrain
 from perennial.stores.registry import Registry
 from perennial.stores.registry.schema import REVISIONS
@@ -52,7 +63,7 @@ def make_bundle(folder: Path) -> None:
 
 def make_registry(path: Path) -> None:
     """Two models: one with a promoted and a newer refused version, one never accepted; and the
-    retrainings that were asked for."""
+    retrainings that were asked for, and rollouts."""
     registry = Registry(f"sqlite:///{path}")
     now = datetime(2026, 3, 1, 6, tzinfo=UTC)
     who = {"actor": "flow run golden-1"}
@@ -93,6 +104,7 @@ def make_registry(path: Path) -> None:
             **who,
         )
     record_retrainings(registry, now + timedelta(days=90))
+    record_rollouts(registry, now + timedelta(days=100))
     registry.close()
     path.with_suffix(".json").write_text(json.dumps(told(path), indent=1) + "\n")
 
@@ -119,6 +131,44 @@ def record_retrainings(registry: Registry, now: datetime) -> None:
             table.finish(decided.id, "8f0d", "kept", at + timedelta(minutes=5))
 
 
+def record_rollouts(registry: Registry, now: datetime) -> None:
+    """Of version 3 one that a guard ended, of 4 one that was promoted and rolled back by hand, and
+    of 5 one whose shadow step runs."""
+    who = {"actor": "flow run golden-3", "reason": "passed all 3 checks", "now": now}
+    guard = Guard(name="error_rate", kind="error_rate", limit=0.01)
+    timing = {"bake_seconds": 600.0, "timeout_seconds": 86_400.0, "min_requests": 100}
+    shadow = Step(strategy="shadow", weight=0, guards=(guard,), **timing)
+    canary = Step(strategy="canary", weight=5, guards=(guard,), **timing)
+    for version, digest in ((3, "d"), (4, "e"), (5, "f")):
+        registry.register(
+            "parcels", BundleRef(uri=f"/bundles/{digest}", digest=digest * 64), params={},
+            metrics={}, judgement={}, links={}, **who,
+        )  # fmt: skip
+        plan = Plan(steps=(shadow, canary) if version == 5 else (canary,))
+        rollout = registry.rollouts.begin("parcels", version, plan, cause=f"judged {digest}", **who)
+        if version == 3:
+            registry.rollouts.advance(
+                rollout, failing(rollout, now), actor="rollout", evidence={"ü": 0.4}, now=now
+            )
+        if version == 4:
+            registry.rollouts.command("parcels", "promote", actor="anna", reason="", now=now)
+            registry.rollback("parcels", None, actor="anna", reason="too slow", now=now)
+
+
+def failing(rollout: Rollout, at: datetime) -> Transition:
+    measured = Measurement(
+        guard="error_rate", n_champion=950, n_challenger=50, value=0.4, low=0.2, high=0.6
+    )
+    evidence = Evidence(rule="error_rate", limit=0.01, value=0.4, low=0.2, high=0.6, n=50)
+    verdict = Verdict(outcome=Outcome.FAILED, reason="20 of 50 requests failed", evidence=evidence)
+    check = Check(
+        at=at, step=0, outcome="failed", requests=50, measurements=(measured,), verdicts=(verdict,)
+    )
+    transition = step(rollout, check, at)
+    assert transition is not None
+    return transition
+
+
 def told(path: Path) -> dict[str, Any]:
     """All that a registry says, as JSON."""
     registry = Registry(f"sqlite:///{path}")
@@ -134,6 +184,9 @@ def told(path: Path) -> dict[str, Any]:
     for model, value in says.items():
         if retrainings := registry.retrainings.last(model):  # revision 0001 had none
             value["retrainings"] = [_json(r) for r in retrainings]
+        if rollouts := registry.rollouts.last(model):  # nor had 0002 these
+            value["rollouts"] = [_json(r) for r in rollouts]
+            value["quarantined"] = {str(v): why for v, why in registry.quarantined(model).items()}
     registry.close()
     return says
 

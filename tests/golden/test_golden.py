@@ -17,6 +17,8 @@ from tests.golden.make import BUNDLES, REGISTRIES, told
 from perennial.bundle.manifest import FORMAT
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
+from perennial.stores.registry import Registry
+from perennial.stores.registry.replay import replayed
 from perennial.stores.registry.schema import REVISION_TABLE, REVISIONS, metadata
 
 
@@ -43,6 +45,10 @@ def test_a_registry_of_every_revision_is_upgraded_and_says_what_it_did(
 ) -> None:
     copy = shutil.copy(path, tmp_path / "registry.db")
     assert told(copy) == json.loads(path.with_suffix(".json").read_text())
+    registry = Registry(f"sqlite:///{copy}")
+    for model in registry.models():
+        assert replayed(model, registry.decisions(model)) == registry.route(model)
+    registry.close()
     engine = sa.create_engine(f"sqlite:///{copy}")
     with engine.connect() as connection:
         options = {"compare_type": True, "version_table": REVISION_TABLE}
