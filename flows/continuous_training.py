@@ -71,7 +71,7 @@ def continuous_training(
         route = find_champion(definition)
         if route.champion is None or route.champion.digest != bundle.digest:
             evaluation = evaluate(definition, bundle, features, route)
-        decision = register(definition, bundle, study, evaluation, route, reason)
+        decision = register(definition, bundle, study, evaluation, route, as_of, reason)
     finish_retraining(claim, decision)
 
     summary = summarise(definition, dataset, bundle, study, evaluation, decision, reason)

@@ -1,7 +1,9 @@
-"""The last word on a candidate: it takes the route, or the champion stays. Both are audited."""
+"""What becomes of a candidate: it takes the route or begins to earn it, or the champion stays. All
+of that is audited."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perennial.contracts.events import Event
-from perennial.contracts.refs import BundleRef, ModelRef, StudyRef
+from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
+from perennial.contracts.refs import BundleRef, ModelRef, StudyRef, VersionRef
+from perennial.contracts.rollouts import Rollout
 from perennial.contracts.runs import Decision, EvaluationRef, RouteRef
 from perennial.contracts.verdicts import EvaluationReport, Outcome
+from perennial.decisions.plans import plan_of
 from perennial.stores.project import Project
 from perennial.stores.registry import Action, Registry, StaleRouteError
+from tasks._definition import read_definition
 from tasks._events import bounded, emit
 from tasks._running import RETRIES, measured
 from tasks._tracking import tracker_of
@@ -28,11 +33,14 @@ def register(
     study: StudyRef,
     evaluation: EvaluationRef | None,
     route: RouteRef,
+    as_of: datetime | None,
     reason: str,
 ) -> Decision | None:
     """Act on the judgement, once however often it runs.
 
-    Passed: the bundle becomes a version and takes the route. Otherwise the champion stays, and the
+    Passed: the bundle becomes a version, and its rollout begins. It takes the route at once where
+    there is nothing to earn it by: the first version, model.yaml's rollout has no steps, or
+    training is ``as_of`` the past, which has no requests. Otherwise the champion stays, and the
     audit says why. None when the route changed since ``route`` was read: judge anew.
     """
     registry = Registry(Project.current().registry_url)
@@ -64,20 +72,39 @@ def register(
             links=_links(study, evaluation, reason), reason=evaluation.reason, now=now,
         )  # fmt: skip
         tracker_of(model).link_registration(study, version)
+        plan = plan_of(read_definition(model).rollout)
+        told = {**_told(model.name, evaluation, evidence, cause), "version": version.version}
         try:
-            registry.promote(
-                model.name, version.version, expected_generation=route.generation, actor=actor,
-                reason=evaluation.reason, evidence=evidence, cause=cause, now=now,
+            if route.champion is None or as_of is not None or not plan.steps:
+                registry.promote(
+                    model.name, version.version, expected_generation=route.generation, actor=actor,
+                    reason=evaluation.reason, evidence=evidence, cause=cause, now=now,
+                )  # fmt: skip
+                emit(Event.VERSION_REGISTERED, model.name, told)
+                return Decision(action="promoted", version=version, reason=evaluation.reason)
+            rollout = registry.rollouts.begin(
+                model.name, version.version, plan, actor=actor, reason=evaluation.reason,
+                cause=cause, now=now, expected_champion=route.champion.version,
             )  # fmt: skip
         except StaleRouteError:
             return None
-        told = _told(model.name, evaluation, evidence, cause)
-        emit(Event.VERSION_REGISTERED, model.name, {**told, "version": version.version})
-        return Decision(action="promoted", version=version, reason=evaluation.reason)
+        if not rollout.ended:
+            emit(Event.VERSION_REGISTERED, model.name, told, {ROLLOUT_LABEL: BEGUN})
+        return _decided(rollout, version, evaluation.reason)
+
+
+def _decided(rollout: Rollout, version: VersionRef, passed: str) -> Decision:
+    """What became of a version that is, or was before, rolled out."""
+    if not rollout.ended:
+        return Decision(action="rolling out", version=version, reason=passed)
+    if rollout.state.phase == "promoted":
+        return Decision(action="promoted", version=version, reason=passed)
+    why = f"version {version.version} is this bundle, and was {rollout.state.phase}"
+    return Decision(action="kept", version=version, reason=f"{why}: {rollout.state.reason}")
 
 
 def _told(
-    model: str, evaluation: EvaluationRef, evidence: dict[str, Any], cause: str
+    model: str, evaluation: EvaluationRef, evidence: Mapping[str, Any], cause: str
 ) -> dict[str, Any]:
     """What events say of a judgement."""
     return {

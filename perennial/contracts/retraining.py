@@ -13,7 +13,7 @@ from perennial.contracts.refs import Value
 Kind = Literal["drift", "performance", "data", "schedule", "hand"]
 Course = Literal["retrain", "wait", "no"]
 State = Literal["decided", "started", "finished", "died"]
-Result = Literal["promoted", "kept", "unchanged", "failed"]
+Result = Literal["promoted", "rolling out", "kept", "unchanged", "failed"]
 """What became of a retraining's candidate (as ``runs.Decision``), or ``failed`` without one."""
 
 

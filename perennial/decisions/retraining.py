@@ -153,7 +153,7 @@ def _pause(
         return []
     in_vain = 0
     for r in reversed(went):
-        if r.outcome == "promoted":
+        if r.outcome in ("promoted", "rolling out"):
             break
         in_vain += not is_running(r, now)
     last, pause = went[-1], settings.cooldown

@@ -13,6 +13,8 @@ def headline(summary: RunSummary) -> str:
     decision, champion = summary.decision, summary.champion
     if decision.action == "promoted" and decision.version:
         return f"version {decision.version.version} took over"
+    if decision.action == "rolling out" and decision.version:
+        return f"version {decision.version.version} is rolled out"
     if champion is None:
         return "candidate refused, nobody serves yet"
     if decision.action == "unchanged":

@@ -226,6 +226,14 @@ def test_retrainings_in_vain_are_spaced_out(outcome: str | None) -> None:
     assert pause(3, kind="schedule") == 6 * HOUR  # a schedule keeps its own time
 
 
+@pytest.mark.parametrize("outcome", ["promoted", "rolling out"])
+def test_a_better_version_ends_a_row_in_vain_though_it_has_yet_to_earn_requests(
+    outcome: str,
+) -> None:
+    reason = answered(trigger(), ended(7, ago(30), "kept"), ended(8, ago(5), outcome))[1]
+    assert "the cooldown of 6h after retraining 8 lasts until" in reason
+
+
 def test_the_pause_after_one_in_vain_says_so() -> None:
     reason = answered(trigger(), ended(7, ago(7), "kept"))[1]
     assert reason == (

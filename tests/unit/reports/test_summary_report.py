@@ -15,13 +15,13 @@ CHAMPION = VersionRef(model="rides", version=3, digest="d", uri="/bundles/d")
 
 
 def _summary(
-    action: Literal["promoted", "kept", "unchanged"] = "promoted",
+    action: Literal["promoted", "rolling out", "kept", "unchanged"] = "promoted",
     champion: VersionRef | None = CHAMPION,
     **changes: Any,
 ) -> RunSummary:
     decision = Decision(
         action=action,
-        version=champion if action == "promoted" else None,
+        version=champion if action in ("promoted", "rolling out") else None,
         reason="passed all 6 checks: roc_auc 0.70 is at least 0.6",
     )
     summary = RunSummary(
@@ -42,6 +42,7 @@ def _summary(
     ("summary", "said"),
     [
         (_summary(), "version 3 took over"),
+        (_summary("rolling out"), "version 3 is rolled out"),
         (_summary("kept"), "candidate refused, version 3 stays"),
         (_summary("kept", champion=None), "candidate refused, nobody serves yet"),
         (_summary("unchanged"), "nothing changed, version 3 stays"),
