@@ -14,7 +14,7 @@ count as independent draws.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import exp, expm1, inf, lgamma, log, log1p, sqrt
+from math import exp, expm1, inf, isfinite, lgamma, log, log1p, sqrt
 
 import numpy as np
 
@@ -29,8 +29,9 @@ def bernoulli_bounds(successes: int, n: int, alpha: float) -> tuple[float, float
 
     A mixture over rates (Robbins 1970; Howard et al., arXiv 1810.08240): the likelihood of the rows
     on average over the mixture, divided by that at the true rate, is a martingale that starts at 1,
-    so by Ville's inequality it ever exceeds ``1 / alpha`` with probability ``alpha`` at most. The interval is of all rates at which it does not now. Exact at
-    every n. Half of the mixture is uniform, half leans to the few percent that failures come in.
+    so by Ville's inequality it ever exceeds ``1 / alpha`` with probability ``alpha`` at most. The
+    interval is of all rates at which it does not now. Exact at every n. Half of the mixture is
+    uniform, half leans to the few percent that failures come in.
 
     ``(0, 1)`` for n = 0. Raises ValueError unless 0 <= successes <= n and 0 < alpha < 1.
     """
@@ -75,11 +76,13 @@ def difference_bounds(
     _check_alpha(alpha)
     if var1 < 0 or var0 < 0:
         raise ValueError(f"a variance is negative: {var1}, {var0}")
-    difference, variance = mean1 - mean0, max(var1, var0)
-    if min(n1, n0) < 2 or not (abs(difference) < inf and variance < inf):
+    if min(n1, n0) < 2 or not all(map(isfinite, (mean1, var1, mean0, var0))):
         return -inf, inf
     rows, freedom = n1 * n0 / (n1 + n0), n1 + n0 - 2
-    radius = sqrt(variance / rows) * _t_reach(rows, freedom, alpha)
+    reach = _t_reach(rows, freedom, alpha)
+    if reach == inf:  # whatever the variance is, if 0 too
+        return -inf, inf
+    difference, radius = mean1 - mean0, reach * sqrt(max(var1, var0) / rows)
     return difference - radius, difference + radius
 
 
@@ -93,9 +96,10 @@ def distribution_bounds(
     one lie below all of the other. The value is that of the samples (Kolmogorov and Smirnov's
     statistic); the bounds are from a band for each at half of ``alpha``.
 
-    Sorting decides the time: some 20 ms for 100,000 values each. An empty side: value 0, bounds 0
+    Sorting decides the time: some 50 ms for 100,000 values each. An empty side: value 0, bounds 0
     and 1. Raises ValueError unless 0 < alpha < 1.
     """
+    _check_alpha(alpha)
     band = distribution_band(len(values1), alpha / 2) + distribution_band(len(values0), alpha / 2)
     if not (len(values1) and len(values0)):
         return 0.0, 0.0, 1.0
