@@ -51,48 +51,48 @@ def step(rollout: Rollout, check: Check | None, now: datetime) -> Transition | N
     A check of another step is not heard, nor one that is not later than the last. While the rollout
     waits or is paused, its route stands and only a failed check counts.
     """
-    plan, state = rollout.plan, rollout.state
-    if rollout.ended or _awaits_first(plan, state):
+    state = rollout.state
+    if rollout.ended or _awaits_first(rollout.plan, state):
         return None
-    known = state.last if state.last is not None and state.last.step == state.step else None
-    if check is not None and (
-        check.step != state.step
-        or check.at < state.entered_at
-        or (known is not None and check.at <= known.at)
-    ):
-        check = None
-    if state.phase != "running":
-        if check is None or check.outcome != "failed":
-            return None
-        return _failing(rollout, _counted(state, check), check)
-    if check is None:
-        return _timed_out(rollout, state, now)
-    state, present = _counted(state, check), plan.steps[state.step]
+    heard = check is not None and check.step == state.step and _is_news(state, check)
+    if state.phase == "running":
+        return _seen(rollout, check, now) if check and heard else _timed_out(rollout, state, now)
+    if check is None or not heard or check.outcome != "failed":
+        return None
+    return _failed(rollout, _counted(state, check), check)
+
+
+def _is_news(state: RolloutState, check: Check) -> bool:
+    return state.last is None or state.last.step != check.step or check.at > state.last.at
+
+
+def _seen(rollout: Rollout, check: Check, now: datetime) -> Transition:
+    """What a running step's check means: harm first, then an end that is good, then the limits of
+    time and patience."""
+    plan, state = rollout.plan, _counted(rollout.state, check)
+    present, limits = plan.steps[state.step], plan.limits
     if check.outcome == "failed":
-        failing = _failing(rollout, state, check)
-        return failing if failing.action else _timed_out(rollout, state, now) or failing
-    if state.counts.errors_in_a_row > plan.limits.error:
+        back = _failed(rollout, state, check)
+        return back if back.action else _timed_out(rollout, state, now) or back
+    if state.counts.errors_in_a_row > limits.error:
         times = state.counts.errors_in_a_row
         why = f"{times} checks in a row could not be measured: {_reasons(check, Outcome.ERROR)}"
         return _back(rollout, state, why)
     baked = now - state.entered_at >= timedelta(seconds=present.bake_seconds)
     if present.strategy == "ab_test":
         decided = _compared(rollout, state, check, baked, now)
-        if decided is not None:
-            return decided
-    elif baked and _good(present, check):
-        return _next(rollout, state, now)
-    most = plan.limits.inconclusive
-    over = most is not None and state.counts.inconclusive > most
-    late = _timed_out(rollout, state, now)
-    if late is None and over and check.outcome == "inconclusive":
+    else:
+        decided = _next(rollout, state, now) if baked and _good(present, check) else None
+    decided = decided or _timed_out(rollout, state, now)
+    most, times = limits.inconclusive, state.counts.inconclusive
+    if decided is None and check.outcome == "inconclusive" and most is not None and times > most:
         why = (
-            f"{state.counts.inconclusive} checks of {_named(plan, state.step)} were inconclusive "
+            f"{times} checks of {_named(plan, state.step)} were inconclusive "
             f"(limits.inconclusive is {most}): {_reasons(check, Outcome.INCONCLUSIVE)}; "
             "resume, promote or abort it"
         )
         return _told(_changed(state, "paused", why, before_pause="running"), "paused", why)
-    return late or Transition(state=state)
+    return decided or Transition(state=state)
 
 
 def command(rollout: Rollout, what: Command, now: datetime, reason: str) -> Transition:
@@ -181,7 +181,7 @@ def _counted(state: RolloutState, check: Check) -> RolloutState:
     return state.model_copy(update={"counts": counts.model_copy(update=more), "last": check})
 
 
-def _failing(rollout: Rollout, state: RolloutState, check: Check) -> Transition:
+def _failed(rollout: Rollout, state: RolloutState, check: Check) -> Transition:
     if state.counts.failed <= rollout.plan.limits.failed:
         return Transition(state=state)
     why = f"{_named(rollout.plan, state.step)}: {_reasons(check, Outcome.FAILED)}"

@@ -63,20 +63,22 @@ class Retrain(Section):
     rules = (_causes_once,)
 
 
-class MetricGuard(Section):
+class Metric(Section):
     """How much worse than the champion a version may do by late labels."""
 
     name: Literal["logloss", "brier", "absolute_error", "squared_error"]
-    """The loss of one row: the first two of a classifier, the others of a regression."""
+    """The loss of one row: logloss of a classifier, brier of a binary one, the others of a
+    regression."""
     max_loss: Annotated[Number, Field(ge=0)]
     """By how much its mean may exceed the champion's, in the loss's unit."""
 
 
-class BusinessGuard(Section):
+class Business(Section):
     """How much less of something a version may bring in than the champion."""
 
     column: Text
-    """A number that comes with the labels; the more the better."""
+    """A number, the better the greater: a column that the log keeps, else what comes with the
+    labels under this name."""
     max_loss: Annotated[Number, Field(ge=0)]
     """By how much its mean a row may fall short of the champion's, in its unit."""
 
@@ -99,10 +101,10 @@ class Guards(Section):
     prediction_shift: Share | None = None
     """How far the distribution of predictions may be from the champion's: the largest distance of
     the two cumulative distributions, 0 to 1."""
-    metric: MetricGuard | None = None
+    metric: Metric | None = None
     """The mean loss by late labels, beside the champion's."""
-    business: tuple[BusinessGuard, ...] = ()
-    """Numbers that come with the labels and are the better the greater."""
+    business: tuple[Business, ...] = ()
+    """What versions bring in, beside the champion."""
 
     rules = (_business_once,)
 

@@ -215,7 +215,7 @@ def _guard_log(spec: ModelSpec) -> Iterator[Mistake]:
 
 _LOSSES = {
     "binary": ("logloss", "brier"),
-    "multiclass": ("logloss", "brier"),
+    "multiclass": ("logloss",),
     "regression": ("absolute_error", "squared_error"),
 }
 _HASHED = ("category", "string", "integer")
