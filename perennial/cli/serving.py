@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,12 +22,26 @@ _FAST_OR_STRICT = (
     "strict: when it survives a power cut."
 )
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
 
 def serve(
     context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]…", help="Models; by default all.")
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Serve this bundle's folder and nothing else; the registry is not asked.",
+        ),
+    ] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="The bundle's digest; by default its folder's name.")
+    ] = None,
+    version: Annotated[int, typer.Option(min=1, help="The bundle's version, for answers.")] = 1,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     tokens: Annotated[
@@ -56,13 +71,15 @@ def serve(
     or Ctrl-C, after the requests under way."""
     project = context_of(context).project
     _check_names(project, names or [])
+    fixed = None if bundle is None else _fixed(bundle, digest, version, names)
     if acknowledge not in ("fast", "strict"):
         raise InputError(Problem("--acknowledge", f"{acknowledge!r} is not fast or strict"))
     if (certificate is None) != (key is None):
         raise InputError(Problem("--certificate", "TLS needs both --certificate and --key"))
     settings = {
         "project": str(project.root),
-        "models": names or [],
+        "models": [fixed["model"]] if fixed else names or [],
+        "fixed": fixed,
         "host": host,
         "port": port,
         "tokens": _absolute(tokens or _own_tokens(project)),
@@ -78,6 +95,27 @@ def serve(
     }
     # The server takes this process's place: signals reach it, and nothing else stays in memory.
     os.execv(sys.executable, [sys.executable, "-m", "perennial.serving", json.dumps(settings)])
+
+
+def _fixed(
+    bundle: Path, digest: str | None, version: int, names: list[str] | None
+) -> dict[str, str | int]:
+    """What is served of a bundle's folder. Raises InputError when it is damaged or another."""
+    from perennial.bundle.read import open_bundle
+
+    if names:
+        what = "a bundle is served as the model it was made for"
+        raise InputError(Problem("--bundle", what, f"leave out {' '.join(names)}"))
+    place = bundle.resolve()
+    if digest is None and not _DIGEST.fullmatch(place.name):
+        what = f"{place} is not named by the bundle's digest, so nothing says which it must be"
+        raise InputError(
+            Problem("--digest", what, "give the digest; perennial show NAME@V --json has it")
+        )
+    opened = open_bundle(place, digest or place.name)
+    return {
+        "bundle": str(place), "digest": opened.digest, "model": opened.model, "version": version
+    }  # fmt: skip
 
 
 def _absolute(path: Path | None) -> str | None:

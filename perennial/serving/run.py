@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from perennial.contracts.errors import InputError, PerennialError, Problem
-from perennial.serving import logs
+from perennial.serving import fixed, logs
 from perennial.serving.access import Access, must_be_loopback
 from perennial.serving.app import Application
 from perennial.serving.children import Child
@@ -71,7 +71,11 @@ async def _serve(
     keeper = Child("keeper", _keeper_settings(settings).command())
     shadow = Child("shadow", _shadow_settings(settings).command())
     service = Service(settings, spool, metrics, tracing, shadow.ensure)
-    follower = Follower(service, asyncio.get_running_loop())
+    follower = None
+    if settings.fixed is None:
+        follower = Follower(service, asyncio.get_running_loop())
+    else:
+        fixed.adopt(service, settings.fixed)
     guard = Guard(
         Application(service, tracing),
         access,
@@ -93,7 +97,8 @@ async def _serve(
             ssl_keyfile=settings.key,
         )
     )
-    follower.start()
+    if follower is not None:
+        follower.start()
     keeper.ensure()
     if waiting(spool.folder, "shadow"):  # left by a server that was here before
         shadow.ensure()
@@ -105,7 +110,8 @@ async def _serve(
         await server.serve(sockets=[listening])
     finally:
         service.draining = True
-        await asyncio.to_thread(follower.stop)
+        if follower is not None:
+            await asyncio.to_thread(follower.stop)
         await asyncio.to_thread(service.close)
         await asyncio.to_thread(shadow.stop, _CHILD_SECONDS)
         await asyncio.to_thread(keeper.stop, _CHILD_SECONDS)

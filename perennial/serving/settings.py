@@ -10,6 +10,15 @@ from perennial.contracts.refs import Value
 Acknowledge = Literal["fast", "strict"]
 
 
+class Fixed(Value):
+    """A bundle that is served by itself, as this version of this model."""
+
+    bundle: Path
+    digest: str
+    model: str
+    version: int
+
+
 class Settings(Value):
     """One server's settings. Sizes are in bytes, times in seconds.
 
@@ -20,6 +29,8 @@ class Settings(Value):
 
     project: Path
     models: tuple[str, ...] = ()
+    fixed: Fixed | None = None
+    """What is served instead of the registry's routes."""
     host: str = "127.0.0.1"
     port: int = 8080
     tokens: Path | None = None
