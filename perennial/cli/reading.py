@@ -13,11 +13,13 @@ from rich.console import Console
 from perennial.cli.context import context_of
 from perennial.cli.output import console, table_of
 from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.rollouts import Rollout
 from perennial.spec.schema import nearest
 from perennial.stores.project import Project
 
 if TYPE_CHECKING:
     from perennial.contracts.retraining import Retraining
+    from perennial.contracts.routes import Route
     from perennial.stores.registry import AuditEntry, Registry, Version
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -29,10 +31,10 @@ def status(
     as_json: AsJson = False,
     decisions: Annotated[int, typer.Option(help="How many decisions to show of each.")] = 5,
 ) -> None:
-    """Who serves each model, and what was decided last. About versions, and whenever a retraining
-    was asked for: retrain, wait until when, or no, and why."""
+    """Who serves each model, what is being rolled out, and what was decided last. About versions,
+    and whenever a retraining was asked for: retrain, wait until when, or no, and why."""
     project = context_of(context).project
-    registry = _registry(project)
+    registry = open_registry(project)
     names = [_known(project, registry, name)] if name else _all_models(project, registry)
     found = [_status_of(registry, model, decisions) for model in names]
     if as_json:
@@ -51,23 +53,24 @@ def versions(
 ) -> None:
     """All versions of a model, the newest first."""
     project = context_of(context).project
-    registry = _registry(project)
+    registry = open_registry(project)
     found = registry.versions(_known(project, registry, name))
-    champion = registry.route(name).champion
+    route, quarantined = registry.route(name), registry.quarantined(name)
+    values = [_version_values(version, route, quarantined) for version in found]
     if as_json:
-        _print_json([_version_values(v, champion) for v in found])
+        _print_json(values)
         return
     if not found:
         typer.echo(f"{name} has no version yet; perennial train {name} makes the first")
         return
     metrics = list(found[0].metrics)
     table = table_of("version", "registered (UTC)", *metrics, "route")
-    for version in found:
+    for version, value in zip(found, values, strict=True):
         table.add_row(
             str(version.ref.version),
             f"{version.created_at:%Y-%m-%d %H:%M}",
             *(_figure(version.metrics.get(metric)) for metric in metrics),
-            "champion" if version.ref.version == champion else "",
+            _place(value),
         )
     console().print(table)
 
@@ -80,7 +83,8 @@ def show(
     """One version: metrics, verdicts, and what it was made from."""
     project = context_of(context).project
     found = find_version(project, version)
-    values = _version_values(found, _registry(project).route(found.ref.model).champion)
+    registry, name = open_registry(project), found.ref.model
+    values = _version_values(found, registry.route(name), registry.quarantined(name))
     lineage = Path(found.ref.uri) / "lineage.json"
     values["lineage"] = json.loads(lineage.read_text()) if lineage.is_file() else None
     if as_json:
@@ -95,11 +99,12 @@ def find_version(project: Project, text: str) -> Version:
     number = number.removeprefix("v")
     if not (name and at and number.isdecimal() and int(number) > 0):
         raise InputError(f"{text!r} is not NAME@V; write for example flight-delay@3")
-    registry = _registry(project)
+    registry = open_registry(project)
     return registry.version(_known(project, registry, name), int(number))
 
 
-def _registry(project: Project) -> Registry:
+def open_registry(project: Project) -> Registry:
+    """The project's registry. Raises InputError where there is no project."""
     from perennial.stores.registry import Registry
 
     if not project.models.is_dir() and not project.home.is_dir():  # and leave none behind
@@ -123,12 +128,15 @@ def _known(project: Project, registry: Registry, name: str) -> str:
 
 
 def _status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
-    route = registry.route(model)
+    route, quarantined = registry.route(model), registry.quarantined(model)
     champion = registry.version(model, route.champion) if route.champion else None
+    rollout = registry.rollouts.active(model)
     decided = registry.decisions(model, 2 * limit)  # a version is registered, then promoted
     return {
         "model": model,
-        "champion": _version_values(champion, route.champion) if champion else None,
+        "champion": _version_values(champion, route, quarantined) if champion else None,
+        "rollout": rollout and rollout.model_dump(mode="json"),
+        "quarantined": {str(version): why for version, why in quarantined.items()},
         "generation": route.generation,
         "versions": len(registry.versions(model)),
         "decisions": [_decision_values(e) for e in decided if e.action != "registered"][:limit],
@@ -136,9 +144,26 @@ def _status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
     }
 
 
-def _version_values(version: Version, champion: int | None) -> dict[str, Any]:
-    values = version.model_dump(mode="json")
-    return {**values.pop("ref"), "champion": version.ref.version == champion, **values}
+def _version_values(version: Version, route: Route, quarantined: dict[int, str]) -> dict[str, Any]:
+    """``weight`` is the share of requests in percent, null for a version that is no arm;
+    ``quarantined`` says why it is, or null."""
+    values, number = version.model_dump(mode="json"), version.ref.version
+    place = {
+        "champion": number == route.champion,
+        "weight": next((arm.weight for arm in route.arms if arm.version == number), None),
+        "shadow": number in route.shadow,
+        "quarantined": quarantined.get(number),
+    }
+    return {**values.pop("ref"), **place, **values}
+
+
+def _place(version: dict[str, Any]) -> str:
+    """What a version does, in words: ``champion``, or ``challenger, 5 %``."""
+    weight = version["weight"]
+    role = "champion" if version["champion"] else "" if weight is None else "challenger"
+    share = "" if weight is None or (role == "champion" and weight == 100) else f"{weight} %"
+    marks = ("shadow" * version["shadow"], "quarantined" * bool(version["quarantined"]))
+    return ", ".join(filter(None, (role, share, *marks)))
 
 
 def _decision_values(entry: AuditEntry) -> dict[str, Any]:
@@ -162,6 +187,11 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
             soft_wrap=True,
             highlight=False,
         )
+    if model["rollout"] is not None:
+        line = f"  rollout   {_under_way(Rollout.model_validate(model['rollout']))}"
+        console.print(line, soft_wrap=True, markup=False)
+    for version, why in model["quarantined"].items():
+        console.print(f"  held back version {version}: {why}", soft_wrap=True, markup=False)
     for decision in model["decisions"]:
         at = datetime.fromisoformat(decision["at"])
         what = decision["action"] + (f" v{decision['version']}" if decision["version"] else "")
@@ -174,6 +204,17 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
         at = datetime.fromisoformat(answer["decided_at"])
         line = f"    {at:%Y-%m-%d %H:%M}  {_answer(retraining)}: {answer['reason']}"
         console.print(line, soft_wrap=True, markup=False)
+
+
+def _under_way(rollout: Rollout) -> str:
+    """Where a rollout stands, and what the last look at it said."""
+    from perennial.reports.rollout_progress import headline
+
+    state = rollout.state
+    told = f"{headline(rollout)}, since {state.entered_at:%Y-%m-%d %H:%M}"
+    if state.last is not None and state.last.step == state.step:
+        told += f"; last look {state.last.outcome}, {state.last.requests:,} requests so far"
+    return told if state.phase == "running" else f"{told}; {state.reason}"
 
 
 def _answer(retraining: dict[str, Any]) -> str:
@@ -189,7 +230,7 @@ def _answer(retraining: dict[str, Any]) -> str:
 
 def _print_version(console: Console, version: Version, values: dict[str, Any]) -> None:
     ref = version.ref
-    mark = " (champion)" if values["champion"] else ""
+    mark = f" ({place})" if (place := _place(values)) else ""
     console.print(f"[bold]{ref.model}@{ref.version}[/]{mark}")
     console.print(f"  registered  {version.created_at:%Y-%m-%d %H:%M} UTC")
     console.print(f"  bundle      {ref.uri}", soft_wrap=True)

@@ -12,6 +12,9 @@ import pytest
 from perennial import __version__
 from perennial.contracts.refs import BundleRef
 from perennial.contracts.retraining import Finding, Trigger
+from perennial.contracts.rollouts import Check, CheckOutcome, Guard, Plan, Rollout, Step
+from perennial.contracts.verdicts import Evidence, Outcome, Verdict
+from perennial.decisions.rollout import step
 from perennial.spec.production import Retrain
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -189,6 +192,81 @@ def test_status_says_who_serves_and_what_was_decided(registered: Workplace) -> N
     assert (found["model"], found["versions"], found["generation"]) == ("demand", 2, 1)
     assert found["champion"]["version"] == 1
     assert [d["action"] for d in found["decisions"]] == ["kept champion", "promoted"]
+
+
+def looked_at(registry: Registry, rollout: Rollout, outcome: CheckOutcome) -> None:
+    verdict = Verdict(
+        outcome=Outcome.FAILED, reason="40 of 50 requests failed", evidence=Evidence(rule="errors")
+    )
+    at = NOW - timedelta(minutes=50)
+    check = Check(
+        at=at, step=0, outcome=outcome, requests=1250, measurements=(), verdicts=(verdict,)
+    )
+    transition = step(rollout, check, at)
+    assert transition is not None
+    registry.rollouts.advance(rollout, transition, actor="a test", evidence={}, now=at)
+
+
+@pytest.fixture
+def rolling_out(registered: Workplace) -> Workplace:
+    """A guard sent version 2 back and it is quarantined; version 3 gets 5 % of the requests."""
+    registry = Registry(Project(registered.root).registry_url)
+    registry.register(
+        "demand", BundleRef(uri="/bundles/3", digest="3" * 64), params={},
+        metrics={"roc_auc": 0.75}, judgement={}, links={}, actor="a test", reason="good enough",
+        now=NOW - timedelta(hours=3),
+    )  # fmt: skip
+    canary = Step(
+        strategy="canary", weight=5, bake_seconds=600, timeout_seconds=86_400, min_requests=100,
+        guards=(Guard(name="errors", kind="error_rate", limit=0.01),),
+    )  # fmt: skip
+    outcomes: dict[int, CheckOutcome] = {2: "failed", 3: "inconclusive"}
+    for version, outcome in outcomes.items():
+        begun = registry.rollouts.begin(
+            "demand", version, Plan(steps=(canary,)), actor="a test", reason="good enough",
+            cause=f"judged {version}", now=NOW - timedelta(hours=1),
+        )  # fmt: skip
+        looked_at(registry, begun, outcome)
+    registry.close()
+    return registered
+
+
+def test_status_says_what_is_rolled_out_and_what_is_quarantined(rolling_out: Workplace) -> None:
+    since = f"{NOW - timedelta(hours=1):%Y-%m-%d %H:%M}"
+    why = "step 1 of 1 (canary of 5 %): 40 of 50 requests failed"
+    assert said(rolling_out, "status", "demand", "--decisions", "1").splitlines()[1:4] == [
+        "  serving   version 1 of 3, 3 hours old; roc_auc 0.71",
+        f"  rollout   demand@3: canary 5 %, step 1 of 1, since {since}; last look inconclusive, "
+        "1,250 requests so far",
+        f"  held back version 2: {why}",
+    ]
+    (found,) = json.loads(said(rolling_out, "status", "--json"))
+    assert found["quarantined"] == {"2": why}
+    assert Rollout.model_validate(found["rollout"]).version == 3
+    assert (found["champion"]["weight"], found["champion"]["champion"]) == (95, True)
+
+    registry = Registry(Project(rolling_out.root).registry_url)
+    registry.rollouts.command("demand", "pause", actor="a test", reason="[no] hurry", now=NOW)
+    paused = said(rolling_out, "status").splitlines()[2]
+    assert paused.startswith("  rollout   demand@3: paused at canary 5 %, step 1 of 1, since ")
+    assert paused.endswith("; [no] hurry")
+    registry.rollback("demand", None, actor="a test", reason="no time", now=NOW)
+    registry.close()
+    (ended,) = json.loads(said(rolling_out, "status", "--json"))
+    assert (ended["rollout"], ended["champion"]["weight"]) == (None, 100)
+
+
+def test_versions_say_what_each_does_in_the_route(rolling_out: Workplace) -> None:
+    lines = said(rolling_out, "versions", "demand").splitlines()[1:]
+    assert [line.split(maxsplit=4)[-1].strip() for line in lines] == [
+        "challenger, 5 %", "quarantined", "champion, 95 %",
+    ]  # fmt: skip
+    found = json.loads(said(rolling_out, "versions", "demand", "--json"))
+    assert [(v["version"], v["weight"], v["shadow"]) for v in found] == [
+        (3, 5, False), (2, None, False), (1, 95, False),
+    ]  # fmt: skip
+    assert [v["quarantined"] is not None for v in found] == [False, True, False]
+    assert said(rolling_out, "show", "demand@2").splitlines()[0] == "demand@2 (quarantined)"
 
 
 def test_status_says_what_was_answered_to_who_asked_to_retrain(project: Workplace) -> None:
