@@ -13,6 +13,8 @@ from perennial.cli import commands, reading, tokens
 from perennial.cli.backtest import backtest
 from perennial.cli.context import Context
 from perennial.cli.drift import drift
+from perennial.cli.exporting import export
+from perennial.cli.rollout import rollback, rollout
 from perennial.cli.scoring import score
 from perennial.cli.serving import serve
 from perennial.cli.setting_up import setup
@@ -63,6 +65,9 @@ app.command()(commands.reproduce)
 app.command()(score)
 app.command()(drift)
 app.command()(backtest)
+app.command()(export)
+app.command()(rollout)
+app.command()(rollback)
 app.command()(serve)
 app.command()(up)
 app.command()(down)
