@@ -221,7 +221,8 @@ def _compared(
     if not baked or len(found) < len(decisive):
         return None
     if better and not worse:
-        return _next(rollout, state, now) if _good(present, check) else None
+        by = f"; surely better by {', '.join(better)}"
+        return _next(rollout, state, now, by) if _good(present, check) else None
     rows = min(min(m.n_champion, m.n_challenger) for m in found)
     why = f"after {rows:,} rows with labels in each arm neither version is surely better"
     if better:
@@ -254,12 +255,12 @@ def _timed_out(rollout: Rollout, state: RolloutState, now: datetime) -> Transiti
 # Transitions
 
 
-def _next(rollout: Rollout, state: RolloutState, now: datetime) -> Transition:
+def _next(rollout: Rollout, state: RolloutState, now: datetime, by: str = "") -> Transition:
     """The step after one that went well."""
     plan, number = rollout.plan, state.step + 1
     lasted = format_duration(timedelta(seconds=(now - state.entered_at) // timedelta(seconds=1)))
     requests = state.last.requests if state.last is not None else 0
-    why = f"{_named(plan, state.step)} went well for {lasted} on {requests:,} requests"
+    why = f"{_named(plan, state.step)} went well for {lasted} on {requests:,} requests{by}"
     if number == len(plan.steps):
         return _ended(state, "promoted", rollout.version, why)
     if plan.steps[number].approval:

@@ -222,7 +222,7 @@ def _of_its_strategy(rollout: Rollout) -> Iterator[Mistake]:
     """A key that nothing reads is a misunderstanding."""
     by = "ab_test"
     if "split" in rollout.model_fields_set and by not in rollout.strategies:
-        yield "split", f"only {by} has a split; write strategy: {by}"
+        yield "split", f"only an {by} has a split; write strategy: {by}"
     by = "canary"
     if "steps" in rollout.model_fields_set and by not in rollout.strategies:
         yield "steps", f"only a {by} has steps; write strategy: {by}"
@@ -245,7 +245,8 @@ def _watched(rollout: Rollout) -> Iterator[Mistake]:
         return
     if rollout.strategies != ("blue_green",):
         names = " and ".join(rollout.strategies)
-        yield "guards", f"{names} needs a guard, such as error_rate: 0.01; none is given"
+        need = "need" if len(rollout.strategies) > 1 else "needs"
+        yield "guards", f"{names} {need} a guard, such as error_rate: 0.01; none is given"
     elif rollout.approval is not False or ("bake" in rollout.model_fields_set and rollout.bake):
         key = "bake" if rollout.approval is False else "approval"
         yield (
