@@ -8,21 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, VersionRef
 from perennial.contracts.rollouts import RouteChange
 from perennial.contracts.routes import Arm, Route
 from perennial.stores.registry.engine import connect, writing
 from perennial.stores.registry.migrate import migrate
 from perennial.stores.registry.records import Action, AuditEntry, StaleRouteError, Version
-from perennial.stores.registry.replay import told_route
 from perennial.stores.registry.retrainings import Retrainings
-from perennial.stores.registry.rollouts import (
-    Rollouts,
-    command_rollout,
-    running_rollout,
-    supersede_rollout,
-)
+from perennial.stores.registry.rollback import roll_back
+from perennial.stores.registry.rollouts import Rollouts, running_rollout, supersede_rollout
 from perennial.stores.registry.rows import (
     append_decision,
     decision_of,
@@ -198,23 +192,7 @@ class Registry:
         champion, is it already, or is quarantined.
         """
         with writing(self._engine) as connection:
-            route = locked_route(connection, model, now)
-            running = running_rollout(connection, model)
-            if running is not None:
-                command_rollout(connection, running, "abort", actor=actor, reason=reason, now=now)
-                if to in (None, route.champion):
-                    return locked_route(connection, model, now)
-            if route.champion is None:
-                raise InputError(Problem(model, "no version of it was ever promoted"))
-            target = _champion_to_return_to(connection, route, to)
-            return write_route(
-                connection, model,
-                RouteChange(champion=target, arms=(Arm(version=target, weight=100),)),
-                action="rolled back", ref=find_version(connection, model, route.champion).ref,
-                reason=f"back to version {target}" + (f": {reason}" if reason else ""),
-                evidence={"to": target}, cause=f"rolled back at generation {route.generation}",
-                actor=actor, now=now,
-            )  # fmt: skip
+            return roll_back(connection, model, to, actor=actor, reason=reason, now=now)
 
     def record(
         self,
@@ -312,31 +290,3 @@ class Registry:
             if version.params not in found:
                 found.append(version.params)
         return found[:limit]
-
-
-def _champion_to_return_to(connection: sa.Connection, route: Route, to: int | None) -> int:
-    """``to``, or the last champion that is not the present one nor quarantined."""
-    query = (
-        sa.select(decisions)
-        .where(decisions.c.model == route.model, decisions.c.generation.is_not(None))
-        .order_by(decisions.c.id.desc())
-    )
-    told = (told_route(entry_of(row)) for row in connection.execute(query))
-    former = [r.champion for r in told if r is not None and r.champion != route.champion]
-    if to is None:
-        held_back = quarantined_versions(connection, route.model)
-        to = next((version for version in former if version not in held_back), None)
-        if to is None:
-            what = f"there is no champion before version {route.champion} to go back to"
-            raise InputError(Problem(route.model, what))
-    find_version(connection, route.model, to)
-    name = f"{route.model}@{to}"
-    if to == route.champion:
-        raise InputError(Problem(name, "it is the champion already"))
-    if to not in former:
-        fix = f"perennial rollout {name} gives it requests step by step"
-        raise InputError(
-            Problem(name, "it never was the champion, so nothing goes back to it", fix)
-        )
-    refuse_quarantined(connection, route.model, to)
-    return to
