@@ -30,7 +30,7 @@ numbers = st.none() | st.floats()
 
 @settings(deadline=None, max_examples=200)
 @given(st.data(), sizes, alphas)
-def test_a_rate_lies_within_its_bounds_and_the_other_way_round_they_mirror(
+def test_a_rate_lies_within_its_bounds_and_a_smaller_alpha_widens_them(
     data: st.DataObject, n: int, alpha: float
 ) -> None:
     successes = data.draw(st.integers(0, n))
