@@ -276,4 +276,4 @@ def _figures(rollout: Rollout) -> dict[str, Any]:
 
 
 def _actor() -> str:
-    return f"flow run {flow_run.get_name()}"
+    return f"flow run {flow_run.get_id()}"
