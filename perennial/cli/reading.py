@@ -188,7 +188,9 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
             highlight=False,
         )
     if model["rollout"] is not None:
-        line = f"  rollout   {_under_way(Rollout.model_validate(model['rollout']))}"
+        from perennial.reports.rollout_progress import standing
+
+        line = f"  rollout   {standing(Rollout.model_validate(model['rollout']))}"
         console.print(line, soft_wrap=True, markup=False)
     for version, why in model["quarantined"].items():
         console.print(f"  held back version {version}: {why}", soft_wrap=True, markup=False)
@@ -204,17 +206,6 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
         at = datetime.fromisoformat(answer["decided_at"])
         line = f"    {at:%Y-%m-%d %H:%M}  {_answer(retraining)}: {answer['reason']}"
         console.print(line, soft_wrap=True, markup=False)
-
-
-def _under_way(rollout: Rollout) -> str:
-    """Where a rollout stands, and what the last look at it said."""
-    from perennial.reports.rollout_progress import headline
-
-    state = rollout.state
-    told = f"{headline(rollout)}, since {state.entered_at:%Y-%m-%d %H:%M}"
-    if state.last is not None and state.last.step == state.step:
-        told += f"; last look {state.last.outcome}, {state.last.requests:,} requests so far"
-    return told if state.phase == "running" else f"{told}; {state.reason}"
 
 
 def _answer(retraining: dict[str, Any]) -> str:

@@ -36,6 +36,16 @@ def headline(rollout: Rollout) -> str:
     return f"{name}: {place}" if phase == "running" else f"{name}: {phase} at {place}"
 
 
+def standing(rollout: Rollout) -> str:
+    """One that has not ended, in a line: the headline, since when, and the last look or the reason
+    for which it stands."""
+    state = rollout.state
+    told = f"{headline(rollout)}, since {state.entered_at:%Y-%m-%d %H:%M}"
+    if state.last is not None and state.last.step == state.step:
+        told += f"; last look {state.last.outcome}, {state.last.requests:,} requests so far"
+    return told if state.phase == "running" else f"{told}; {state.reason}"
+
+
 def step_name(step: Step) -> str:
     """``canary 25 %``, ``shadow``, ``blue/green``, ``A/B test 50 %``."""
     if step.strategy == "shadow":

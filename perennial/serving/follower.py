@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.refs import Value
+from perennial.contracts.rollouts import Rollout
 from perennial.serving.models import Loaded, load
 from perennial.serving.service import Logging, Service
 from perennial.spec import ModelSpec
@@ -23,7 +24,7 @@ _log = getLogger("perennial.serving.follower")
 
 STATE = "routes.json"
 DECISIONS = 20
-_DECISIONS_EVERY_SECONDS = 5.0
+_TOLD_EVERY_SECONDS = 5.0
 _LONGEST_WAIT_SECONDS = 15.0
 """Between two tries to load a route whose versions can't be loaded."""
 
@@ -57,7 +58,7 @@ class Follower(threading.Thread):
         self._followed: dict[str, Followed] = {}
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
-        self._decisions_at = 0.0
+        self._told_at = 0.0
 
     def stop(self) -> None:
         """End, after what it is doing."""
@@ -159,12 +160,15 @@ class Follower(threading.Thread):
     def _tell(self, registry: Registry | None, problem: str) -> None:
         """Give the service what its status page shows of the registry."""
         decisions: tuple[AuditEntry, ...] | None = None
+        rollouts: tuple[Rollout, ...] = ()
         now = time.monotonic()
-        if registry is not None and now - self._decisions_at > _DECISIONS_EVERY_SECONDS:
+        if registry is not None and now - self._told_at > _TOLD_EVERY_SECONDS:
             entries = [e for name in self._followed for e in registry.decisions(name, DECISIONS)]
             newest = sorted(entries, key=lambda entry: entry.at, reverse=True)
-            decisions, self._decisions_at = tuple(newest[:DECISIONS]), now
-        self._on_loop(self._service.registry_told, problem, decisions)
+            active = [registry.rollouts.active(name) for name in self._followed]
+            rollouts = tuple(rollout for rollout in active if rollout is not None)
+            decisions, self._told_at = tuple(newest[:DECISIONS]), now
+        self._on_loop(self._service.registry_told, problem, decisions, rollouts)
 
     def _on_loop(self, call: object, *arguments: object) -> None:
         if not self._loop.is_closed():

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, UnavailableError
+from perennial.contracts.rollouts import Rollout
 from perennial.serving.batching import Batch, Batcher, Job, fail
 from perennial.serving.beside import Beside, read_beside
 from perennial.serving.log_rows import LogRows
@@ -97,6 +98,7 @@ class Service:
         self.models: dict[str, LiveModel] = {name: LiveModel(name) for name in settings.models}
         self.registry_problem = ""
         self.decisions: tuple[AuditEntry, ...] = ()
+        self.rollouts: tuple[Rollout, ...] = ()
         self.draining = False
         self._registry_asked = False
         self.waiting_requests = 0
@@ -146,9 +148,14 @@ class Service:
         self.models.setdefault(name, LiveModel(name)).problem = problem
         self.metrics.route_problem(name, problem=True)
 
-    def registry_told(self, problem: str, decisions: tuple[AuditEntry, ...] | None) -> None:
-        """Whether the registry answers ("" when it does), and its newest decisions if they were
-        read. To be called on the loop."""
+    def registry_told(
+        self,
+        problem: str,
+        decisions: tuple[AuditEntry, ...] | None,
+        rollouts: tuple[Rollout, ...] = (),
+    ) -> None:
+        """Whether the registry answers ("" when it does), and its newest decisions with the
+        rollouts under way if they were read. To be called on the loop."""
         self._registry_asked = True
         if problem and not self.registry_problem:
             _log.error("the registry does not answer", extra={"problem": problem})
@@ -156,7 +163,7 @@ class Service:
             _log.info("the registry answers again")
         self.registry_problem = problem
         if decisions is not None:
-            self.decisions = decisions
+            self.decisions, self.rollouts = decisions, rollouts
 
     def model(self, name: str) -> LiveModel:
         """A model by its name. Raises Refusal when it is not served, or not yet."""
@@ -322,6 +329,7 @@ class Service:
             models=tuple(model.state() for _, model in sorted(self.models.items())),
             registry_problem=self.registry_problem,
             decisions=self.decisions,
+            rollouts=self.rollouts,
             lag=self.spool.lag(),
             beside=self.beside(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from perennial.contracts.rollouts import Rollout
 from perennial.contracts.serving import SpoolLag
 from perennial.serving.beside import Beside
 from perennial.stores.registry import AuditEntry
@@ -44,7 +45,8 @@ class ModelState:
 @dataclass(frozen=True, slots=True)
 class ServiceState:
     """The whole service. ``registry_problem`` is "" while the registry answers; ``decisions`` are
-    the newest first, at most 20; ``beside`` is what the processes beside the server tell."""
+    the newest first, at most 20; ``rollouts`` those that have not ended; ``beside`` is what the
+    processes beside the server tell."""
 
     started_at: datetime
     ready: bool
@@ -52,4 +54,5 @@ class ServiceState:
     registry_problem: str
     decisions: tuple[AuditEntry, ...]
     lag: SpoolLag
+    rollouts: tuple[Rollout, ...] = ()
     beside: Beside = field(default_factory=Beside)

@@ -14,6 +14,7 @@ from importlib.metadata import version as installed
 from perennial.contracts.metrics import METRICS
 from perennial.reports.figures import number
 from perennial.reports.pages import template
+from perennial.reports.rollout_progress import standing
 from perennial.serving.metrics import Metrics, Traffic
 from perennial.serving.state import ModelState, ServiceState, VersionState
 
@@ -70,6 +71,7 @@ def render_status(state: ServiceState, metrics: Metrics, now: datetime | None = 
         day=day,
         latency=latency,
         rate=rate,
+        standing=standing,
         size=size,
         moment=moment,
     )

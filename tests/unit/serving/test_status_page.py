@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import perennial.serving
+from perennial.contracts.rollouts import Guard, Plan, Rollout, Step
 from perennial.contracts.serving import SpoolLag
+from perennial.decisions.rollout import command, start
 from perennial.serving.beside import Beside
 from perennial.serving.metrics import Metrics
 from perennial.serving.status import duration, latency, rate, render_status, size
@@ -104,6 +106,30 @@ def test_a_service_that_is_well_says_so_with_its_models_versions_and_traffic() -
         "2026-11-21 18:02:13 flight-delay version 5 route changed by rollout/shy-owl "
         "canary of version 5: 25 % of requests"
     ) in text
+
+
+def test_a_rollout_under_way_is_told_with_its_model() -> None:
+    guard = Guard(name="errors", kind="error_rate", limit=0.01)
+    canary = Step(
+        strategy="canary", weight=25, bake_seconds=60, timeout_seconds=600, min_requests=10,
+        guards=(guard,),
+    )  # fmt: skip
+    plan = Plan(steps=(canary,))
+    began = start(plan, 4, 5, NOW)
+    rollout = Rollout(
+        id=1, model="churn", version=5, champion=4, plan=plan, state=began.state, revision=0,
+        actor="a test", reason="better", started_at=NOW, updated_at=NOW, ended_at=None,
+    )  # fmt: skip
+    paused = command(rollout, "pause", NOW, f"{HOSTILE} first")
+    state = service(
+        model("churn", version(4, "champion", 75)), model("quiet", version(1, "champion", 100)),
+        rollouts=(rollout.model_copy(update={"state": paused.state}),),
+    )  # fmt: skip
+    text = Page(render_status(state, Metrics(), NOW)).text
+    told = f"Rollout under way: churn@5: paused at canary 25 %, step 1 of 1, since {NOW:%Y-%m-%d}"
+    assert text.count("Rollout under way") == text.count(told) == 1
+    assert f"; {HOSTILE} first" in text
+    assert text.index(told) < text.index("quiet")
 
 
 def test_the_champion_comes_first_then_the_others_by_weight_and_the_unrouted_last() -> None:
