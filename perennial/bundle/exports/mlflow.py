@@ -37,8 +37,7 @@ def model_folder(bundle: Bundle, ref: VersionRef, created_at: datetime) -> dict[
     example = _example(Predictor(bundle).frame(bundle.reference().head(_EXAMPLE_ROWS)), bundle)
     data = f"bundle/{bundle.digest}"
     requirements = _requirements(bundle)
-    python = str(bundle.lineage.get("python", "3.11"))
-    pip = ["pip"]
+    python = bundle.lineage.get("python")  # what trains writes it; a bundle may be without
     return {
         "MLmodel": _yaml(_description(bundle, ref, created_at, data, python)),
         **{f"{data}/{name}": content for name, content in bundle.contents.items()},
@@ -48,8 +47,8 @@ def model_folder(bundle: Bundle, ref: VersionRef, created_at: datetime) -> dict[
         "requirements.txt": "".join(f"{line}\n" for line in requirements).encode(),
         "python_env.yaml": _yaml(
             {
-                "python": python,
-                "build_dependencies": pip,
+                **({"python": python} if python else {}),
+                "build_dependencies": ["pip"],
                 "dependencies": ["-r requirements.txt"],
             }
         ),
@@ -57,14 +56,18 @@ def model_folder(bundle: Bundle, ref: VersionRef, created_at: datetime) -> dict[
             {
                 "name": "mlflow-env",
                 "channels": ["conda-forge"],
-                "dependencies": [f"python={python}", *pip, {"pip": requirements}],
+                "dependencies": [
+                    *([f"python={python}"] if python else []),
+                    "pip",
+                    {"pip": requirements},
+                ],
             }
         ),
     }
 
 
 def _description(
-    bundle: Bundle, ref: VersionRef, created_at: datetime, data: str, python: str
+    bundle: Bundle, ref: VersionRef, created_at: datetime, data: str, python: str | None
 ) -> dict[str, Any]:
     classes = bundle.schema.classes
     return {
@@ -73,7 +76,7 @@ def _description(
                 "data": data,
                 "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
                 "loader_module": "perennial.bundle.pyfunc",
-                "python_version": python,
+                **({"python_version": python} if python else {}),
             }
         },
         "metadata": {
