@@ -23,6 +23,7 @@ from deltalake import DeltaTable
 
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
+from perennial.contracts.rollouts import Guard, Plan, Step
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.project import Project
 from perennial.stores.registry import Arm, Registry
@@ -303,6 +304,25 @@ def test_an_entity_keeps_its_version_while_a_canary_grows(project: Path) -> None
 
 def _generation(server: Server) -> int:
     return int(server.ask("GET", "/models/parcels").json()["generation"])
+
+
+def test_a_rollout_is_followed_and_told_of_until_it_is_rolled_back(project: Path) -> None:
+    registry = Registry(Project(project).registry_url)
+    guard = Guard(name="errors", kind="error_rate", limit=0.01)
+    switch = Step(
+        strategy="blue_green", weight=100, bake_seconds=600, timeout_seconds=86_400,
+        min_requests=10, guards=(guard,),
+    )  # fmt: skip
+    who: dict[str, Any] = {"actor": "tests", "reason": "tested", "now": datetime.now(UTC)}
+    told = "Rollout under way: parcels@2: blue/green, step 1 of 1"
+    with serving(project) as server:
+        registry.rollouts.begin("parcels", 2, Plan(steps=(switch,)), cause="tested", **who)
+        until(lambda: server.ask("POST", PREDICT, json=ROW).json()["version"] == 2)
+        until(lambda: told in server.ask("GET", "/").text)
+        assert registry.rollback("parcels", None, **who).champion == 1
+        until(lambda: server.ask("POST", PREDICT, json=ROW).json()["version"] == 1)
+        until(lambda: told not in server.ask("GET", "/").text)
+    registry.close()
 
 
 def test_a_tampered_bundle_takes_no_traffic_and_the_old_version_stays(project: Path) -> None:
