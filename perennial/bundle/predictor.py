@@ -11,7 +11,7 @@ import xgboost as xgb
 
 from perennial.bundle.read import Bundle
 from perennial.bundle.trees import predict
-from perennial.contracts.errors import IntegrityError, Problem
+from perennial.contracts.errors import FeatureError, InputError, IntegrityError, Problem
 from perennial.contracts.features import InputColumn
 from perennial.data.encoding import Encoder
 from perennial.data.features import FeatureProgram
@@ -90,7 +90,8 @@ class Predictor:
     def predict_frame(self, frame: pd.DataFrame) -> Predictions:
         """Predictions for the rows of a frame that ``frame`` made, in order.
 
-        Raises InputError for feature code that fails on them, and features that come out infinite.
+        Raises FeatureError for feature code that fails on them, InputError for features that come
+        out infinite.
         """
         matrix, unseen = self._matrix(frame)
         if not len(matrix):
@@ -103,6 +104,12 @@ class Predictor:
 
     def _matrix(self, frame: pd.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
         return self._encoder.encode(self._program.arrays(frame, self._state))
+
+
+def own_fault(error: BaseException) -> bool:
+    """Whether what predicting raised is the version's fault and not that of the rows: its feature
+    code fails on rows that are in order, or nobody foresaw it."""
+    return isinstance(error, FeatureError | IntegrityError) or not isinstance(error, InputError)
 
 
 def _load_booster(bundle: Bundle) -> xgb.Booster:

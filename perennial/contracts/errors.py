@@ -64,6 +64,10 @@ class InputError(PerennialError):
         return (self.__class__, (self.problems,))
 
 
+class FeatureError(InputError):
+    """A model's feature code failed on rows that were in order, or gave what is no feature."""
+
+
 class IntegrityError(InputError):
     """Stored state is damaged or was tampered with: a bundle, a table's log, a report."""
 

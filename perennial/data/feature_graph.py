@@ -29,7 +29,7 @@ registry.disable_autoload()
 from hamilton import driver  # noqa: E402
 from hamilton.node import Node, NodeType  # noqa: E402
 
-from perennial.contracts.errors import InputError, Problem  # noqa: E402
+from perennial.contracts.errors import FeatureError, InputError, Problem  # noqa: E402
 from perennial.data.feature_code import FILE, FITTED_TAG, FeatureCode  # noqa: E402
 from perennial.spec import ModelSpec  # noqa: E402
 from perennial.spec.values import nearest  # noqa: E402
@@ -143,7 +143,7 @@ class Plan:
 
     def run(self, known: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the wanted functions by name, from columns and given values (at least
-        ``reads``). Raises InputError with all that failed."""
+        ``reads``). Raises FeatureError with all that failed."""
         values = dict(known)
         for step in self.steps:
             values[step.name] = _result(step, {n: values[n] for n in step.needs}, self.code)
@@ -152,7 +152,7 @@ class Plan:
         results = {name: values[name] for name in self.wanted}
         failures = [value.problem for value in results.values() if isinstance(value, Failure)]
         if failures:
-            raise InputError(list(dict.fromkeys(failures)))
+            raise FeatureError(list(dict.fromkeys(failures)))
         return results
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.contracts.errors import FeatureError, InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureGraph, GraphNode, NodeKind
 from perennial.data.feature_code import fitted, read_code
 from perennial.data.frames import column_arrays, column_series
@@ -100,7 +100,7 @@ class FeatureProgram:
         pandas array of text (missing: NaN). To be read only: a feature that is a column is the
         frame's own memory. Takes no notice of other columns of the frame.
 
-        Raises InputError when a function raises, or doesn't return one value a row in order;
+        Raises FeatureError when a function raises, or doesn't return one value a row in order;
         IntegrityError when the state lacks a fitted value.
         """
         known: dict[str, Any] = {}
@@ -126,7 +126,7 @@ class FeatureProgram:
             except _UnusableError as refused:
                 problems.append(Problem(self.place(name), refused.what, refused.fix))
         if problems:
-            raise InputError(problems)
+            raise FeatureError(problems)
         return arrays
 
     def columns(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> dict[str, pd.Series]:

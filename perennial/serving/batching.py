@@ -66,16 +66,23 @@ class Batcher:
     """The batches of one version. Everything but the computing itself happens on the loop.
 
     ``done`` is called on the loop with each finished batch, and answers its jobs. A job whose rows
-    the model can't read gets its InputError, and fails nobody else. A job may have been given
-    up by then (its future is cancelled): it is computed all the same.
+    the model can't read gets its InputError, and fails nobody else; ``failed`` is called with it
+    first. A job may have been given up by then (its future is cancelled): it is computed all the
+    same.
     """
 
     def __init__(
-        self, predictor: Predictor, pool: Executor, done: Callable[[Batch], None], inline: bool
+        self,
+        predictor: Predictor,
+        pool: Executor,
+        done: Callable[[Batch], None],
+        failed: Callable[[Job, Exception], None],
+        inline: bool,
     ) -> None:
         self._predictor = predictor
         self._pool = pool
         self._done = done
+        self._failed = failed
         self._inline = inline
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
@@ -143,6 +150,7 @@ class Batcher:
                 self._patience = min((result.ended - result.started) / 2, _PATIENCE_SECONDS)
                 self._done(result)
             else:
+                self._failed(result.job, result.error)
                 fail([result.job], result.error)
 
     def _compute(self, jobs: list[Job]) -> list[Batch | _Failed]:

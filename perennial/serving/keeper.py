@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 from perennial.contracts.errors import PerennialError
 from perennial.serving.children import stand_back
@@ -56,8 +56,9 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True)
 class KeeperSettings:
-    """What a keeper has to know. ``tables`` is the address below which ``predictions/<model>`` and
-    ``labels/<model>`` lie; ``parent`` is the process whose end is this one's.
+    """What a keeper has to know. ``tables`` is the address below which ``predictions/<model>``,
+    ``labels/<model>`` and ``failures/<model>`` lie; ``parent`` is the process whose end is this
+    one's.
 
     Tables of models that ``upkeep`` doesn't name are written, but neither compacted nor expired.
     """
@@ -188,7 +189,7 @@ class Keeper:
         if vacuum:
             self._vacuumed_at = now
         for model, its in self._settings.upkeep.items():
-            for kind in ("predictions", "labels"):
+            for kind in get_args(Kind):
                 table = self._table(kind, model)
                 if table.problem or not (table.changed or vacuum):
                     continue

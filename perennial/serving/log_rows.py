@@ -1,4 +1,4 @@
-"""Computed batches as rows of the prediction log."""
+"""Computed batches, and predictions that failed, as rows of the prediction log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from perennial.bundle.outputs import output_columns
 from perennial.data.frames import to_arrow
-from perennial.serving.batching import Batch
+from perennial.serving.batching import Batch, Job
 from perennial.serving.models import Loaded
 
 _TIME = pa.timestamp("us", "UTC")
@@ -47,6 +47,7 @@ class LogRows:
             "_version": pa.repeat(pa.scalar(self._version, pa.int64()), rows),
             "_arm": pa.array(arms, pa.string()),
             "_latency_ms": pa.array(latencies, pa.float64()),
+            "_compute_ms": pa.repeat(pa.scalar((batch.ended - batch.started) * 1e3), rows),
             **self._outputs(batch.values),
         }
         inputs = to_arrow(batch.frame, self._columns)
@@ -61,6 +62,22 @@ class LogRows:
             return output_columns(self._classes, values)
         prediction = pa.array(values.astype(np.float64))
         return {"_prediction": prediction, **_no_classes(len(values))}
+
+
+def failure_rows(job: Job, error: Exception, ended: float) -> pa.RecordBatch:
+    """One row for each of the rows that a version failed on. Of the error its type only: its text
+    may quote them. ``ended`` is ``perf_counter``."""
+    rows = job.count
+    columns = {
+        "_id": pa.array(job.ids, pa.string()),
+        "_request_id": pa.repeat(pa.scalar(job.request.id), rows),
+        "_time": pa.repeat(pa.scalar(datetime.now(UTC), _TIME), rows),
+        "_version": pa.repeat(pa.scalar(job.version, pa.int64()), rows),
+        "_arm": pa.repeat(pa.scalar(job.arm), rows),
+        "_error": pa.repeat(pa.scalar(type(error).__name__), rows),
+        "_latency_ms": pa.repeat(pa.scalar((ended - job.request.received) * 1e3), rows),
+    }
+    return pa.RecordBatch.from_pydict(columns)
 
 
 @lru_cache(maxsize=128)

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.errors import FeatureError, InputError, Problem
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -109,11 +109,13 @@ def hide_secrets(value: Any) -> Any:
 
 
 def told(error: BaseException, *, text: bool) -> dict[str, Any]:
-    """An exception as fields: its type, where it passed through (innermost last, bounded), what
-    caused it, and its text if ``text``."""
+    """An exception as fields: its type, where it passed through (innermost last, bounded), where
+    feature code failed, what caused it, and its text if ``text``."""
     found: dict[str, Any] = {"type": type(error).__name__}
     if text:
         found["text"] = str(error)[:_MOST_CHARACTERS]
+    if isinstance(error, FeatureError):
+        found["features"] = [problem.where for problem in error.problems[:_MOST_PLACES]]
     frames = StackSummary.extract(walk_tb(error.__traceback__), lookup_lines=False)
     found["at"] = [
         f"{'/'.join(Path(frame.filename).parts[-3:])}:{frame.lineno} {frame.name}"

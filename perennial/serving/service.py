@@ -16,11 +16,12 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 
+from perennial.bundle.predictor import own_fault
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.contracts.rollouts import Rollout
 from perennial.serving.batching import Batch, Batcher, Job, fail
 from perennial.serving.beside import Beside, read_beside
-from perennial.serving.log_rows import LogRows
+from perennial.serving.log_rows import LogRows, failure_rows
 from perennial.serving.metrics import Metrics
 from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.replies import Refusal, Request, wrong_rows
@@ -213,6 +214,8 @@ class Service:
                 await asyncio.gather(*(job.answer for job in jobs), return_exceptions=True)
             values = [await job.answer for job in jobs]
         except InputError as error:
+            if own_fault(error):
+                raise
             raise wrong_rows(error) from None
         seconds = perf_counter() - request.received
         for job in jobs:
@@ -268,7 +271,8 @@ class Service:
     def _lane(self, model: LiveModel, loaded: Loaded) -> _Lane:
         reads = Reads(loaded.spec, loaded.schema, loaded.predictor.columns)
         done = partial(self._computed, model, LogRows(loaded))
-        return _Lane(reads, Batcher(loaded.predictor, self._pool, done, loaded.inline))
+        failed = partial(self._failed, model)
+        return _Lane(reads, Batcher(loaded.predictor, self._pool, done, failed, loaded.inline))
 
     def _computed(self, model: LiveModel, rows: LogRows, batch: Batch) -> None:
         """Log a batch, then answer its jobs. Never raises: whoever waits gets an answer."""
@@ -292,6 +296,17 @@ class Service:
             written.add_done_callback(
                 lambda done: self._loop.call_soon_threadsafe(_written, batch, done)
             )
+
+    def _failed(self, model: LiveModel, job: Job, error: Exception) -> None:
+        """Log rows that a version failed on; guards of a rollout count them. Never raises, and
+        nobody waits for it: their sender gets an error in any case."""
+        if not own_fault(error) or not self._logging[model.name].enabled:
+            return
+        try:
+            rows = failure_rows(job, error, perf_counter())
+            self.spool.append(model.name, "failures", rows, {})
+        except Exception as problem:
+            _log.warning("a failure could not be logged", extra={"problem": type(problem).__name__})
 
     def _append(self, model: LiveModel, rows: LogRows, batch: Batch) -> Future[None] | None:
         logging = self._logging[model.name]

@@ -21,12 +21,13 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
+
+import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
 from perennial.serving.children import stand_back
@@ -42,12 +43,14 @@ from perennial.stores.registry import Registry
 _NICENESS = 15
 _LOCK = "shadow.lock"
 _MOST_VERSIONS = 4  # that are kept loaded
+_ENDED = "ProcessEnded"
+"""Stands for an exception's type where a version took the whole process with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowSettings:
     """What the process has to know. ``tables`` is the address below which ``predictions/<model>``
-    lies; ``parent`` is the process whose end is this one's."""
+    and ``failures/<model>`` lie; ``parent`` is the process whose end is this one's."""
 
     project: str
     spool: str
@@ -115,7 +118,8 @@ class Shadow:
                 self._state.problem(segment.model, error)
 
     def _segment(self, segment: Waiting) -> None:
-        uri = f"{self._settings.tables.rstrip('/')}/predictions/{segment.model}"
+        tables = self._settings.tables.rstrip("/")
+        uri = f"{tables}/predictions/{segment.model}"
         results: dict[int, Scored] = {}
         writer = f"{segment.session}/shadow"
         if _committed(uri, writer) < segment.number:
@@ -127,6 +131,12 @@ class Shadow:
                 finish(segment.path, "shadow")
                 return
             results = self._score(segment, records)
+            # Failures first: only what is in both tables is not scored again after a kill.
+            failed = [table for scored in results.values() for table in scored.failed]
+            if failed:
+                failures = f"{tables}/failures/{segment.model}"
+                together = [pa.concat_tables(failed)]
+                commit_rows(failures, "failures", writer, segment.number, together)
             rows = [table for scored in results.values() for table in scored.tables()]
             if rows:
                 commit_rows(uri, "predictions", writer, segment.number, rows)
@@ -139,11 +149,11 @@ class Shadow:
         for version in sorted({v for r in records for v in r.header.get("shadow", ())}):
             mine = [r for r in records if version in r.header.get("shadow", ())]
             with self._state.trying(segment, version) as refusal:
-                results[version] = (
-                    Scored(version, reasons=Counter({refusal: _rows(mine)}))
-                    if refusal
-                    else self._score_by(segment.model, version, mine)
-                )
+                if refusal:
+                    scored = results[version] = Scored(version)
+                    _fail(scored, mine, _ENDED, refusal)
+                else:
+                    results[version] = self._score_by(segment.model, version, mine)
         return results
 
     def _score_by(self, model: str, version: int, records: Sequence[Record]) -> Scored:
@@ -156,18 +166,14 @@ class Shadow:
         except UnavailableError:
             raise
         except BaseException as error:  # feature code may even ask the process to end
-            scored.reasons[f"can't be loaded: {told(error)}"] = _rows(records)
+            _fail(scored, records, type(error).__name__, f"can't be loaded: {told(error)}")
             return scored
         for record in records:
             if self._ending():
                 raise _EndingError  # the next process scores the segment anew
-            try:
-                with self._limited():
-                    own = {*hashed, *record.header.get("hashed", ())}
-                    shadow.score(record.batch, own, scored)
-            except BaseException as error:
-                reason = f"{type(error).__name__} while scoring"
-                scored.reasons[reason] += record.batch.num_rows
+            with self._limited():
+                own = {*hashed, *record.header.get("hashed", ())}
+                shadow.score(record.batch, own, scored)
         return scored
 
     def _version(self, model: str, version: int) -> ShadowVersion:
@@ -220,8 +226,9 @@ def _committed(uri: str, writer: str) -> int:
     return 0 if table is None else int(table.transaction_version(writer) or 0)
 
 
-def _rows(records: Sequence[Record]) -> int:
-    return sum(record.batch.num_rows for record in records)
+def _fail(scored: Scored, records: Sequence[Record], error: str, reason: str) -> None:
+    for record in records:
+        scored.fail(record.batch, error, reason)
 
 
 def _taken(lock: TextIO) -> bool:

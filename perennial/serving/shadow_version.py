@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from perennial.bundle.outputs import output_columns
-from perennial.bundle.predictor import Predictor
+from perennial.bundle.predictor import Predictor, own_fault
 from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError
 from perennial.contracts.refs import VersionRef
@@ -22,8 +22,11 @@ from perennial.contracts.refs import VersionRef
 _ROW = re.compile(r",? row [\d,]+$")
 _SAME = ("_id", "_request_id", "_time")
 _OWN = frozenset(
-    {*_SAME, "_version", "_arm", "_latency_ms", "_prediction", "_class", "_probabilities"}
-)
+    {
+        *_SAME, "_version", "_arm", "_latency_ms", "_compute_ms",
+        "_prediction", "_class", "_probabilities",
+    }
+)  # fmt: skip
 
 
 class _Part(NamedTuple):
@@ -37,12 +40,30 @@ class _Part(NamedTuple):
 @dataclass(slots=True)
 class Scored:
     """What a version made of a segment's records. ``reasons`` count the rows that it could not
-    score."""
+    score; those by its own fault are ``failed`` too."""
 
     version: int
     classes: tuple[str, ...] | None = None
     parts: list[_Part] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    failed: list[pa.Table] = field(default_factory=list)
+    """As the log of failures has them."""
+
+    def fail(
+        self, rows: pa.RecordBatch, error: str, reason: str, seconds: float | None = None
+    ) -> None:
+        """Note rows that the version failed on: the type of the error, what to tell a person, and
+        how long it took if it was tried at all."""
+        self.reasons[reason] += rows.num_rows
+        took = pa.scalar(None if seconds is None else seconds * 1e3, pa.float64())
+        columns = {
+            **{name: rows.column(name) for name in _SAME},
+            "_version": pa.repeat(pa.scalar(self.version, pa.int64()), rows.num_rows),
+            "_arm": pa.repeat(pa.scalar("shadow"), rows.num_rows),
+            "_error": pa.repeat(pa.scalar(error), rows.num_rows),
+            "_latency_ms": pa.repeat(took, rows.num_rows),
+        }
+        self.failed.append(pa.table(columns))
 
     @property
     def rows(self) -> int:
@@ -54,7 +75,8 @@ class Scored:
 
     def tables(self) -> list[pa.Table]:
         """The rows as the log has them, with this version's predictions in place of the live ones';
-        ``_latency_ms`` is how long a row's batch took to compute. One table for each schema."""
+        ``_latency_ms`` and ``_compute_ms`` are how long a row's batch took to compute. One table
+        for each schema."""
         alike: dict[pa.Schema, list[_Part]] = {}
         for part in self.parts:
             alike.setdefault(part.rows.schema, []).append(part)
@@ -69,6 +91,7 @@ class Scored:
             "_version": pa.repeat(pa.scalar(self.version, pa.int64()), count),
             "_arm": pa.repeat(pa.scalar("shadow"), count),
             "_latency_ms": pa.array(latencies, pa.float64()),
+            "_compute_ms": pa.array(latencies, pa.float64()),
             **output_columns(self.classes, np.concatenate([part.values for part in parts])),
         }
         inputs = {name: rows[name] for name in rows.column_names if name not in _OWN}
@@ -106,17 +129,33 @@ class ShadowVersion:
 
     def _parts(self, rows: pa.RecordBatch, scored: Scored) -> Iterator[_Part]:
         """The rows with their predictions; a batch with rows that can't be scored is halved until
-        they are found."""
+        they are found, and one that the version itself fails on, until it is a single request."""
         started = perf_counter()
         try:
             found = self._predictor.predict(rows)
-        except InputError as error:
-            half = rows.num_rows // 2
+        except BaseException as error:  # feature code may even ask the process to end
+            seconds = perf_counter() - started
+            own = own_fault(error)
+            half = _between_requests(rows) if own else rows.num_rows // 2
             if half:
                 yield from self._parts(rows.slice(0, half), scored)
                 yield from self._parts(rows.slice(half), scored)
+            elif isinstance(error, InputError) and not own:
+                scored.reasons[f"a value that can't be used: {', '.join(_places(error))}"] += 1
             else:
-                places = dict.fromkeys(_ROW.sub("", problem.where) for problem in error.problems)
-                scored.reasons[f"a value that can't be used: {', '.join(places)}"] += 1
+                name = type(error).__name__
+                where = f" in {', '.join(_places(error))}" if isinstance(error, InputError) else ""
+                scored.fail(rows, name, f"{name} while scoring{where}", seconds)
             return
         yield _Part(rows, found.values, perf_counter() - started)
+
+
+def _between_requests(rows: pa.RecordBatch) -> int:
+    """The place nearest to the middle at which another request begins; 0 when it is only one."""
+    requests = rows.column("_request_id").to_pylist()
+    begins = [i for i in range(1, len(requests)) if requests[i] != requests[i - 1]]
+    return min(begins, key=lambda place: abs(place - len(requests) / 2), default=0)
+
+
+def _places(error: InputError) -> list[str]:
+    return list(dict.fromkeys(_ROW.sub("", problem.where) for problem in error.problems))

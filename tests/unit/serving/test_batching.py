@@ -44,7 +44,8 @@ class Scene:
 
     def __init__(self, model: Predictor, pool: ThreadPoolExecutor, *, inline: bool) -> None:
         self.sizes: list[int] = []
-        self.batcher = Batcher(model, pool, self._done, inline)
+        self.failed: list[tuple[Job, Exception]] = []
+        self.batcher = Batcher(model, pool, self._done, self._failed, inline)
 
     def _done(self, batch: Batch) -> None:
         self.sizes.append(len(batch.jobs))
@@ -52,6 +53,9 @@ class Scene:
         for one in batch.jobs:
             one.answer.set_result(batch.values[start : start + one.count])
             start += one.count
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        self.failed.append((job, error))
 
     async def answers(self, jobs: Sequence[Job]) -> list[Any]:
         for one in jobs:
@@ -111,6 +115,7 @@ def test_a_row_that_can_not_be_read_fails_its_own_request_only(
             answers = await scene.answers(jobs)
             alone = [(await scene.answers([job(model, weight_kg=w)]))[0] for w in (1.0, 2.0, None)]
         assert isinstance(answers[1], InputError)
+        assert [type(error) for _, error in scene.failed] == [type(answers[1])]
         good = [answers[0], answers[2], answers[3]]
         assert np.concatenate(good).tobytes() == np.concatenate(alone).tobytes()
 

@@ -26,17 +26,22 @@ from perennial.serving import shadow
 from perennial.serving.shadow import Shadow, ShadowSettings
 from perennial.stores.predictions import Spool
 from perennial.stores.predictions.reading import predictions
-from perennial.stores.predictions.tables import commit_segments
+from perennial.stores.predictions.tables import commit_segments, open_log
 from perennial.stores.predictions.waiting import finish, waiting
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
-from tests.logged import prediction_rows, seal
+from tests.logged import NOON, prediction_rows, seal
 from tests.unit.bundle.conftest import FEATURES, Made, make
 
 OTHER = "\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    return (weight_kg > 5) * 1.0\n"
 ENDS = "\n\nimport os\n\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    os._exit(3)\n"
 HANGS = "\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    while True:\n        pass\n"
 RAISES = '\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    raise RuntimeError("secret 17")\n'
+RAISES_FOR_SOME = (
+    "\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n"
+    '    if (weight_kg == 50).any():\n        raise RuntimeError("secret 50")\n'
+    "    return (weight_kg > 5) * 1.0\n"
+)
 LEAVES = "\n\ndef heavy(weight_kg: pd.Series) -> pd.Series:\n    raise SystemExit(0)\n"
 
 
@@ -277,6 +282,74 @@ def test_feature_code_that_raises_is_counted_and_tells_no_value(place: Place, so
     assert "secret" not in reason
     place.commit_live()
     assert place.left() == 0
+
+
+def failures(place: Place) -> list[dict[str, Any]]:
+    table = open_log(f"{place.root}/failures/m")
+    assert table is not None
+    return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: str(row["_id"]))
+
+
+def test_requests_that_a_version_fails_on_are_failures_and_the_others_are_scored(
+    place: Place,
+) -> None:
+    place.add_broken(RAISES_FOR_SOME)
+    weights = pa.array([1.0, 2.0, 50.0, 3.0, 4.0])
+    batch = place.batch(0, 5, weight_kg=weights)
+    # p2 and p3 are rows of one request, which fails as a whole.
+    requests = pa.array(["a", "b", "c", "c", "d"])
+    batch = batch.set_column(batch.schema.names.index("_request_id"), "_request_id", requests)
+    seal(place.spool, batch, shadow=[2])
+
+    for _ in range(2):
+        Shadow(place.settings()).round()
+
+    assert list(place.logged()["_id"]) == ["p0", "p1", "p4"]
+    found = failures(place)
+    assert [(row["_id"], row["_request_id"]) for row in found] == [("p2", "c"), ("p3", "c")]
+    for row in found:
+        assert (row["_version"], row["_arm"], row["_error"]) == (2, "shadow", "FeatureError")
+        assert row["_time"] == NOON
+        assert row["_latency_ms"] > 0
+    (reason,) = place.state()["versions"]["m@2"]["reasons"]
+    assert reason.startswith("FeatureError while scoring in features.py")
+    assert "secret" not in reason
+
+
+@pytest.mark.parametrize("step", ["commit_rows", "finish"])
+def test_a_kill_doubles_and_loses_no_failure(
+    place: Place, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    place.add_broken(RAISES_FOR_SOME)
+    weights = pa.array([1.0, 50.0])
+    seal(place.spool, place.batch(0, 2, weight_kg=weights), shadow=[2])
+    real, calls = getattr(shadow, step), []
+
+    def killed(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2 or step == "finish":  # after failures, before predictions
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(shadow, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        Shadow(place.settings()).round()
+    monkeypatch.undo()
+
+    for _ in range(2):
+        Shadow(place.settings()).round()
+
+    assert [row["_id"] for row in failures(place)] == ["p1"]
+    assert list(place.logged()["_id"]) == ["p0"]
+
+
+def test_all_rows_fail_of_a_version_that_can_not_be_loaded(place: Place) -> None:
+    seal(place.spool, place.batch(0, 2), shadow=[9])
+
+    Shadow(place.settings()).round()
+
+    found = [(row["_id"], row["_error"], row["_latency_ms"]) for row in failures(place)]
+    assert found == [("p0", "InputError", None), ("p1", "InputError", None)]
 
 
 def test_a_version_that_is_unknown_or_damaged_is_counted_and_the_others_go_on(
