@@ -342,6 +342,14 @@ def test_an_approved_step_begins_then_with_its_route_and_counts_of_its_own() -> 
     assert second.route == shared(0, 100)
 
 
+def test_what_was_approved_stays_on_record_in_later_steps() -> None:
+    first, second = planned(("canary", 5), ("canary", 100)).steps
+    plan = Plan(steps=(first.model_copy(update={"approval": True}), second))
+    rollout = after(begun(plan), command(begun(plan), "approve", NOW, ""))
+    rollout = after(rollout, see(rollout, looked("successful")))
+    assert (rollout.state.step, rollout.state.approved) == (1, (0,))
+
+
 def test_nothing_is_heard_of_a_first_step_that_nobody_approved() -> None:
     rollout = begun(APPROVED)
     assert see(rollout, looked("failed")) is None
