@@ -58,7 +58,7 @@ def run_demo(context: Context, quick: bool) -> None:
         hasty = _hasty(demo, project, moments[-1])
         outcome = f"  {hasty.decision.action}: {hasty.decision.reason}"
         console.print(outcome, soft_wrap=True, highlight=False, markup=False)
-    console.print("[bold]3.[/] Traffic drifts, and a better version takes it over by itself")
+    console.print("[bold]3.[/] Traffic drifts, and a better version earns it by itself")
     loop = _prepare(root / "loop")
     if sys.platform == "linux":
         run_loop(loop, MODEL, data, console)
