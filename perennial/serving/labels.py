@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,8 +18,12 @@ from perennial.serving.models import Loaded
 from perennial.serving.replies import Refusal
 from perennial.serving.rows import from_json
 from perennial.spec.values import nearest, shown
+from perennial.stores.predictions.columns import METRIC
 
-_ID, _LABEL = "prediction_id", "label"
+_ID, _LABEL, _METRICS = "prediction_id", "label", "metrics"
+METRIC_NAME = r"[a-z][a-z0-9_]{0,39}"
+"""What a number that comes with a label may be called."""
+MAX_METRICS = 20
 _MAX_ID = 64
 _MAX_PROBLEMS = 20
 
@@ -27,7 +32,9 @@ def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
     """Labels of ``{…}``, ``[{…}]`` or ``{"labels": [{…}]}``.
 
     Each has ``label``, and says what it is of: ``prediction_id``, or every entity column and the
-    event time. Raises InputError naming each row that is wrong, Refusal for no or too many rows.
+    event time. It may have ``metrics``, further numbers by name (``{"revenue": 12.5}``; null is no
+    number): each name is a column ``metric_<name>``, null for labels without it. Raises InputError
+    naming each row that is wrong, Refusal for no or too many rows.
     """
     if isinstance(document, dict) and document.keys() == {"labels"}:
         document = document["labels"]
@@ -43,6 +50,8 @@ def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
     if problems or wrong:
         raise InputError([*problems, *wrong])
     given = {name: [row.get(name) for row in rows] for name in keys}
+    with_metrics = [] if _METRICS in keys else rows
+    metrics = sorted({name for row in with_metrics for name in row.get(_METRICS) or ()})
     known = table_rows(given, keys)
     kind = pa.float64() if version.spec.objective == "regression" else pa.string()
     now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
@@ -52,9 +61,15 @@ def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
             pa.array([row.get(_ID) for row in rows], pa.string()),
             *known.columns,
             pa.array(labels, kind),
+            *(_numbers(rows, name) for name in metrics),
         ],
-        names=["_received_at", "_id", *keys, "label"],
+        names=["_received_at", "_id", *keys, "label", *(f"{METRIC}{name}" for name in metrics)],
     )
+
+
+def _numbers(rows: list[Mapping[str, Any]], name: str) -> pa.Array:
+    values = [(row.get(_METRICS) or {}).get(name) for row in rows]
+    return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
 
 def _key_columns(version: Loaded) -> dict[str, InputColumn]:
@@ -71,7 +86,7 @@ def _mistakes(
     row: Mapping[str, Any], place: int, keys: Mapping[str, InputColumn]
 ) -> Iterator[Problem]:
     where = f"label {place + 1}"
-    known = (_ID, _LABEL, *keys)
+    known = (_ID, _LABEL, _METRICS, *keys)
     for name in row:
         if name not in known:
             yield Problem(where, f"unknown key {shown(name)}{nearest(name, known)}")
@@ -84,6 +99,24 @@ def _mistakes(
         yield Problem(where, "doesn't say what it is the label of", f"give {ways}")
     if row.get(_LABEL) is None:
         yield Problem(where, "has no label")
+    if _METRICS not in keys:
+        yield from _metric_mistakes(row.get(_METRICS), where)
+
+
+def _metric_mistakes(metrics: object, where: str) -> Iterator[Problem]:
+    if metrics is None:
+        return
+    if not isinstance(metrics, dict):
+        yield Problem(where, f"metrics is {shown(metrics)}", "send numbers by their names")
+        return
+    if len(metrics) > MAX_METRICS:
+        yield Problem(where, f"has {len(metrics):,} metrics, {MAX_METRICS} at most")
+    for name, value in metrics.items():
+        if not re.fullmatch(METRIC_NAME, name):
+            fix = "begin with a small letter; small letters, digits and _ follow, 40 in all"
+            yield Problem(where, f"metric {shown(name)} is no name for one", fix)
+        if value is not None and _finite(value) is None:
+            yield Problem(where, f"metric {shown(name)}: {shown(value)} is not a finite number")
 
 
 def _values(rows: list[Mapping[str, Any]], version: Loaded) -> tuple[list[Any], list[Problem]]:

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from perennial.contracts.features import ColumnType
 from perennial.data.frames import Typed
+from perennial.serving.labels import MAX_METRICS, METRIC_NAME
 from perennial.serving.models import Loaded
 
 Schema = dict[str, Any]
@@ -308,10 +309,26 @@ def label_schema(loaded: Loaded) -> Schema:
         ways.append(_known(list(keys)))
     return {
         "type": "object",
-        "properties": {"label": label, "prediction_id": identity, **keys},
+        "properties": {
+            "label": label,
+            "prediction_id": identity,
+            "metrics": _metrics_schema(),
+            **keys,
+        },
         "required": ["label"],
         "anyOf": ways,
         "additionalProperties": False,
+    }
+
+
+def _metrics_schema() -> Schema:
+    return {
+        "type": ["object", "null"],
+        "description": "Further numbers that became known with it, which a rollout can watch.",
+        "propertyNames": {"pattern": f"^{METRIC_NAME}$"},
+        "additionalProperties": {"type": ["number", "null"]},
+        "maxProperties": MAX_METRICS,
+        "examples": [{"revenue": 12.5}],
     }
 
 

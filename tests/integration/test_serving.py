@@ -499,10 +499,16 @@ def test_a_full_log_refuses_and_recovers(project: Path) -> None:
 
 
 def test_labels_are_kept_by_id_or_by_entity_and_time(project: Path) -> None:
+    told: list[list[str]] = []
     with serving(project) as server:
         identity = server.ask("POST", PREDICT, json=ROW).json()["id"]
         by_id = {"prediction_id": identity, "label": "yes"}
-        by_entity = {"customer": "c-7", "sent": "2026-03-01T06:00:00Z", "label": "no"}
+        by_entity = {
+            "customer": "c-7",
+            "sent": "2026-03-01T06:00:00Z",
+            "label": "no",
+            "metrics": {"revenue": 12, "visits": None},
+        }
         answer = server.ask("POST", "/models/parcels/labels", json=[by_id, by_entity])
         assert answer.json() == {"model": "parcels", "accepted": 2}
         wrong = server.ask(
@@ -514,12 +520,27 @@ def test_labels_are_kept_by_id_or_by_entity_and_time(project: Path) -> None:
         assert [p["where"] for p in wrong.json()["error"]["problems"]] == [
             "label 1", "label 3", "label 2",
         ]  # fmt: skip
+        metrics = {"Revenue": 1, "visits": "many", "margin": True}
+        for given in (metrics, [12.5], dict.fromkeys(map("m{}".format, range(21)), 1)):
+            wrong = server.ask("POST", "/models/parcels/labels", json={**by_id, "metrics": given})
+            assert wrong.status_code == 422
+            told.append([p["what"] for p in wrong.json()["error"]["problems"]])
+        assert told == [
+            [
+                "metric 'Revenue' is no name for one",
+                "metric 'visits': 'many' is not a finite number",
+                "metric 'margin': True is not a finite number",
+            ],
+            ["metrics is [12.5]"],
+            ["has 21 metrics, 20 at most"],
+        ]
         labels = project / ".perennial" / "labels" / "parcels"
         until(lambda: DeltaTable.is_deltatable(str(labels)))
     kept = DeltaTable(labels).to_pyarrow_table().to_pylist()
     assert [(r["_id"], r["customer"], r["label"]) for r in kept] == [
         (identity, None, "yes"), (None, "c-7", "no"),
     ]  # fmt: skip
+    assert [(r["metric_revenue"], r["metric_visits"]) for r in kept] == [(None, None), (12.0, None)]
 
 
 def test_a_server_for_others_needs_tokens(project: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from perennial.stores.predictions.segments import Kind
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DATE = "_date"
 """The partition column of the tables: the day, in UTC, of ``TIME_COLUMNS``."""
+METRIC = "metric_"
+"""What the columns of the labels' further numbers begin with."""
 TIME_COLUMNS: dict[Kind, str] = {
     "predictions": "_time",
     "labels": "_received_at",

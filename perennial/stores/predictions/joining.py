@@ -22,13 +22,11 @@ from perennial.contracts.performance import JoinCounts, LabelCounts
 from perennial.spec.schema import ModelSpec
 from perennial.spec.values import nearest
 from perennial.stores import engine, lake
-from perennial.stores.predictions.columns import DATE, variants
+from perennial.stores.predictions.columns import DATE, METRIC, variants
 from perennial.stores.predictions.tables import open_log, schema_of
 
 LABEL, RECEIVED_AT, DUE = "_label", "_label_received_at", "_label_due"
 """What a join adds to the columns of the log."""
-METRIC = "metric_"
-"""What the columns of the labels' further numbers begin with."""
 _BATCH_ROWS = 65_536
 _HAPPENED, _COPIES, _CONTRADICTS = "_label_event", "_label_copies", "_label_contradicts"
 _ADDED = (LABEL, RECEIVED_AT, DUE, _HAPPENED, _COPIES, _CONTRADICTS)

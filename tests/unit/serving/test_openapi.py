@@ -117,6 +117,16 @@ def test_a_label_says_what_it_is_of(described: Described) -> None:
     assert not described.accepts("parcels.label", {"label": [], "prediction_id": "1"})
 
 
+def test_a_label_may_bring_further_numbers(described: Described) -> None:
+    label = {"binary": "true", "multiclass": "a", "regression": 1.5}[described.objective]
+    known = {"label": label, "prediction_id": "1"}
+
+    for right in ({"revenue": 12.5, "visits": None}, {}, None):
+        assert described.accepts("parcels.label", {**known, "metrics": right}), right
+    for wrong in ({"Revenue": 1}, {"revenue": "12"}, [12.5], {f"m{i}": 1 for i in range(21)}):
+        assert not described.accepts("parcels.label", {**known, "metrics": wrong}), wrong
+
+
 def test_a_model_without_a_version_is_left_out(described: Described) -> None:
     assert not [path for path in described.document["paths"] if "not-ready" in path]
 
