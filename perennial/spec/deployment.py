@@ -51,8 +51,8 @@ _OWN = (
 _LONG = 900
 """Seconds that a run has watched, after which its death is the first in a row."""
 _DEATHS = (
-    f"{{{{ 1 if flow_run.total_run_time.total_seconds() > {_LONG} "
-    "else (flow_run.parameters.deaths or 0) + 1 }}"
+    f"{{{{ (1 if flow_run.total_run_time.total_seconds() > {_LONG} "
+    "else (flow_run.parameters.deaths or 0) + 1) }}"  # the server appends a filter
 )
 _ANYBODYS = {
     "reason": f"{{{{ {_REASON} }}}}",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import yaml
+from prefect.server.events.actions import RunDeployment
 from prefect.server.events.schemas.automations import EventTrigger
-from prefect.server.utilities.user_templates import render_user_template
+from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 
 from perennial.spec import ModelSpec
 from perennial.spec.deployment import prefect_yaml
@@ -107,6 +106,9 @@ def test_the_next_run_is_told_how_many_died_in_a_row(
 ) -> None:
     _, died = rollout_deployment()["triggers"]
     dead = {"total_run_time": timedelta(seconds=seconds), "parameters": {"deaths": before}}
-    template = died["parameters"]["deaths"]
-    rendered = asyncio.run(render_user_template(template, {"flow_run": dead}))
-    assert json.loads(rendered) == deaths
+    parameters = dict(died["parameters"])
+    RunDeployment._upgrade_v1_templates(parameters)
+    context = HydrationContext(
+        raise_on_error=True, render_jinja=True, jinja_context={"flow_run": dead}
+    )
+    assert hydrate(parameters, context) == {"model": "demand", "deaths": deaths}
