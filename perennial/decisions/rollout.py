@@ -48,13 +48,14 @@ def step(rollout: Rollout, check: Check | None, now: datetime) -> Transition | N
     """What follows from a look at the present step, or (``check`` None) from the time alone; None
     when there is nothing to write.
 
-    A check of another step is not heard, nor one that is not later than the last. While the rollout
-    waits or is paused, its route stands and only a failed check counts.
+    A check of another step is not heard, nor one that is not later than the last, unless it ends
+    the rollout whatever was counted: harm doesn't wait for clocks to agree. While the rollout waits
+    or is paused, its route stands and only a failed check counts.
     """
     state = rollout.state
     if rollout.ended or _awaits_first(rollout.plan, state):
         return None
-    heard = check is not None and check.step == state.step and _is_news(state, check)
+    heard = check is not None and check.step == state.step and _is_news(rollout, check)
     if state.phase == "running":
         return _seen(rollout, check, now) if check and heard else _timed_out(rollout, state, now)
     if check is None or not heard or check.outcome != "failed":
@@ -62,8 +63,11 @@ def step(rollout: Rollout, check: Check | None, now: datetime) -> Transition | N
     return _failed(rollout, _counted(state, check), check)
 
 
-def _is_news(state: RolloutState, check: Check) -> bool:
-    return state.last is None or state.last.step != check.step or check.at > state.last.at
+def _is_news(rollout: Rollout, check: Check) -> bool:
+    last = rollout.state.last
+    if last is None or last.step != check.step or check.at > last.at:
+        return True
+    return check.outcome == "failed" and rollout.plan.limits.failed == 0
 
 
 def _seen(rollout: Rollout, check: Check, now: datetime) -> Transition:

@@ -263,11 +263,23 @@ def test_inconclusive_checks_beyond_the_limit_pause_and_the_route_stays() -> Non
     )
 
 
-@pytest.mark.parametrize("known", [looked("successful", 5), looked("error", 5)])
+BORNE = planned(("canary", 5), limits=Limits(failed=3))
+
+
+@pytest.mark.parametrize("known", [looked("failed", 5), looked("error", 5)])
 def test_a_check_that_is_not_later_than_the_last_is_not_heard(known: Check) -> None:
-    rollout = after(begun(CANARY), see(begun(CANARY), known))
-    assert see(rollout, known) is None
-    assert see(rollout, looked("failed", 4)) is None
+    rollout = after(begun(BORNE), see(begun(BORNE), known))
+    for outcome in VERDICTS:
+        assert see(rollout, looked(outcome, 4)) is None
+        assert see(rollout, looked(outcome, 5)) is None
+
+
+def test_harm_that_one_check_shows_is_heard_whatever_the_clocks_say() -> None:
+    rollout = after(begun(CANARY), see(begun(CANARY), looked("inconclusive", 5)))
+    back = see(rollout, looked("failed", 4))
+    assert back is not None
+    assert back.state.phase == "rolled back"
+    assert see(rollout, looked("error", 4)) is None
 
 
 def test_a_check_of_another_step_is_not_heard() -> None:
