@@ -138,5 +138,7 @@ def test_a_shadow_that_fails_is_seen_to_and_its_champion_answers(project: Projec
             return error_rate(project, "shadow", started)[2] == 6
 
         until(scored)
-    assert error_rate(project, "shadow", started) == (pytest.approx(2 / 6), 6, 6)
+    value, requests, rows = error_rate(project, "shadow", started)
+    assert value == pytest.approx(2 / 6)
+    assert (requests, rows) == (6, 6)
     assert {(row["_version"], row["_arm"]) for row in failures(project)} == {(3, "shadow")}
