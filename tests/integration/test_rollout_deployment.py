@@ -1,0 +1,194 @@
+"""A rollout that is begun is watched by a worker, and by another run when that one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
+from perennial.contracts.rollouts import Rollout
+from perennial.spec.deployment import prefect_yaml
+from perennial.stores.rolling_out import begin
+from tasks._events import emit
+from tests.rolling import Rolling, rolling
+
+MODELS = ("begun", "detached", "hopeless")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Rolling]:
+    root = tmp_path_factory.mktemp("rollouts")
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PERENNIAL_PROJECT": str(root),
+    }
+    found = rolling(root, environment)
+    for model in MODELS:
+        found.of(model)
+        found.versions(2, model)
+    declared = yaml.safe_load(prefect_yaml(found.project.specs()))
+    declared["deployments"] = [
+        d
+        for d in declared["deployments"]
+        if d["entrypoint"] == "flows.rollout.rollout" and d["name"] in MODELS
+    ]
+    (root / "prefect.yaml").write_text(yaml.safe_dump(declared))
+    for command in (
+        ["work-pool", "create", "perennial", "--type", "process", "--overwrite"],
+        ["deploy", "--all"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *command],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    with (root / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
+            cwd=root,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERENNIAL_PROJECT", str(root))
+        with temporary_settings({PREFECT_API_URL: prefect_server}):
+            yield found
+    worker.send_signal(signal.SIGINT)
+    try:
+        worker.wait(20)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.1)
+
+
+def runs(place: Rolling, model: str) -> list[dict[str, Any]]:
+    """The runs of a model's deployment, in the order they were created."""
+    asked = {
+        "flows": {"name": {"any_": ["rollout"]}},
+        "deployments": {"name": {"any_": [model]}},
+    }
+    api = place.environment["PREFECT_API_URL"]
+    found = httpx.post(f"{api}/flow_runs/filter", json=asked, timeout=30).json()
+    return sorted(found, key=lambda run: run["created"])
+
+
+def started(place: Rolling, model: str) -> Rollout:
+    now = datetime.now(UTC)
+    return begin(
+        place.project, place.registry, model, 2, {}, actor="tests", reason="better",
+        cause="judged", force=False, now=now,
+    )  # fmt: skip
+
+
+def last(place: Rolling, model: str) -> Rollout:
+    return place.registry.rollouts.last(model, 1)[0]
+
+
+def process_of(place: Rolling, run: dict[str, Any]) -> int:
+    """The process of a run at a worker of this machine."""
+    api = place.environment["PREFECT_API_URL"]
+    found: list[int] = []
+
+    def known() -> bool:
+        state = httpx.get(f"{api}/flow_runs/{run['id']}", timeout=30).json()
+        pid = state.get("infrastructure_pid")
+        found[:] = [int(pid.rpartition(":")[2])] if pid else []
+        return bool(found)
+
+    until(known)
+    return found[0]
+
+
+@flow(persist_result=False)
+def telling(model: str, labels: dict[str, str]) -> None:
+    payload = {"model": model, "reason": "better", "cause": f"judged {labels}", "version": 2}
+    assert emit(Event.VERSION_REGISTERED, model, payload, labels)
+
+
+def test_what_was_begun_is_watched_and_a_run_that_dies_is_followed(place: Rolling) -> None:
+    telling("begun", {})  # promoted at once: nothing to watch
+    begun = started(place, "begun")
+    telling("begun", {ROLLOUT_LABEL: BEGUN})
+    until(lambda: last(place, "begun").state.last is not None)
+    (run,) = runs(place, "begun")
+    assert run["parameters"] == {"model": "begun"}
+    looked = last(place, "begun").revision
+    os.kill(process_of(place, run), signal.SIGKILL)
+
+    until(lambda: len(runs(place, "begun")) == 2)
+    second = runs(place, "begun")[1]
+    assert second["parameters"]["deaths"] == 1
+    until(lambda: last(place, "begun").revision > looked + 2)
+    with place.traffic(model="begun"):
+        until(lambda: runs(place, "begun")[1]["state_type"] == "COMPLETED")
+    first, second = runs(place, "begun")
+    assert first["state_type"] == "CRASHED"
+    assert "model:begun" in second["tags"]
+    assert (last(place, "begun").id, last(place, "begun").state.phase) == (begun.id, "promoted")
+    assert place.registry.route("begun").champion == 2
+
+
+def test_a_rollout_is_begun_by_hand_and_left_to_a_worker(place: Rolling) -> None:
+    api = place.environment["PREFECT_API_URL"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", api)
+        done = place.command("rollout", "detached@2", "--reason", "it is time", "--detach")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("detached@2: canary 20 %, step 1 of 2\n")
+    with place.traffic(model="detached"):
+        until(lambda: last(place, "detached").ended)
+    assert last(place, "detached").state.phase == "promoted"
+    (run,) = runs(place, "detached")
+    actors = [e.actor for e in place.registry.decisions("detached")]
+    assert actors[0] == f"flow run {run['id']}"
+
+
+def test_runs_that_die_one_after_the_other_come_to_an_end(place: Rolling) -> None:
+    started(place, "hopeless")
+    path = place.root / "models" / "hopeless" / "model.yaml"
+    path.write_text(path.read_text().replace("strategy: canary", "strategy: hope"))
+    api = place.environment["PREFECT_API_URL"]
+    deployment = httpx.get(f"{api}/deployments/name/rollout/hopeless", timeout=30).json()
+    httpx.post(  # as the run that follows four that died
+        f"{api}/deployments/{deployment['id']}/create_flow_run",
+        json={"parameters": {"deaths": 4}},
+        timeout=30,
+    ).raise_for_status()
+    until(lambda: last(place, "hopeless").ended)
+    ended = last(place, "hopeless")
+    assert (ended.state.phase, ended.state.reason) == (
+        "aborted",
+        "6 runs in a row died while they watched it",
+    )
+    until(lambda: runs(place, "hopeless")[-1]["state_type"] == "COMPLETED")
+    found = runs(place, "hopeless")
+    assert [run["state_type"] for run in found] == ["FAILED", "FAILED", "COMPLETED"]
+    assert [run["parameters"]["deaths"] for run in found] == [4, 5, 6]
