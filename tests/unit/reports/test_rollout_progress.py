@@ -1,0 +1,127 @@
+"""The page of a rollout."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from perennial.contracts.rollouts import (
+    Check,
+    Guard,
+    Measurement,
+    Plan,
+    Rollout,
+    RolloutState,
+    Step,
+)
+from perennial.contracts.verdicts import Evidence, Outcome, Verdict
+from perennial.reports.rollout_progress import headline, render_markdown
+
+NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
+ERRORS = Guard(name="error_rate", kind="error_rate", limit=0.01)
+SLOW = Guard(name="p99_ms", kind="latency", limit=0.01, threshold=50)
+CHECK = Check(
+    at=NOON + timedelta(minutes=3),
+    step=1,
+    outcome="error",
+    requests=1234,
+    measurements=(
+        Measurement(
+            guard="error_rate", n_champion=5000, n_challenger=1234, value=0.002, low=0, high=0.01
+        ),
+        Measurement(guard="p99_ms", error="log | away"),
+    ),
+    verdicts=(
+        Verdict(
+            outcome=Outcome.ERROR,
+            reason="p99_ms: *not* measured",
+            evidence=Evidence(rule="p99_ms"),
+        ),
+    ),
+)
+
+
+def step(strategy: str, weight: int, bake: float = 600) -> Step:
+    return Step.model_validate(
+        {
+            "strategy": strategy,
+            "weight": weight,
+            "bake_seconds": bake,
+            "timeout_seconds": 86_400,
+            "min_requests": 1000,
+            "approval": weight == 100,
+            "guards": (ERRORS, SLOW),
+        }
+    )
+
+
+PLAN = Plan(steps=(step("shadow", 0, 90), step("canary", 25), step("canary", 100, 7200)))
+
+
+def rollout(phase: str, at: int = 1, last: Check | None = CHECK, plan: Plan = PLAN) -> Rollout:
+    state = {"phase": phase, "step": at, "entered_at": NOON, "last": last, "reason": "so | it is"}
+    over = phase not in ("running", "waiting", "paused")
+    return Rollout(
+        id=7, model="demand", version=4, champion=3, plan=plan,
+        state=RolloutState.model_validate(state), revision=9, actor="tests", reason="better",
+        started_at=NOON, updated_at=NOON, ended_at=NOON + timedelta(hours=1) if over else None,
+    )  # fmt: skip
+
+
+def test_the_page_says_where_it_stands_and_what_was_measured() -> None:
+    assert render_markdown(rollout("running")) == (
+        "# ▶ demand@4: canary 25 %, step 2 of 3\n"
+        "\n"
+        "so \\| it is\n"
+        "\n"
+        "Rollout 7, version 4 beside the champion, version 3. Begun 2026-03-14 12:00:00 UTC: "
+        "better\n"
+        "\n"
+        "|  | step | at least | at most | guards |\n"
+        "|---|---|---|---|---|\n"
+        "| ✓ | shadow | 90 s, 1,000 requests | 1 d | error\\_rate, p99\\_ms |\n"
+        "| ▶ | canary 25 % | 10 min, 1,000 requests | 1 d | error\\_rate, p99\\_ms |\n"
+        "|  | canary 100 % (a person approves) | 2 h, 1,000 requests | 1 d | "
+        "error\\_rate, p99\\_ms |\n"
+        "\n"
+        "Last look, 2026-03-14 12:03:00 UTC: **error**, 1,234 requests in step 2 so far.\n"
+        "\n"
+        "| guard | measured | surely between | champion | challenger |\n"
+        "|---|--:|--:|--:|--:|\n"
+        "| error\\_rate | 0.002 | 0 and 0.01 | 5,000 | 1,234 |\n"
+        "| p99\\_ms | log \\| away |  | 0 | 0 |\n"
+        "\n"
+        "- error: p99\\_ms: \\*not\\* measured\n"
+        "\n"
+        "By hand: `perennial rollout demand@4 --promote`, `perennial rollout demand@4 --pause` or "
+        "`perennial rollout demand@4 --abort`.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("phase", "line"),
+    [
+        ("running", "demand@4: canary 25 %, step 2 of 3"),
+        ("waiting", "demand@4: waiting at canary 25 %, step 2 of 3"),
+        ("promoted", "demand@4: promoted"),
+        ("rolled back", "demand@4: rolled back"),
+        ("no difference", "demand@4: no difference"),
+    ],
+)
+def test_a_line_tells_the_phase_or_the_end(phase: str, line: str) -> None:
+    assert headline(rollout(phase)) == line
+
+
+def test_what_has_ended_asks_nothing_of_anybody() -> None:
+    page = render_markdown(rollout("rolled back"))
+    assert page.startswith("# ✗ demand@4: rolled back\n")
+    assert "Ended 2026-03-14 13:00:00 UTC." in page
+    assert "perennial rollout" not in page
+    assert "| ✗ | canary 25 % |" in page
+
+
+def test_a_switch_at_once_has_no_steps_to_show() -> None:
+    page = render_markdown(rollout("promoted", 0, None, Plan(steps=())))
+    assert page.startswith("# ✓ demand@4: promoted\n")
+    assert "|" not in page.replace("\\|", "")
