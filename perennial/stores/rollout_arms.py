@@ -16,13 +16,16 @@ an entity, and in shadow, where both arms score the same rows, a row is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from perennial.contracts.errors import IntegrityError, Problem
 from perennial.contracts.rollouts import Rollout, Step
 from perennial.spec import ModelSpec
 from perennial.stores import engine, lake
@@ -90,6 +93,22 @@ class Arms:
             return "_id"
         missing = " OR ".join(f"{part} IS NULL" for part in parts)
         return f"(CASE WHEN {missing} THEN _id ELSE concat_ws(chr(31), {', '.join(parts)}) END)"
+
+
+@contextmanager
+def reading(uri: str, home: Path) -> Iterator[Any]:
+    """A connection to read a log with; it spills beside the log, or below ``home`` when there is
+    none yet. Raises IntegrityError when what is read is damaged."""
+    import duckdb
+
+    place = engine.spill_place(uri)
+    try:
+        with engine.connect(place if place.is_dir() else home) as connection:
+            yield connection
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        what = f"the log can't be read: {first}"
+        raise IntegrityError(Problem(uri, what, "restore the table from a backup")) from None
 
 
 def relation(connection: Any, table: Any, uri: str, arms: Arms) -> str:

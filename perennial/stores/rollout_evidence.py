@@ -6,8 +6,8 @@ or is there twice measures the same. Intervals hold at every look at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from perennial.bundle.outputs import aligned
 from perennial.bundle.read import open_bundle
-from perennial.contracts.errors import InputError, IntegrityError, PerennialError, Problem
+from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.rollouts import Guard, Measurement, Rollout
 from perennial.decisions.guards import shares
 from perennial.decisions.sequential import (
@@ -45,6 +45,7 @@ from perennial.stores.rollout_arms import (
     count_requests,
     means,
     numeric,
+    reading,
     relation,
     sample,
 )
@@ -246,19 +247,8 @@ class _Look:
         numbers = {CHALLENGER: self.rollout.version, CHAMPION: self.rollout.champion}
         return {arm: _version_classes(url, model, number) for arm, number in numbers.items()}
 
-    @contextmanager
-    def _connection(self) -> Iterator[Any]:
-        import duckdb
-
-        place = engine.spill_place(self.uri("predictions"))
-        try:
-            with engine.connect(place if place.is_dir() else self.project.home) as connection:
-                yield connection
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            what = f"the log can't be read: {first}"
-            uri = self.uri("predictions")
-            raise IntegrityError(Problem(uri, what, "restore the table from a backup")) from None
+    def _connection(self) -> AbstractContextManager[Any]:
+        return reading(self.uri("predictions"), self.project.home)
 
     def _relation(self, connection: Any, kind: str) -> str | None:
         table = open_log(self.uri(kind))

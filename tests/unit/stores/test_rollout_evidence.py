@@ -29,6 +29,7 @@ from perennial.stores import rollout_evidence
 from perennial.stores.predictions.columns import TIMESTAMP
 from perennial.stores.predictions.tables import commit_rows
 from perennial.stores.registry import Registry
+from perennial.stores.rollout_comparison import compare
 from perennial.stores.rollout_evidence import measure
 from tests.watched import CLASSES, DAY, END, MODEL, Watched, make_watched
 
@@ -416,6 +417,51 @@ def test_a_registry_that_doesn_t_know_the_version_is_an_error(tmp_path: Path) ->
     found = log.one(metric("brier"))
     assert found.value is None
     assert "parcels@2" in found.error or "version 2" in found.error
+
+
+@pytest.mark.parametrize("objective", ["binary", "multiclass", "regression"])
+def test_a_shadow_s_predictions_are_set_beside_those_of_the_same_rows(
+    tmp_path: Path, objective: str
+) -> None:
+    log = with_challenger(tmp_path, objective)
+    ids = [f"row-{i}" for i in range(100)]
+    low, high = ([0.7, 0.2, 0.1], [0.1, 0.2, 0.7]) if objective == "multiclass" else (0.2, 0.9)
+    log.answers("champion", [low] * 100, ids=ids, latency=8.0, distance=np.arange(100.0))
+    log.answers("shadow", [low] * 75 + [high] * 25, ids=ids, latency=2.0)
+    log.failures("shadow", ["r1"])
+    shadow = rollout(ERRORS, strategy="shadow", weight=0)
+    found = compare(log.place.project, log.place.spec, shadow, NOW)
+    champion, challenger = found.champion, found.challenger
+    assert (champion.rows, champion.failed, champion.latency_p99_ms) == (100, 0, 8.0)
+    assert (challenger.rows, challenger.failed, challenger.latency_p50_ms) == (101, 1, 2.0)
+    both = found.same_rows
+    assert both is not None
+    assert both.rows == 100
+    assert both.agree == (None if objective == "regression" else 0.75)
+    apart = 0.6 if objective == "multiclass" else 0.7
+    assert both.mean == pytest.approx(apart / 4)
+    assert (both.bins[0].rows, both.bins[-1].rows) == (75, 25)
+    assert sum(one.rows for one in both.bins) == 100
+    assert len(both.apart) == 10
+    assert [one.difference for one in both.apart] == pytest.approx([apart] * 10)
+    assert both.apart[0].id == "row-75"
+    assert both.apart[0].inputs["distance"] == "75.0"
+    if objective == "multiclass":
+        assert (both.apart[0].champion, both.apart[0].challenger) == ("a", "c")
+
+
+def test_where_requests_are_shared_out_no_row_is_predicted_twice(log: Log) -> None:
+    nothing = compare(log.place.project, log.place.spec, rollout(ERRORS), NOW)
+    assert (nothing.champion.rows, nothing.challenger.rows, nothing.same_rows) == (0, 0, None)
+    log.answers("champion", [0.25] * 4)
+    log.answers("challenger", [0.5] * 2)
+    found = compare(log.place.project, log.place.spec, rollout(ERRORS), NOW)
+    assert found.same_rows is None
+    assert (found.champion.mean, found.challenger.mean) == (0.25, 0.5)
+    shadow = rollout(ERRORS, strategy="shadow", weight=0)
+    without = compare(log.place.project, log.place.spec, shadow, NOW).same_rows
+    assert without is not None
+    assert without.rows == 0
 
 
 def test_a_look_finds_the_same_however_rows_lie_in_files(tmp_path: Path) -> None:
