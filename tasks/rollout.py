@@ -35,7 +35,7 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.rolling_out import begin, look, spec_of
 from tasks._events import bounded, emit
-from tasks._running import RETRIES
+from tasks._running import RETRIES, Measured, measured
 
 MOST_DEATHS = 5
 """Runs in a row that may die watching a rollout; one more aborts it."""
@@ -129,19 +129,21 @@ def watch(rollout: Rollout) -> Rollout:
     spec = spec_of(project, version.ref)
     every = spec.rollout.check_every.total_seconds()
     desk, before, began = _Desk(), rollout, time.monotonic()
-    while True:
-        started = time.monotonic()
-        desk.take_orders(registry, rollout.model)
-        try:
-            now = datetime.now(UTC)
-            rollout = look(project, registry, spec, before, actor=_actor(), now=now)
-        except UnavailableError as error:
-            get_run_logger().warning("Waiting: %s", error)
-        desk.draw(rollout)
-        if _place(rollout) != _place(before) or started - began > _STRETCH:
-            get_run_logger().info("%s. %s", headline(rollout), rollout.state.reason)
-            return rollout
-        time.sleep(max(every - (time.monotonic() - started), 0))
+    with measured("watch") as shown:
+        while True:
+            started = time.monotonic()
+            desk.take_orders(registry, rollout.model)
+            try:
+                now = datetime.now(UTC)
+                rollout = look(project, registry, spec, before, actor=_actor(), now=now)
+            except UnavailableError as error:
+                get_run_logger().warning("Waiting: %s", error)
+            desk.draw(rollout)
+            if _place(rollout) != _place(before) or started - began > _STRETCH:
+                get_run_logger().info("%s. %s", headline(rollout), rollout.state.reason)
+                return rollout
+            _progress(shown, rollout, now)
+            time.sleep(max(every - (time.monotonic() - started), 0))
 
 
 @task(
@@ -261,6 +263,16 @@ def _patiently(action: Callable[[], _T]) -> _T:
         except UnavailableError as error:
             get_run_logger().warning("Waiting: %s", error)
             time.sleep(_PATIENCE)
+
+
+def _progress(shown: Measured, rollout: Rollout, now: datetime) -> None:
+    """How far the step's least time is over, for who watches on a terminal."""
+    step, last = rollout.plan.steps[rollout.state.step], rollout.state.last
+    lasted = int((now - rollout.state.entered_at).total_seconds())
+    found = f", {last.requests:,} requests, {last.outcome}" if last else ""
+    shown.progress(
+        min(lasted, int(step.bake_seconds)), int(step.bake_seconds), headline(rollout) + found
+    )
 
 
 def _place(rollout: Rollout) -> tuple[int, int, Phase]:
