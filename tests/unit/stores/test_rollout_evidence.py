@@ -25,12 +25,15 @@ from perennial.contracts.rollouts import (
     Step,
     Strategy,
 )
+from perennial.decisions.guards import judge
+from perennial.decisions.rollout import step
 from perennial.stores import rollout_evidence
 from perennial.stores.predictions.columns import TIMESTAMP
 from perennial.stores.predictions.tables import commit_rows
 from perennial.stores.registry import Registry
 from perennial.stores.rollout_comparison import compare
 from perennial.stores.rollout_evidence import measure
+from perennial.stores.rollout_pages import tell, write_page
 from tests.watched import CLASSES, DAY, END, MODEL, Watched, make_watched
 
 MINUTE = timedelta(minutes=1)
@@ -51,7 +54,7 @@ def metric(name: str) -> Guard:
 def rollout(
     *guards: Guard, strategy: Strategy = "canary", weight: int = 25, entered: datetime = ENTERED
 ) -> Rollout:
-    step = Step(
+    only = Step(
         strategy=strategy,
         weight=weight,
         bake_seconds=60,
@@ -60,7 +63,7 @@ def rollout(
         guards=guards,
     )
     return Rollout(
-        id=1, model=MODEL, version=2, champion=1, plan=Plan(steps=(step,)),
+        id=1, model=MODEL, version=2, champion=1, plan=Plan(steps=(only,)),
         state=RolloutState(phase="running", step=0, entered_at=entered),
         revision=1, actor="tests", reason="", started_at=ENTERED, updated_at=ENTERED, ended_at=None,
     )  # fmt: skip
@@ -483,3 +486,43 @@ def test_a_look_finds_the_same_however_rows_lie_in_files(tmp_path: Path) -> None
         assert pd.Series(one.model_dump()).equals(pd.Series(other.model_dump())) or (
             one.value == pytest.approx(other.value)
         )
+
+
+def test_the_page_of_a_rollout_tells_each_step_from_the_audit_and_the_log(log: Log) -> None:
+    guards = (ERRORS, SHIFT)
+    shadowed = rollout(*guards, strategy="shadow", weight=0).plan.steps
+    steps = (*shadowed, *rollout(*guards).plan.steps)
+    registry, project = Registry(log.place.project.registry_url), log.place.project
+    begun = registry.rollouts.begin(
+        MODEL, 2, Plan(steps=steps), actor="tests", reason="registered", cause="v2", now=ENTERED
+    )
+    ids = [f"row-{i}" for i in range(60)]
+    log.answers("champion", [0.25] * 60, ids=ids)
+    log.answers("shadow", [0.25] * 59 + [0.75], ids=ids)
+    log.answers("champion", [0.25] * 60, at=ENTERED + 30 * MINUTE)
+    log.failures("challenger", [f"r{i}" for i in range(40)], at=ENTERED + 30 * MINUTE)
+    for minutes in (10, 20, 40):
+        now = ENTERED + minutes * MINUTE
+        measurements, requests = measure(project, log.place.spec, begun, now)
+        own = begun.plan.steps[begun.state.step]
+        found = step(begun, judge(begun.state.step, own, measurements, requests, now), now)
+        if found is not None:
+            begun = registry.rollouts.advance(begun, found, actor="tests", evidence={}, now=now)
+    assert begun.state.phase == "rolled back"
+
+    story = tell(project, log.place.spec, registry, begun, NOW)
+    actions = ["rollout began", "step began", "rolled back", "quarantined"]
+    assert [one.action for one in story.history] == actions
+    assert [one.step for one in story.compared] == [0, 1]
+    shadow, canary = story.compared
+    assert shadow.same_rows is not None
+    assert (shadow.same_rows.rows, len(shadow.same_rows.apart)) == (60, 1)
+    assert (canary.challenger.failed, canary.champion.rows) == (40, 60)
+    assert [one.outcome for one in story.looks if one.step == 1][-1] == "failed"
+    assert len({one.at for one in story.looks}) == len(story.looks)
+    path = write_page(project, log.place.spec, registry, begun, NOW)
+    text = path.read_text()
+    assert path.name == f"rollout-{begun.id}.html"
+    for word in ("Rolled back", "row-59", "quarantined", "Side by side: canary 25 %"):
+        assert word in text, word
+    assert [one.name for one in path.parent.glob(".rollout*")] == []

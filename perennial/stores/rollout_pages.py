@@ -1,0 +1,88 @@
+"""The page of a rollout, from the registry's audit and the prediction log."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from perennial.contracts.comparing import StepComparison
+from perennial.contracts.rollouts import Check, Rollout
+from perennial.decisions.guards import judge
+from perennial.reports.rollout import Happened, render_html
+from perennial.spec import ModelSpec
+from perennial.stores.project import Project
+from perennial.stores.registry import AuditEntry, Registry
+from perennial.stores.rollout_comparison import compare
+from perennial.stores.rollout_evidence import measure
+
+LOOKS = 8
+"""That are repeated a step: what a look found is counted anew from the log."""
+_MOST_DECISIONS = 1_000
+
+
+class Story(NamedTuple):
+    """What is known of a rollout: decisions, looks at its steps, and both versions side by side in
+    each step that requests were shared out or copied in."""
+
+    history: tuple[Happened, ...]
+    looks: tuple[Check, ...]
+    compared: tuple[StepComparison, ...]
+
+
+def tell(
+    project: Project, spec: ModelSpec, registry: Registry, rollout: Rollout, now: datetime
+) -> Story:
+    """A rollout's story until ``now`` or its end. Looks are repeated as of evenly spread moments of
+    each step, the last one at its end. Raises as ``compare``, and as the registry's methods."""
+    entries = [
+        entry
+        for entry in registry.decisions(rollout.model, _MOST_DECISIONS)
+        if entry.evidence.get("rollout") == rollout.id
+    ]
+    entries.sort(key=lambda entry: entry.id)
+    history = tuple(Happened(e.at, e.action, e.actor, e.reason) for e in entries)
+    looks: list[Check] = []
+    compared = []
+    for number, start, end in _windows(rollout, entries, rollout.ended_at or now):
+        state = rollout.state.model_copy(update={"step": number, "entered_at": start})
+        then = rollout.model_copy(update={"state": state})
+        for i in range(1, LOOKS + 1):
+            at = start + (end - start) * i / LOOKS
+            measurements, requests = measure(project, spec, then, at)
+            looks.append(judge(number, rollout.plan.steps[number], measurements, requests, at))
+        compared.append(compare(project, spec, then, end))
+    return Story(history, tuple(looks), tuple(compared))
+
+
+def write_page(
+    project: Project, spec: ModelSpec, registry: Registry, rollout: Rollout, now: datetime
+) -> Path:
+    """Write the page to ``.perennial/reports/<model>/rollout-<id>.html``, in place of an older one.
+    Raises as ``tell``."""
+    text = render_html(rollout, *tell(project, spec, registry, rollout, now))
+    path = project.folder("reports", rollout.model) / f"rollout-{rollout.id}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _windows(
+    rollout: Rollout, entries: Sequence[AuditEntry], until: datetime
+) -> list[tuple[int, datetime, datetime]]:
+    """The steps that were entered, each with its first moment and the one at which it was left."""
+    begun: dict[int, datetime] = {}
+    for entry in entries:
+        if entry.evidence.get("phase") == "running":
+            begun.setdefault(int(entry.evidence["step"]), entry.at)
+    if rollout.state.phase != "waiting" and rollout.state.step < len(rollout.plan.steps):
+        begun[rollout.state.step] = rollout.state.entered_at
+    steps = sorted(begun)
+    ends = [*(begun[step] for step in steps[1:]), until]
+    return [
+        (step, begun[step], end) for step, end in zip(steps, ends, strict=True) if begun[step] < end
+    ]
