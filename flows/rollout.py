@@ -9,7 +9,7 @@ from prefect import flow
 from perennial.contracts.rollouts import Rollout
 from perennial.contracts.runs import Watch
 from tasks.notification import tag_run
-from tasks.rollout import conclude, successor, take_up, watch
+from tasks.rollout import conclude, report, successor, take_up, watch
 
 
 @flow(
@@ -45,4 +45,6 @@ def rollout(
             current = watch(current)
         seen.append(conclude(current))
         current = successor(current)
+    for ended in seen:  # not before: while a page is drawn nothing is watched
+        report(ended)
     return Watch(model=model, rollouts=tuple(seen))

@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.contracts.events import Event
 from perennial.contracts.rollouts import Command, Phase, Rollout
-from perennial.reports.markdown import plain
+from perennial.reports.markdown import code, plain
 from perennial.reports.rollout_progress import headline, render_markdown
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -153,7 +153,9 @@ def watch(rollout: Rollout) -> Rollout:
     **RETRIES,
 )
 def conclude(rollout: Rollout) -> Rollout:
-    """Show and tell how a rollout ended: once, however many runs do so and however often."""
+    """Tell how a rollout ended: once, however many runs do so and however often."""
+    from perennial.stores.rollout_pages import page_of
+
     _Desk().draw(rollout)
     state = rollout.state
     get_run_logger().info("%s. %s", headline(rollout), state.reason)
@@ -164,7 +166,7 @@ def conclude(rollout: Rollout) -> Rollout:
             "window": None,
             "finding": None,
             "evidence": bounded(_figures(rollout)),
-            "report": "",
+            "report": str(page_of(Project.current(), rollout)),
             "cause": f"rollout {rollout.id} of {rollout.started_at.isoformat()}: {state.phase}",
             "rollout": rollout.id,
             "version": rollout.version,
@@ -173,6 +175,35 @@ def conclude(rollout: Rollout) -> Rollout:
         }
         emit(_TOLD[state.phase], rollout.model, payload, once=True)
     return rollout
+
+
+@task(
+    task_run_name="report on {rollout.model}@{rollout.version}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=1800,
+    **RETRIES,
+)
+def report(rollout: Rollout) -> None:
+    """Write the page of a rollout that ended, and the same as an artifact. One that can't be
+    written takes nothing back."""
+    from perennial.reports.rollout import render_markdown as render_report
+    from perennial.stores.rollout_pages import tell, write_page
+
+    project, now = Project.current(), datetime.now(UTC)
+    try:
+        registry = Registry(project.registry_url)
+        version = registry.version(rollout.model, rollout.version)
+        spec = spec_of(project, version.ref)
+        story = tell(project, spec, registry, rollout, now)
+        page = write_page(project, spec, registry, rollout, now, story)
+        text = render_report(rollout, story.looks, story.compared)
+        create_markdown_artifact(
+            f"{text}\n\nPage: {code(str(page))}\n",
+            key=f"{rollout.model}-rollout-report",
+            description=plain(headline(rollout)),
+        )
+    except Exception:
+        get_run_logger().warning("The report was not written", exc_info=True)
 
 
 @task(

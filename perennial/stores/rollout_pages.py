@@ -57,13 +57,23 @@ def tell(
     return Story(history, tuple(looks), tuple(compared))
 
 
+def page_of(project: Project, rollout: Rollout) -> Path:
+    """Where the page of a rollout is, once it is written."""
+    return project.folder("reports", rollout.model) / f"rollout-{rollout.id}.html"
+
+
 def write_page(
-    project: Project, spec: ModelSpec, registry: Registry, rollout: Rollout, now: datetime
+    project: Project,
+    spec: ModelSpec,
+    registry: Registry,
+    rollout: Rollout,
+    now: datetime,
+    story: Story | None = None,
 ) -> Path:
-    """Write the page to ``.perennial/reports/<model>/rollout-<id>.html``, in place of an older one.
+    """Write the page, in place of an older one, of a story that was told already or is now.
     Raises as ``tell``."""
-    text = render_html(rollout, *tell(project, spec, registry, rollout, now))
-    path = project.folder("reports", rollout.model) / f"rollout-{rollout.id}.html"
+    text = render_html(rollout, *(story or tell(project, spec, registry, rollout, now)))
+    path = page_of(project, rollout)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")

@@ -237,6 +237,7 @@ def test_all_requests_are_back_within_five_seconds_of_the_evidence(place: Rollin
     assert event["payload"]["reason"] == back.reason == rollout.state.reason
     assert event["payload"]["evidence"]["error_rate"] == 1.0
     assert event["resource"]["perennial.cause"] == event["payload"]["cause"]
+    assert "demand@2" in Path(event["payload"]["report"]).read_text()
 
 
 def test_people_give_orders_to_the_run_that_watches(place: Rolling) -> None:
