@@ -11,6 +11,7 @@ import pandas as pd
 from perennial.bundle.read import Bundle
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import FeatureGraph, GraphNode
+from perennial.data.frames import same_form, table_columns
 from perennial.data.rows import Rows
 from perennial.spec import ModelSpec
 
@@ -30,6 +31,8 @@ class Answering(Protocol):
 
     def predict(self, rows: Rows) -> Answer: ...
 
+    def predict_frame(self, frame: pd.DataFrame) -> Answer: ...
+
 
 class MemberProgram:
     """Stands where a model's feature code does (``data.programs.Program``).
@@ -42,7 +45,13 @@ class MemberProgram:
     def __init__(
         self, bundles: Mapping[str, Bundle], predictors: Mapping[str, Answering], spec: ModelSpec
     ) -> None:
-        self._predictors = dict(predictors)
+        declared = table_columns(spec)
+        self._predict = {
+            name: predictor.predict_frame  # the ensemble's frame is also the member's
+            if all(same_form(declared[c.name], c) for c in bundles[name].schema.inputs)
+            else predictor.predict
+            for name, predictor in predictors.items()
+        }
         self._bundles = dict(bundles)
         self._columns = {
             name: tuple(f"{name} {c}" for c in bundle.schema.classes or ())
@@ -72,7 +81,7 @@ class MemberProgram:
         problems: list[Problem] = []
         for member, names in self._columns.items():
             try:
-                answer = self._predictors[member].predict(frame)
+                answer = self._predict[member](frame)
             except InputError as error:
                 problems += [
                     Problem(f"member {member}, {p.where}", p.what, p.fix) for p in error.problems

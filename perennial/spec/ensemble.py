@@ -36,7 +36,9 @@ Part = Annotated[
 ]
 
 
-def _members_once(ensemble: Ensemble) -> Iterator[Mistake]:
+def _several_members(ensemble: Ensemble) -> Iterator[Mistake]:
+    if len(ensemble.of) < 2:
+        yield "of", "an ensemble has two members at least"
     yield from repeated(ensemble.of, "of")
 
 
@@ -59,7 +61,7 @@ def _weights_fit(ensemble: Ensemble) -> Iterator[Mistake]:
 class Ensemble(Section):
     """A model of registered versions of other models: their predictions are its features."""
 
-    of: Annotated[tuple[Part, ...], Field(min_length=2, max_length=50)]
+    of: Annotated[tuple[Part, ...], Field(json_schema_extra={"minItems": 2})]
     """Models by name, which stands for the champion at the moment of training, or pinned to a
     version: `demand@3`. All have this model's objective and read columns that it declares."""
     combine: Literal["mean", "stacking"] = "mean"
@@ -72,4 +74,4 @@ class Ensemble(Section):
     """What becomes of rows that a member may have been fitted on, by event time. drop: nothing is
     fitted or judged on them; keep: they are used, and figures flatter the ensemble."""
 
-    rules = (_members_once, _weights_fit)
+    rules = (_several_members, _weights_fit)

@@ -17,6 +17,7 @@ from perennial.bundle.read import Bundle, open_bundle
 from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import InputError, IntegrityError
 from perennial.contracts.refs import BundleRef
+from perennial.spec import parse_spec, spec_text
 from perennial.stores.importance import bundle_importance, feature_importance
 from tests.unit.bundle.conftest import Made, make, make_ensemble
 
@@ -81,7 +82,8 @@ def test_a_member_reads_a_column_as_it_was_trained_though_here_none_may_miss(
     content = make_ensemble(tmp_path, "binary")
     strict = [c.model_copy(update={"nullable": False}) for c in content.schema.inputs]
     schema = content.schema.model_copy(update={"inputs": tuple(strict)})
-    ref = write_bundle(tmp_path / "blend", dataclasses.replace(content, schema=schema))
+    spec = parse_spec(spec_text(content.spec).replace("boolean", "boolean\n    nullable: false"))
+    ref = write_bundle(tmp_path / "blend", dataclasses.replace(content, schema=schema, spec=spec))
     rows = make("binary").rows.dropna()
     bundle = opened(ref)
     parts = [Predictor(member).predict(rows).values for member in bundle.members.values()]
