@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
+from perennial.bundle.read import Bundle
 from perennial.bundle.write import BundleContent, write_bundle
 from perennial.contracts.refs import (
     BundleRef,
@@ -20,7 +22,7 @@ from perennial.contracts.refs import (
     StudyRef,
 )
 from perennial.spec import ModelSpec
-from perennial.stores.ensembles import open_members
+from perennial.stores.ensembles import clean_since, open_members
 from perennial.stores.matrices import read_json, read_schema, read_training, reference_profile
 from perennial.stores.project import Project, feature_source
 from tasks._caching import Stage, code_fingerprint
@@ -74,7 +76,10 @@ def train(
             reference=(folder / "reference.parquet").read_bytes(),
             profile=reference_profile(folder, spec),
             metrics={"validation": {study.metric: study.best_value}},
-            lineage=_lineage(project, dataset, features, study, members),
+            lineage={
+                **_lineage(project, dataset, features, study),
+                **(_made_of(spec, members, bundles) if members else {}),
+            },
             weights={name: float(w) for name, w in study.best_params.items()} if mean else None,
             members=tuple((_member(member), bundles[member.name]) for member in members),
         )
@@ -107,19 +112,13 @@ def _definition(spec: ModelSpec) -> ModelSpec:
 
 
 def _lineage(
-    project: Project,
-    dataset: DatasetRef,
-    features: FeaturesRef,
-    study: StudyRef,
-    members: tuple[MemberRef, ...],
+    project: Project, dataset: DatasetRef, features: FeaturesRef, study: StudyRef
 ) -> dict[str, Any]:
     """What the candidate was made from. Places are relative to the project: a bundle made on
     another machine from the same data is the same bundle."""
     place = Path(dataset.uri)
     uri = place.relative_to(project.root) if place.is_relative_to(project.root) else place
-    made_of = {"members": [_member(member).model_dump() for member in members]} if members else {}
     return {
-        **made_of,
         "dataset": {**dataset.model_dump(mode="json"), "uri": str(uri)},
         "rows": dict(features.rows),
         "features_digest": features.digest,
@@ -127,4 +126,16 @@ def _lineage(
         "code": code_fingerprint(),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "python": ".".join(platform.python_version_tuple()[:2]),
+    }
+
+
+def _made_of(
+    spec: ModelSpec, members: tuple[MemberRef, ...], bundles: Mapping[str, Bundle]
+) -> dict[str, Any]:
+    """An ensemble's members, and the event time from which on none was fitted to any row (None:
+    seen rows were kept)."""
+    since = clean_since(spec, bundles)
+    return {
+        "members": [_member(member).model_dump() for member in members],
+        "unseen_since": None if since is None else since.isoformat(),
     }

@@ -37,8 +37,8 @@ class Answering(Protocol):
 class MemberProgram:
     """Stands where a model's feature code does (``data.programs.Program``).
 
-    A member's prediction is one feature, named as the member; of a multiclass model it is one for
-    each class, ``member class``. ``inputs`` are the columns any member reads, in the order of the
+    A member's prediction is one feature, ``predicted by member``; of a multiclass model it is one
+    for each class, ``class predicted by member``. ``inputs`` are the columns any member reads, in the order of the
     ensemble's model.yaml. Nothing is fitted: members are what they were.
     """
 
@@ -52,15 +52,19 @@ class MemberProgram:
             else predictor.predict
             for name, predictor in predictors.items()
         }
-        self._bundles = dict(bundles)
+        self._digests = {name: bundle.digest for name, bundle in bundles.items()}
+        self._reads = {
+            name: tuple(column.name for column in bundle.schema.inputs)
+            for name, bundle in bundles.items()
+        }
         self._columns = {
-            name: tuple(f"{name} {c}" for c in bundle.schema.classes or ())
+            name: tuple(f"{c} predicted by {name}" for c in bundle.schema.classes or ())
             if bundle.class_count
-            else (name,)
+            else (f"predicted by {name}",)
             for name, bundle in bundles.items()
         }
         self.features = tuple(name for names in self._columns.values() for name in names)
-        read = {c.name for bundle in bundles.values() for c in bundle.schema.inputs}
+        read = {column for columns in self._reads.values() for column in columns}
         order = dict.fromkeys((*spec.columns, spec.source.event_time))
         self.inputs = tuple(name for name in order if name in read)
         self.fit_inputs: tuple[str, ...] = ()
@@ -104,7 +108,7 @@ class MemberProgram:
 
     def feeds(self, feature: str) -> set[str]:
         """The columns its member reads, and itself."""
-        return {feature, *self._reads(self.member(feature))}
+        return {feature, *self._reads[self.member(feature)]}
 
     def graph(self) -> FeatureGraph:
         """Each member's predictions, from the columns it reads."""
@@ -114,8 +118,8 @@ class MemberProgram:
                 name=feature,
                 kind="feature",
                 feature=True,
-                summary=f"Prediction of {member}, {self._bundles[member].digest[:12]}.",
-                reads=self._reads(member),
+                summary=f"Prediction of {member}, {self._digests[member][:12]}.",
+                reads=self._reads[member],
             )
             for member, features in self._columns.items()
             for feature in features
@@ -125,6 +129,3 @@ class MemberProgram:
     def member(self, feature: str) -> str:
         """The member whose prediction a feature is."""
         return next(member for member, names in self._columns.items() if feature in names)
-
-    def _reads(self, member: str) -> tuple[str, ...]:
-        return tuple(column.name for column in self._bundles[member].schema.inputs)

@@ -80,6 +80,8 @@ def test_two_models_are_trained_blended_gated_served_scored_and_reproduced(
     assert mean.weights[0] > mean.weights[1] >= 0
     shown = json.loads(project.command("show", "blend@1", "--json").stdout)
     assert [m["model"] for m in shown["lineage"]["members"]] == ["demand", "plain"]
+    # The last row is of 2024-03-30 21:00; members tested on 15 days, a label is late by one.
+    assert shown["lineage"]["unseen_since"].startswith("2024-03-14T21:00:00.0000")
     assert shown["params"] == dict(zip(("demand", "plain@1"), mean.weights, strict=True))
     verdicts = shown["judgement"]["verdicts"]
     assert len(verdicts) == 3
@@ -140,7 +142,10 @@ def test_a_booster_is_stacked_on_rows_that_no_member_was_fitted_on(
     stack = bundle_of(project, "blend", 1)
     assert summary["decision"]["action"] == "promoted"
     assert stack.weights is None
-    assert [feature.name for feature in stack.schema.features] == ["demand", "plain@1"]
+    assert [feature.name for feature in stack.schema.features] == [
+        "predicted by demand",
+        "predicted by plain@1",
+    ]
     fitted = stack.lineage["rows"]
     day = 8 * 5
     # Labels are known a day later, so gaps of a day lie before the members' test part of 15 days,
