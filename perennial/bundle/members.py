@@ -38,8 +38,8 @@ class MemberProgram:
     """Stands where a model's feature code does (``data.programs.Program``).
 
     A member's prediction is one feature, ``predicted by member``; of a multiclass model it is one
-    for each class, ``class predicted by member``. ``inputs`` are the columns any member reads, in the order of the
-    ensemble's model.yaml. Nothing is fitted: members are what they were.
+    for each class, ``class predicted by member``. ``inputs`` are the columns any member reads, in
+    the order of the ensemble's model.yaml. Nothing is fitted: members are what they were.
     """
 
     def __init__(

@@ -24,8 +24,9 @@ def find_members(project: Project, spec: ModelSpec, source: str) -> tuple[Member
     """The versions that an ensemble is made of now: champions, or those that are pinned. Empty for
     a model that is no ensemble. ``source`` is its features.py.
 
-    Raises InputError with every member that is unknown, has no version, or doesn't fit (see
-    ``check_members``), and for a features.py; IntegrityError for a damaged bundle.
+    Raises InputError with every member that is unknown, has no version or one that is quarantined,
+    or doesn't fit (see ``check_members``), and for a features.py; IntegrityError for a damaged
+    bundle.
     """
     if spec.ensemble is None:
         return ()
@@ -130,6 +131,10 @@ def _find(project: Project, registry: Registry, name: str) -> MemberRef:
         raise InputError(Problem(f"{_OF}, {name}", what, f"models here: {', '.join(known)}"))
     if version is not None:
         ref = registry.version(model, version).ref
+        why = registry.quarantined(model).get(version)
+        if why is not None:
+            what = f"{model}@{version} is quarantined: {why}"
+            raise InputError(Problem(f"{_OF}, {name}", what, "name another version"))
     else:
         champion = registry.champion(model)
         if champion is None:

@@ -12,6 +12,7 @@ import pandas as pd
 from deltalake import DeltaTable
 
 from perennial.bundle.predictor import Predictor
+from perennial.bundle.pyfunc import _load_pyfunc
 from perennial.bundle.read import Bundle, open_bundle
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -109,6 +110,14 @@ def test_two_models_are_trained_blended_gated_served_scored_and_reproduced(
     assert np.array(served, np.float32).tobytes() == answers.values.tobytes()
     assert np.array(alone, np.float32).tobytes() == answers.values[:20].tobytes()
 
+    exported = project.command("export", "blend@1", "--to", "mlflow", "--output", "folder")
+    assert exported.returncode == 0, exported.stderr
+    loaded = _load_pyfunc(str(project.root / "folder" / "bundle" / mean.digest))
+    assert loaded.predict(rows).tobytes() == answers.values.tobytes()
+    trees = project.command("export", "blend@1", "--to", "triton", "--output", "trees")
+    assert trees.returncode == 2
+    assert "a weighted mean of other models has no booster" in trees.stderr
+
     project.write_rows("next.csv", rows)
     score = project.cli("score", "blend", "--input", "data/next.csv", "--output", "out")
     assert score.returncode == 0, score.stderr
@@ -119,7 +128,25 @@ def test_two_models_are_trained_blended_gated_served_scored_and_reproduced(
     again = project.cli("reproduce", "blend@1")
     assert (again.returncode, again.stderr) == (0, "")
     assert "was reproduced: the digest is" in again.stdout
-    assert blend.joinpath("model.yaml").read_text() == BLEND
+
+    # Members that are trained again are the same to the byte; the next version earns its way.
+    for name in ("demand", "plain"):
+        assert run(project, name)["bundle_digest"] == members[name]["digest"]
+    blend.joinpath("model.yaml").write_text(
+        BLEND.replace("plain@1]", "plain@1], combine: stacking").replace(
+            "  - {beats: champion, metric: logloss, first_version: passed}\n",
+            "rollout: {strategy: canary, steps: [50, 100], guards: {error_rate: 0.5}}\n",
+        )
+    )
+    assert run(project, "blend")["decision"]["action"] == "rolling out"
+    stack = Predictor(bundle_of(project, "blend", 2)).predict(rows).values
+    with serving(project.root, "blend", wait_for=["blend"]) as server:
+        canary = server.ask("POST", "/models/blend/predict", json={"rows": requests})
+    arms = {1: answers.values, 2: stack}
+    given = [(row["version"], row["probability"]) for row in canary.json()["predictions"]]
+    assert {version for version, _ in given} == {1, 2}
+    for place, (version, probability) in enumerate(given):
+        assert np.float32(probability) == arms[version][place]
 
 
 def test_a_booster_is_stacked_on_rows_that_no_member_was_fitted_on(

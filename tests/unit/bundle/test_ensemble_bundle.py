@@ -148,7 +148,7 @@ def test_columns_matter_as_much_as_they_do_to_the_members(objective: str, tmp_pa
     bundle = opened(written(tmp_path, objective))
     features = feature_importance(bundle)
     assert sum(features.values()) == pytest.approx(1)
-    first = sum(share for name, share in features.items() if name.endswith("predicted by parcels@1"))
+    first = sum(share for name, share in features.items() if name.endswith("by parcels@1"))
     assert first == pytest.approx(0.75)
     columns = bundle_importance(bundle)
     one, two = (bundle_importance(member) for member in bundle.members.values())

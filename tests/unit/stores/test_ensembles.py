@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from perennial.contracts.errors import InputError
+from perennial.contracts.errors import InputError, IntegrityError
 from perennial.spec import ModelSpec, parse_spec
 from perennial.stores.ensembles import find_members, open_members
 from perennial.stores.project import Project
-from tests.fuzz.served import SPEC, make_project
+from perennial.stores.registry import Registry
+from tests.fuzz.served import NOW, SPEC, make_project
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,19 @@ def test_columns_that_do_not_fit_are_told_with_what_to_declare(project: Project)
     )
 
 
+def test_a_version_that_was_quarantined_is_no_member(tmp_path: Path) -> None:
+    make_project(tmp_path)
+    registry = Registry(Project(tmp_path).registry_url)
+    registry.record(
+        "parcels", "quarantined", version=registry.version("parcels", 2).ref, actor="tests",
+        reason="too many errors", evidence={}, cause="guard", now=NOW,
+    )  # fmt: skip
+    registry.close()
+    assert refusal(Project(tmp_path), blend("parcels, parcels@2")) == [
+        "parcels@2: parcels@2 is quarantined: too many errors (name another version)"
+    ]
+
+
 def test_feature_code_beside_an_ensemble_is_refused(project: Project) -> None:
     assert refusal(project, blend("parcels, parcels@2"), "def x(): ...") == [
         "features.py: an ensemble's features are its members' predictions (remove it)"
@@ -99,8 +113,6 @@ def test_feature_code_beside_an_ensemble_is_refused(project: Project) -> None:
 
 
 def test_a_damaged_member_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    from perennial.contracts.errors import IntegrityError
-
     make_project(tmp_path)
     spec = blend("parcels, parcels@2")
     member = find_members(Project(tmp_path), spec, "")[1]
