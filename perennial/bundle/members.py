@@ -78,24 +78,20 @@ class MemberProgram:
         """Each feature's float32 array for the rows of a canonical frame, and how many values each
         member's features had not seen, by ``member: feature``.
 
-        Raises InputError as a member's prediction does, saying which member's.
+        Raises as a member's prediction does, saying which member's.
         """
         arrays: dict[str, np.ndarray] = {}
         unseen: dict[str, int] = {}
-        problems: list[Problem] = []
         for member, names in self._columns.items():
             try:
                 answer = self._predict[member](frame)
-            except InputError as error:
-                problems += [
-                    Problem(f"member {member}, {p.where}", p.what, p.fix) for p in error.problems
-                ]
-                continue
+            except InputError as error:  # the kind tells whose fault it is
+                raise type(error)(
+                    [Problem(f"member {member}, {p.where}", p.what, p.fix) for p in error.problems]
+                ) from None
             values = answer.values.reshape(len(frame), len(names))
             arrays |= {name: values[:, place] for place, name in enumerate(names)}
             unseen |= {f"{member}: {name}": count for name, count in answer.unseen.items()}
-        if problems:
-            raise InputError(problems)
         return arrays, unseen
 
     def compute(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:  # noqa: ARG002

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from perennial.bundle.read import Bundle, open_bundle
-from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.refs import Member, MemberRef, VersionRef
 from perennial.data.frames import table_columns
 from perennial.data.overlap import fitted_before
@@ -40,6 +40,8 @@ def find_members(project: Project, spec: ModelSpec, source: str) -> tuple[Member
         for name in spec.ensemble.of:
             try:
                 members.append(_find(project, registry, name))
+            except IntegrityError:
+                raise
             except InputError as error:
                 problems += error.problems
     finally:

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from perennial.bundle.manifest import MANIFEST
-from perennial.bundle.predictor import Predictor
+from perennial.bundle.predictor import Predictor, member_program, own_fault
 from perennial.bundle.read import Bundle, open_bundle
 from perennial.bundle.write import write_bundle
-from perennial.contracts.errors import InputError, IntegrityError
+from perennial.contracts.errors import FeatureError, InputError, IntegrityError
 from perennial.contracts.refs import BundleRef
 from perennial.spec import parse_spec, spec_text
 from perennial.stores.importance import bundle_importance, feature_importance
-from tests.unit.bundle.conftest import Made, make, make_ensemble
+from tests.unit.bundle.conftest import FEATURES, Made, make, make_ensemble
 
 OBJECTIVES = ("binary", "multiclass", "regression")
 
@@ -74,6 +74,23 @@ def test_a_missing_column_is_told_once_a_member_needs_it(made: Made, tmp_path: P
     predictor = Predictor(opened(written(tmp_path, "binary")))
     with pytest.raises(InputError, match=r"^column 'items': no such column$"):
         predictor.predict(made.rows.drop(columns="items"))
+
+
+def test_a_member_whose_feature_code_fails_is_named_and_at_fault(tmp_path: Path) -> None:
+    content = make_ensemble(tmp_path, "binary")
+    (first, bundle), second = content.members
+    broken = FEATURES.replace("sent.dt.hour", "sent.dt.no_such_thing")
+    source = bundle.features_source
+    assert broken != source
+    failing = dataclasses.replace(
+        bundle, contents={**bundle.contents, "features.py": broken.encode()}
+    )
+    bundles = {first.name: failing, second[0].name: second[1]}
+    program = member_program(bundles, content.spec)
+    frame = Predictor(bundle).frame(make("binary").rows.head(3))
+    with pytest.raises(FeatureError, match=r"^member parcels@1, features\.py") as failed:
+        program.answers(frame)
+    assert own_fault(failed.value)
 
 
 def test_a_member_reads_a_column_as_it_was_trained_though_here_none_may_miss(
