@@ -8,7 +8,7 @@ from prefect import flow
 
 from perennial.contracts.retraining import Trigger
 from perennial.contracts.runs import Claim, RunSummary
-from tasks.definition import find_champion, read_model
+from tasks.definition import find_champion, find_members, read_model
 from tasks.notification import completed, declined, flow_run_name, summarise, tag_run
 from tasks.retraining import claim_retraining, end_retraining, finish_retraining
 
@@ -55,16 +55,17 @@ def continuous_training(
     from tasks.validation import validate
 
     route = find_champion(definition)
+    members = find_members(definition)  # of an ensemble; none otherwise
 
     source = inspect_source(definition, as_of, force)
     staged = stage(definition, source)
     audit = validate(definition, staged, route)
     dataset = publish(definition, source, staged, audit, as_of)
 
-    parts = split(definition, dataset)
-    features = compute_features(definition, dataset, parts)
+    parts = split(definition, dataset, members)
+    features = compute_features(definition, dataset, parts, members)
     study = tune(definition, features)
-    bundle = train(definition, dataset, features, study)
+    bundle = train(definition, dataset, features, study, members)
 
     evaluation, decision = None, None
     while decision is None:  # the champion may change while the candidate is judged

@@ -31,7 +31,9 @@ def reproduction(
         force: Do the work again, cached or not; without it only missing results are made.
     """
     original = recall(model, version)
-    parts = split(original.definition, original.dataset)
-    features = compute_features(original.definition, original.dataset, parts)
-    bundle = train(original.definition, original.dataset, features, original.study)
+    parts = split(original.definition, original.dataset, original.members)
+    features = compute_features(original.definition, original.dataset, parts, original.members)
+    bundle = train(
+        original.definition, original.dataset, features, original.study, original.members
+    )
     return compare(original, bundle)

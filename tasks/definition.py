@@ -1,14 +1,17 @@
-"""What a run starts from: the model's definition and who serves it now."""
+"""What a run starts from: the model's definition, who serves it now, and what it is made of."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from perennial.contracts.refs import ModelRef
+from perennial.contracts.refs import MemberRef, ModelRef
 from perennial.contracts.runs import RouteRef
-from perennial.stores.project import Project
+from perennial.stores.project import Project, feature_source
 from perennial.stores.registry import Registry
+from tasks._definition import read_definition
 from tasks._running import RETRIES
 
 
@@ -32,3 +35,20 @@ def find_champion(model: ModelRef) -> RouteRef:
     return RouteRef(
         champion=registry.champion(model.name), generation=route.generation if route else 0
     )
+
+
+@task(
+    task_run_name="find members of {model.name}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=300,
+    **RETRIES,
+)
+def find_members(model: ModelRef) -> tuple[MemberRef, ...]:
+    """The versions that an ensemble is made of in this run; none for any other model.
+
+    Raises InputError when one is not there or doesn't fit.
+    """
+    from perennial.stores import ensembles  # imports pandas, see continuous_training
+
+    spec, source = read_definition(model), feature_source(Path(model.directory))
+    return ensembles.find_members(Project.current(), spec, source)

@@ -12,12 +12,13 @@ from prefect.artifacts import create_markdown_artifact
 
 from perennial.bundle.outputs import aligned
 from perennial.bundle.probe import check_serving
-from perennial.bundle.read import open_bundle
+from perennial.bundle.read import Bundle, open_bundle
 from perennial.contracts.errors import IntegrityError, PerennialError
 from perennial.contracts.refs import BundleRef, FeaturesRef, ModelRef, ReportRef, VersionRef
 from perennial.contracts.runs import EvaluationRef, RouteRef
 from perennial.contracts.verdicts import EvaluationReport
 from perennial.data.frames import canonical_frame, table_columns
+from perennial.data.mean import weighted_mean
 from perennial.decisions.gates import judge
 from perennial.learning.evaluation import measure
 from perennial.learning.holdout import Holdout
@@ -25,6 +26,7 @@ from perennial.reports.evaluation import render_html, render_markdown
 from perennial.reports.markdown import code, plain
 from perennial.spec import ModelSpec
 from perennial.stores.folders import keep_folder, new_folder
+from perennial.stores.importance import feature_importance
 from perennial.stores.matrices import read_matrix, read_schema
 from perennial.stores.project import Project
 from perennial.stores.promises import HOLDOUT
@@ -82,15 +84,13 @@ def _evaluate(
     spec: ModelSpec, bundle: BundleRef, place: Path, champion: VersionRef | None
 ) -> tuple[EvaluationReport, Holdout | None]:
     from perennial.bundle.predictor import Predictor
-    from perennial.learning.training import importance, load_booster, predict
 
     x, y = read_matrix(place, "test")
     rows_file = place / "test.rows.parquet"
     rows = canonical_frame(pq.read_table(rows_file), table_columns(spec))
     opened = open_bundle(Path(bundle.uri), bundle.digest)
     schema = read_schema(place)
-    booster = load_booster(opened.booster)
-    expected = predict(booster, x, schema)
+    expected = _trained_predictions(opened, x)
     beaten = _champion_predictions(champion, rows, schema.classes)
     serving = check_serving(Path(bundle.uri), rows_file, expected)
     found = measure(spec, np.asarray(y), expected, beaten, rows, seed=spec.split.seed)
@@ -125,12 +125,22 @@ def _evaluate(
         calibration=found.calibration,
         curves=found.curves,
         champion_curves=found.champion_curves,
-        importance=importance(booster, schema),
+        importance=feature_importance(opened),
         unseen_categories=Predictor(opened, cores()).predict(rows).unseen,
         serving=serving,
         judgement=judgement,
     )
     return report, holdout
+
+
+def _trained_predictions(bundle: Bundle, x: np.ndarray) -> np.ndarray:
+    """What the candidate says of the matrix that it was trained beside, without the code that
+    serves."""
+    from perennial.learning.training import load_booster, predict
+
+    if bundle.weights is not None:
+        return weighted_mean(x, bundle.weights, bundle.class_count)
+    return predict(load_booster(bundle.booster), x, bundle.schema)
 
 
 def _champion_predictions(

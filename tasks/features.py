@@ -8,22 +8,26 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from perennial.contracts.refs import DatasetRef, FeaturesRef, ModelRef, SplitRef
+from perennial.bundle.predictor import member_program
+from perennial.contracts.refs import DatasetRef, FeaturesRef, MemberRef, ModelRef, SplitRef
 from perennial.data.features import FeatureProgram
+from perennial.data.programs import Program
 from perennial.reports.features import render_features
 from perennial.reports.markdown import code
+from perennial.spec import ModelSpec
 from perennial.stores import tables
+from perennial.stores.ensembles import open_members
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.matrices import write_matrices
 from perennial.stores.project import Project, feature_source
 from tasks._caching import Stage
 from tasks._definition import read_definition
-from tasks._running import RETRIES, measured
+from tasks._running import RETRIES, cores, measured
 from tasks.splitting import read_parts
 
 _CACHE = Stage(
     name="features",
-    sections=("objective", "source", "label", "columns", "features"),
+    sections=("objective", "source", "label", "columns", "features", "ensemble"),
     feature_code=True,
     libraries=("pandas", "numpy", "apache-hamilton"),
 )
@@ -36,14 +40,20 @@ _CACHE = Stage(
     timeout_seconds=7200,
     **RETRIES,
 )
-def compute_features(model: ModelRef, dataset: DatasetRef, parts: SplitRef) -> FeaturesRef:
-    """Fit on the training part, compute all parts, and draw the graph of features."""
+def compute_features(
+    model: ModelRef,
+    dataset: DatasetRef,
+    parts: SplitRef,
+    members: tuple[MemberRef, ...] = (),
+) -> FeaturesRef:
+    """Fit on the training part, compute all parts, and draw the graph of features. Those of an
+    ensemble are what its members predict."""
     spec = read_definition(model)
-    program = FeatureProgram.load(feature_source(Path(model.directory)), spec)
+    program, classes = _program(model, spec, members)
     with measured("features") as counts:
         with new_folder(Project.current().folder("features", model.name)) as folder:
             scan = partial(tables.scan, dataset, spec)
-            schema = write_matrices(spec, program, scan, read_parts(parts), folder)
+            schema = write_matrices(spec, program, scan, read_parts(parts), folder, classes)
             place, digest = keep_folder(folder)
         counts.rows_in, counts.rows_out = dataset.rows, sum(parts.rows.values())
     picture = place / "graph.svg"
@@ -56,3 +66,13 @@ def compute_features(model: ModelRef, dataset: DatasetRef, parts: SplitRef) -> F
     return FeaturesRef(
         uri=str(place), digest=digest, rows=parts.rows, features=len(schema.features)
     )
+
+
+def _program(
+    model: ModelRef, spec: ModelSpec, members: tuple[MemberRef, ...]
+) -> tuple[Program, tuple[str, ...] | None]:
+    """What makes the features, and the classes that are known before any label is read."""
+    if not members:
+        return FeatureProgram.load(feature_source(Path(model.directory)), spec), None
+    bundles = open_members(members)
+    return member_program(bundles, spec, cores()), bundles[members[0].name].schema.classes

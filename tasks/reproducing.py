@@ -16,6 +16,7 @@ from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
 from perennial.contracts.runs import Recalled, ReproductionSummary
 from perennial.reports.markdown import plain
 from perennial.stores.artefacts import intact
+from perennial.stores.ensembles import members_within
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project, load_model
 from perennial.stores.registry import Registry
@@ -33,7 +34,8 @@ def recall(model: str, version: int) -> Recalled:
     project = Project.current()
     ref = Registry(project.registry_url).version(model, version).ref
     place = Path(ref.uri)
-    lineage = open_bundle(place, ref.digest).lineage
+    bundle = open_bundle(place, ref.digest)
+    lineage = bundle.lineage
     dataset = DatasetRef.model_validate(
         {**lineage["dataset"], "uri": str(project.root / lineage["dataset"]["uri"])}
     )
@@ -45,7 +47,13 @@ def recall(model: str, version: int) -> Recalled:
     write_file(folder / "features.py", (place / "features.py").read_text(encoding="utf-8"))
     name = f"{model}@{version}"
     study = StudyRef.model_validate({**lineage["study"], "study": name, "tracking_group": ""})
-    return Recalled(version=ref, definition=load_model(folder)[0], dataset=dataset, study=study)
+    return Recalled(
+        version=ref,
+        definition=load_model(folder)[0],
+        dataset=dataset,
+        study=study,
+        members=members_within(ref, bundle),
+    )
 
 
 @task(
@@ -60,6 +68,8 @@ def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
     differences = tuple(_differences(Path(version.uri), Path(again.uri)))
     if again.digest == version.digest:
         reason = f"{name} was reproduced: the digest is {again.digest} again"
+    elif any(line.startswith("weights.json") for line in differences):
+        reason = f"{name} was not reproduced: its weights differ"
     elif any(line.startswith("booster.ubj") for line in differences):
         reason = f"{name} was not reproduced: the booster differs"
     else:
@@ -78,7 +88,7 @@ def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
 
 def _differences(before: Path, after: Path) -> list[str]:
     lines = []
-    for name in sorted({p.name for p in (*before.iterdir(), *after.iterdir())}):
+    for name in sorted({*_files(before), *_files(after)}):
         one, two = before / name, after / name
         if name == "manifest.json" or (
             one.is_file() and two.is_file() and one.read_bytes() == two.read_bytes()
@@ -91,6 +101,10 @@ def _differences(before: Path, after: Path) -> list[str]:
         else:
             lines.append(f"{name} differs")
     return lines
+
+
+def _files(folder: Path) -> list[str]:
+    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
 
 
 def _json_differences(path: str, one: Any, two: Any) -> list[str]:

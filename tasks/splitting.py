@@ -8,16 +8,19 @@ import numpy as np
 import pandas as pd
 from prefect import task
 
-from perennial.contracts.refs import PARTS, DatasetRef, ModelRef, SplitRef
+from perennial.contracts.refs import PARTS, DatasetRef, MemberRef, ModelRef, SplitRef
+from perennial.data.overlap import drop_seen
 from perennial.data.splits import assign, split_columns
+from perennial.spec import ModelSpec
 from perennial.stores import tables
+from perennial.stores.ensembles import clean_since, open_members
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from tasks._caching import Stage
 from tasks._definition import read_definition
 from tasks._running import RETRIES, measured
 
-_CACHE = Stage(name="split", sections=("split", "label", "source", "objective"))
+_CACHE = Stage(name="split", sections=("split", "label", "source", "objective", "ensemble"))
 
 
 @task(
@@ -27,12 +30,15 @@ _CACHE = Stage(name="split", sections=("split", "label", "source", "objective"))
     timeout_seconds=3600,
     **RETRIES,
 )
-def split(model: ModelRef, dataset: DatasetRef) -> SplitRef:
-    """Assign every row to a part; reads only the columns the split needs."""
+def split(model: ModelRef, dataset: DatasetRef, members: tuple[MemberRef, ...] = ()) -> SplitRef:
+    """Assign every row to a part, none of an ensemble's to one whose members may know it; reads
+    only the columns the split needs."""
     spec = read_definition(model)
     with measured("split") as counts:
         frame = pd.concat(list(tables.scan(dataset, spec, split_columns(spec))), ignore_index=True)
         parts = assign(frame, spec, dataset.as_of)
+        if members:
+            parts = _unseen(parts, frame, spec, members)
         with new_folder(Project.current().folder("splits", model.name)) as folder:
             np.save(folder / "parts.npy", parts)
             place, digest = keep_folder(folder)
@@ -41,6 +47,17 @@ def split(model: ModelRef, dataset: DatasetRef) -> SplitRef:
     return SplitRef(
         uri=str(place), digest=digest, rows=rows, unused_rows=len(parts) - sum(rows.values())
     )
+
+
+def _unseen(
+    parts: np.ndarray, frame: pd.DataFrame, spec: ModelSpec, members: tuple[MemberRef, ...]
+) -> np.ndarray:
+    assert spec.ensemble is not None
+    since = clean_since(spec, open_members(members))
+    if since is None:
+        return parts
+    assert spec.source.event_time is not None
+    return drop_seen(parts, frame[spec.source.event_time], since, spec.ensemble.combine, spec)
 
 
 def read_parts(ref: SplitRef) -> np.ndarray:

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
+from perennial.bundle.read import Bundle
 from perennial.bundle.write import BundleContent, write_bundle
-from perennial.contracts.refs import BundleRef, DatasetRef, FeaturesRef, ModelRef, StudyRef
+from perennial.contracts.refs import (
+    BundleRef,
+    DatasetRef,
+    FeaturesRef,
+    Member,
+    MemberRef,
+    ModelRef,
+    StudyRef,
+)
 from perennial.spec import ModelSpec
+from perennial.stores.ensembles import clean_since, open_members
 from perennial.stores.matrices import read_json, read_schema, read_training, reference_profile
 from perennial.stores.project import Project, feature_source
 from tasks._caching import Stage, code_fingerprint
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
+
+if TYPE_CHECKING:
+    from perennial.learning.matrices import Fitting
 
 _LIBRARIES = ("xgboost", "numpy", "pandas", "apache-hamilton", "pyarrow")
 _LATER = {"description", "quarantine", "gates", "drift", "retrain", "rollout", "log"}
@@ -36,43 +50,59 @@ _CACHE = Stage(
     **RETRIES,
 )
 def train(
-    model: ModelRef, dataset: DatasetRef, features: FeaturesRef, study: StudyRef
+    model: ModelRef,
+    dataset: DatasetRef,
+    features: FeaturesRef,
+    study: StudyRef,
+    members: tuple[MemberRef, ...] = (),
 ) -> BundleRef:
     """Fit the booster with what the study found, and write it with all that made it.
 
-    The same inputs give the same digest: no time, run or machine is in a bundle.
+    The same inputs give the same digest: no time, run or machine is in a bundle. An ensemble's
+    holds its members' bundles; a weighted mean has no booster, its weights are the study's.
     """
-    from perennial.learning.training import booster_bytes, train_booster
-
     spec = read_definition(model)
     project = Project.current()
     folder = Path(features.uri)
     with measured("train") as counts:
-        booster = train_booster(
-            read_training(folder),
-            spec,
-            study.best_params,
-            study.best_rounds,
-            cores(),
-            "train+validation" if spec.training.refit else "train",
-        )
+        mean = spec.ensemble is not None and spec.ensemble.combine == "mean"
+        bundles = open_members(members)
         content = BundleContent(
             spec=_definition(spec),
             schema=read_schema(folder),
-            booster=booster_bytes(booster),
+            booster=None if mean else _booster(spec, folder, study),
             features_source=feature_source(Path(model.directory)),
             state=read_json(folder / "state.json"),
             reference=(folder / "reference.parquet").read_bytes(),
             profile=reference_profile(folder, spec),
             metrics={"validation": {study.metric: study.best_value}},
-            lineage=_lineage(project, dataset, features, study),
+            lineage={
+                **_lineage(project, dataset, features, study),
+                **(_made_of(spec, members, bundles) if members else {}),
+            },
+            weights={name: float(w) for name, w in study.best_params.items()} if mean else None,
+            members=tuple((_member(member), bundles[member.name]) for member in members),
         )
         bundle = write_bundle(project.folder("bundles", model.name), content)
-        fitted = features.rows["train"]
-        if spec.training.refit:
+        fitted = features.rows["validation"] if mean else features.rows["train"]
+        if spec.training.refit and not mean:
             fitted += features.rows["validation"]
         counts.rows_in = fitted
     return bundle
+
+
+def _booster(spec: ModelSpec, folder: Path, study: StudyRef) -> bytes:
+    from perennial.learning.training import booster_bytes, train_booster
+
+    part: Fitting = "train+validation" if spec.training.refit else "train"
+    booster = train_booster(
+        read_training(folder), spec, study.best_params, study.best_rounds, cores(), part
+    )
+    return booster_bytes(booster)
+
+
+def _member(member: MemberRef) -> Member:
+    return Member.model_validate(member.model_dump(exclude={"uri"}))
 
 
 def _definition(spec: ModelSpec) -> ModelSpec:
@@ -96,4 +126,16 @@ def _lineage(
         "code": code_fingerprint(),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "python": ".".join(platform.python_version_tuple()[:2]),
+    }
+
+
+def _made_of(
+    spec: ModelSpec, members: tuple[MemberRef, ...], bundles: Mapping[str, Bundle]
+) -> dict[str, Any]:
+    """An ensemble's members, and the event time from which on none was fitted to any row (None:
+    seen rows were kept)."""
+    since = clean_since(spec, bundles)
+    return {
+        "members": [_member(member).model_dump() for member in members],
+        "unseen_since": None if since is None else since.isoformat(),
     }

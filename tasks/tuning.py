@@ -1,18 +1,20 @@
-"""Search for the parameters of the booster."""
+"""Search for the parameters of the booster, or for the weights of a mean."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+import numpy as np
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from perennial.contracts.refs import FeaturesRef, ModelRef, StudyRef
-from perennial.reports.study import render_study
+from perennial.data.mean import weighted_mean
+from perennial.reports.study import render_study, render_weights
 from perennial.spec import ModelSpec
-from perennial.stores.matrices import read_training
+from perennial.stores.matrices import read_matrix, read_schema, read_training
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tasks._caching import Stage
@@ -22,8 +24,8 @@ from tasks._tracking import tracker_of
 
 _CACHE = Stage(
     name="tune",
-    sections=("objective", "training", "tuning"),
-    libraries=("xgboost", "optuna", "numpy"),
+    sections=("objective", "training", "tuning", "ensemble"),
+    libraries=("xgboost", "optuna", "numpy", "scipy"),
 )
 
 
@@ -37,12 +39,15 @@ _CACHE = Stage(
 def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
     """Run the study, or what is left of it, starting from the best of former versions.
 
-    The study is named by what it searches on, so a run that was killed goes on where it was.
+    The study is named by what it searches on, so a run that was killed goes on where it was. A
+    weighted mean has no study: its parameters are the members' weights.
     """
     from perennial.learning.tuning import tune as run_study
 
     spec = read_definition(model)
     project = Project.current()
+    if spec.ensemble is not None and spec.ensemble.combine == "mean":
+        return _weigh(spec, features)
     name = _study_name(spec, features)
     registry = Registry(project.registry_url)
     with measured("tune") as counts:
@@ -74,8 +79,39 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
     )
 
 
+def _weigh(spec: ModelSpec, features: FeaturesRef) -> StudyRef:
+    """The weights of a mean: those of model.yaml, or the best on the validation part."""
+    from perennial.learning.metrics import scores
+    from perennial.learning.weighing import fit_weights
+
+    assert spec.ensemble is not None
+    folder, names = Path(features.uri), spec.ensemble.of
+    with measured("tune") as counts:
+        x, y = read_matrix(folder, "validation")
+        classes = read_schema(folder).classes
+        width = len(classes) if spec.objective == "multiclass" and classes else None
+        shape = (len(x), len(names)) if width is None else (len(x), len(names), width)
+        if spec.ensemble.weights is None:
+            weights = fit_weights(spec.objective, y, np.asarray(x).reshape(shape))
+        else:
+            weights = [spec.ensemble.weights[name] for name in names]
+        value = scores(spec.objective, y, weighted_mean(x, weights, width))[spec.metric]
+        counts.rows_in = len(x)
+    found: dict[str, float | int | str] = dict(zip(names, weights, strict=True))
+    name = _study_name(spec, features)
+    create_markdown_artifact(
+        render_weights(spec.name, found, spec.metric, value, fitted=spec.ensemble.weights is None),
+        key=f"{spec.name}-study",
+        description=f"{spec.metric} {value:.5f} of the weighted mean",
+    )
+    return StudyRef(
+        study=name, best_params=found, best_rounds=0, best_value=value, metric=spec.metric,
+        trials=0, pruned=0, tracking_group=name,
+    )  # fmt: skip
+
+
 def _study_name(spec: ModelSpec, features: FeaturesRef) -> str:
-    searched = spec.model_dump_json(include={"objective", "training", "tuning"})
+    searched = spec.model_dump_json(include={"objective", "training", "tuning", "ensemble"})
     digest = hashlib.sha256(f"{features.digest} {searched}".encode()).hexdigest()[:12]
     forced = flow_run.get_parameters().get("force")
     again = f"-{str(flow_run.get_id())[:8]}" if forced else ""

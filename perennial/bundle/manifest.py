@@ -4,6 +4,7 @@
 
     bundles/<model>/<digest>/
       booster.ubj        the trees, in XGBoost's own binary JSON; prediction uses all of them
+      weights.json       instead of it in a weighted mean: a weight for each member
       features.py        the model's feature code (empty when it has none)
       state.json         what its fitted functions learned from the training rows
       schema.json        FeatureSchema: raw inputs, matrix columns with their levels, classes
@@ -12,6 +13,7 @@
       profile.json       statistics of the training rows
       metrics.json       what was measured in training
       lineage.json       data, split, parameters, seed, code and library versions
+      members/<digest>/  of an ensemble: each member's bundle, whole
       manifest.json      written last: a folder without it is no bundle
 
 The digest covers all content and nothing else: the same inputs give the same digest on any machine
@@ -22,19 +24,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perennial.contracts.metrics import Objective
-from perennial.contracts.refs import Value
+from perennial.contracts.refs import Member, Value
 
-FORMAT = 1
-"""Counts changes that an older Perennial can't read; ``read.py`` opens all older ones."""
+FORMAT = 2
+"""Counts changes that an older Perennial can't read; ``read.py`` opens all older ones. A bundle has
+the lowest that says what it is: 1 a booster, 2 an ensemble."""
 MANIFEST = "manifest.json"
+MEMBERS = "members"
+BOOSTER = "booster.ubj"
+WEIGHTS = "weights.json"
 FILES = (
-    "booster.ubj", "features.py", "state.json", "schema.json", "spec.yaml", "reference.parquet",
+    BOOSTER, "features.py", "state.json", "schema.json", "spec.yaml", "reference.parquet",
     "profile.json", "metrics.json", "lineage.json",
 )  # fmt: skip
+"""Of a bundle that is no weighted mean; below ``members`` each member has its own."""
 
 
 class File(Value):
@@ -43,7 +50,8 @@ class File(Value):
 
 
 class Manifest(Value):
-    """``xgboost`` is the version that wrote the booster; an older one can't read it."""
+    """``xgboost`` is the version that wrote the booster; an older one can't read it. ``members``
+    are those of an ensemble, in the order of its features; no key where there are none."""
 
     format: int
     model: str
@@ -51,14 +59,19 @@ class Manifest(Value):
     xgboost: str
     files: dict[str, File]
     digest: str
+    members: tuple[Member, ...] = ()
 
 
 def make_manifest(
-    model: str, objective: Objective, xgboost: str, contents: Mapping[str, bytes]
+    model: str,
+    objective: Objective,
+    xgboost: str,
+    contents: Mapping[str, bytes],
+    members: Sequence[Member] = (),
 ) -> Manifest:
     """The manifest of a bundle's files, given by name."""
     document: dict[str, Any] = {
-        "format": FORMAT,
+        "format": 2 if members else 1,
         "model": model,
         "objective": objective,
         "xgboost": xgboost,
@@ -67,7 +80,14 @@ def make_manifest(
             for name, data in contents.items()
         },
     }
+    if members:
+        document["members"] = [member.model_dump() for member in members]
     return Manifest(**document, digest=document_digest(document))
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The content of manifest.json."""
+    return canonical_json(manifest.model_dump(mode="json", exclude_defaults=True))
 
 
 def document_digest(document: Mapping[str, Any]) -> str:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import xgboost as xgb
 
+from perennial.bundle.heads import head_of
+from perennial.bundle.members import MemberProgram
 from perennial.bundle.read import Bundle
-from perennial.bundle.trees import predict
 from perennial.contracts.errors import FeatureError, InputError, IntegrityError, Problem
 from perennial.contracts.features import InputColumn
 from perennial.data.encoding import Encoder
 from perennial.data.features import FeatureProgram
 from perennial.data.frames import Layout, Rows, Typed
+from perennial.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,20 @@ class Predictor:
         self._encoder = Encoder(schema)
         self.columns: Mapping[str, Typed] = self._layout.columns | self._layout.carried
         self._state = bundle.state
-        self._program = FeatureProgram.load(bundle.features_source, bundle.spec)
-        self._booster = _load_booster(bundle)
-        self._booster.set_param({"device": "cpu", "nthread": threads})
-        multiclass = bundle.objective == "multiclass" and schema.classes is not None
-        self._shape = (len(schema.classes or ()),) if multiclass else ()
+        self._program = (
+            member_program(bundle.members, bundle.spec, threads)
+            if bundle.members
+            else FeatureProgram.load(bundle.features_source, bundle.spec)
+        )
+        self._head = head_of(bundle, threads)
+        self._shape = (bundle.class_count,) if bundle.class_count else ()
         names = tuple(feature.name for feature in schema.features)
-        if names != self._program.features or len(names) != self._booster.num_features():
+        if names != self._program.features or len(names) != self._head.features:
+            maker = "its members make" if bundle.members else "features.py makes"
+            reader = "the booster reads" if bundle.weights is None else "the weights are for"
             what = (
-                f"features.py makes {len(self._program.features)} features, schema.json has "
-                f"{len(names)}, the booster reads {self._booster.num_features()}"
+                f"{maker} {len(self._program.features)} features, schema.json has "
+                f"{len(names)}, {reader} {self._head.features}"
             )
             where = f"bundle {bundle.path}"
             raise IntegrityError(Problem(where, what, "train again with this Perennial"))
@@ -96,13 +101,16 @@ class Predictor:
         matrix, unseen = self._matrix(frame)
         if not len(matrix):
             return Predictions(np.empty((0, *self._shape), dtype=np.float32), unseen)
-        return Predictions(predict(self._booster, matrix), unseen)
+        return Predictions(self._head.predict(matrix), unseen)
 
     def predict(self, rows: Rows) -> Predictions:
         """``predict_frame`` of ``frame``."""
         return self.predict_frame(self.frame(rows))
 
     def _matrix(self, frame: pd.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
+        if isinstance(self._program, MemberProgram):
+            answers, unseen = self._program.answers(frame)
+            return self._encoder.encode(answers)[0], unseen
         return self._encoder.encode(self._program.arrays(frame, self._state))
 
 
@@ -112,12 +120,9 @@ def own_fault(error: BaseException) -> bool:
     return isinstance(error, FeatureError | IntegrityError) or not isinstance(error, InputError)
 
 
-def _load_booster(bundle: Bundle) -> xgb.Booster:
-    booster = xgb.Booster()
-    try:
-        booster.load_model(bytearray(bundle.booster))
-    except xgb.core.XGBoostError as error:
-        what = f"XGBoost can't read it: {str(error).strip().splitlines()[0]}"
-        where = f"bundle {bundle.path}, booster.ubj"
-        raise IntegrityError(Problem(where, what, "train again with this Perennial")) from None
-    return booster
+def member_program(
+    members: Mapping[str, Bundle], spec: ModelSpec, threads: int = 1
+) -> MemberProgram:
+    """The features of an ensemble whose model.yaml is ``spec``, from its members' bundles."""
+    predictors = {name: Predictor(bundle, threads) for name, bundle in members.items()}
+    return MemberProgram(members, predictors, spec)

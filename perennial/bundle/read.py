@@ -9,15 +9,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from perennial.bundle.manifest import FORMAT, MANIFEST, Manifest, document_digest
-from perennial.contracts.errors import IntegrityError, Problem
+from perennial.bundle.manifest import (
+    BOOSTER,
+    FORMAT,
+    MANIFEST,
+    MEMBERS,
+    WEIGHTS,
+    Manifest,
+    document_digest,
+)
+from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.metrics import Objective
+from perennial.contracts.refs import Member
 from perennial.spec import ModelSpec, parse_spec
 
 if TYPE_CHECKING:
@@ -49,8 +58,45 @@ class Bundle:
 
     @property
     def booster(self) -> bytes:
-        """The trees, as ``Booster.load_model`` takes them."""
-        return self.contents["booster.ubj"]
+        """The trees, as ``Booster.load_model`` takes them. Raises InputError for a weighted mean,
+        which has none."""
+        if BOOSTER not in self.contents:
+            what = "a weighted mean of other models has no booster"
+            raise InputError(Problem(f"bundle {self.path}", what))
+        return self.contents[BOOSTER]
+
+    @cached_property
+    def weights(self) -> tuple[float, ...] | None:
+        """A weighted mean's, in the order of ``members``; None for a booster."""
+        if WEIGHTS not in self.contents:
+            return None
+        weights = self._json(WEIGHTS)
+        return tuple(weights[member.name] for member in self.manifest.members)
+
+    @cached_property
+    def members(self) -> dict[str, Bundle]:
+        """The members of an ensemble by the names it has for them, in order; of this bundle's own
+        verified bytes. Raises IntegrityError for one that isn't the version it should be."""
+        return {member.name: self._member(member) for member in self.manifest.members}
+
+    def _member(self, member: Member) -> Bundle:
+        path = self.path / MEMBERS / member.digest
+        inside = f"{MEMBERS}/{member.digest}/"
+        contents = {
+            name.removeprefix(inside): data
+            for name, data in self.contents.items()
+            if name.startswith(inside)
+        }
+        try:
+            document = json.loads(contents.pop(MANIFEST))
+            manifest = Manifest.model_validate(document)
+        except (KeyError, ValueError) as error:
+            what = f"no manifest that can be read: {str(error)[:100]}"
+            raise IntegrityError(Problem(f"bundle {path}", what, _RESTORE)) from None
+        if not member.digest == manifest.digest == document_digest(document):
+            what = f"its digest is {manifest.digest}, expected {member.digest}"
+            raise IntegrityError(Problem(f"bundle {path}", what, _RESTORE))
+        return Bundle(path, manifest, contents)
 
     @property
     def features_source(self) -> str:
@@ -63,6 +109,13 @@ class Bundle:
     @cached_property
     def schema(self) -> FeatureSchema:
         return FeatureSchema.model_validate_json(self.contents["schema.json"])
+
+    @property
+    def class_count(self) -> int | None:
+        """How many values a prediction of one row has; None when it is a single number."""
+        if self.objective != "multiclass" or self.schema.classes is None:
+            return None
+        return len(self.schema.classes)
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -147,7 +200,10 @@ def _document(path: Path, where: str) -> dict[str, Any]:
 def _check_files(
     path: Path, where: str, manifest: Manifest, contents: dict[str, bytes]
 ) -> Iterator[Problem]:
-    for extra in sorted({p.name for p in path.iterdir()} - {*manifest.files, MANIFEST}):
+    known = {MANIFEST, *manifest.files}
+    known |= {str(above) for name in manifest.files for above in PurePosixPath(name).parents}
+    found = {p.relative_to(path).as_posix() for p in path.rglob("*")}
+    for extra in sorted(name for name in found - known if str(PurePosixPath(name).parent) in known):
         yield Problem(f"{where}, {extra}", "not a file of the bundle", "remove it")
     for name, expected in manifest.files.items():
         try:

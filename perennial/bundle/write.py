@@ -12,11 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from perennial.bundle.manifest import MANIFEST, canonical_json, make_manifest
-from perennial.bundle.read import open_bundle
+from perennial.bundle.manifest import (
+    BOOSTER,
+    MANIFEST,
+    MEMBERS,
+    WEIGHTS,
+    canonical_json,
+    make_manifest,
+    manifest_bytes,
+)
+from perennial.bundle.read import Bundle, open_bundle
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureSchema
-from perennial.contracts.refs import BundleRef
+from perennial.contracts.refs import BundleRef, Member
 from perennial.spec import ModelSpec, spec_text
 
 _UNFINISHED = ".writing"
@@ -26,18 +34,22 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 @dataclass(frozen=True)
 class BundleContent:
     """All that a bundle holds. ``booster`` is ``Booster.save_raw("ubj")`` with just the trees that
-    predict, ``reference`` the bytes of a Parquet file. The mappings are JSON: text keys, no NaN,
-    and nothing that differs between two runs on the same inputs."""
+    predict, or None in a weighted mean, which has ``weights`` by member instead. ``reference`` are
+    the bytes of a Parquet file. The mappings are JSON: text keys, no NaN, and nothing that differs
+    between two runs on the same inputs. ``members`` are an ensemble's with their bundles, in the
+    order of its features."""
 
     spec: ModelSpec
     schema: FeatureSchema
-    booster: bytes
+    booster: bytes | None
     features_source: str
     state: Mapping[str, Any]
     reference: bytes
     profile: Mapping[str, Any]
     metrics: Mapping[str, Any]
     lineage: Mapping[str, Any]
+    weights: Mapping[str, float] | None = None
+    members: tuple[tuple[Member, Bundle], ...] = ()
 
 
 def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
@@ -48,8 +60,11 @@ def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
     folder can't be written; nothing half-written stays.
     """
     files = _files(content)
-    manifest = make_manifest(content.spec.name, content.spec.objective, version("xgboost"), files)
-    files[MANIFEST] = canonical_json(manifest.model_dump())
+    members = [member for member, _ in content.members]
+    manifest = make_manifest(
+        content.spec.name, content.spec.objective, version("xgboost"), files, members
+    )
+    files[MANIFEST] = manifest_bytes(manifest)
     place = parent.absolute() / manifest.digest
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -67,8 +82,15 @@ def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
 
 
 def _files(content: BundleContent) -> dict[str, bytes]:
-    return {
-        "booster.ubj": bytes(content.booster),
+    if content.booster is not None:
+        files = {BOOSTER: bytes(content.booster)}
+    else:
+        files = {WEIGHTS: _json("weights", content.weights or {})}
+    for member, bundle in content.members:
+        inside = f"{MEMBERS}/{member.digest}"
+        files |= {f"{inside}/{name}": data for name, data in bundle.contents.items()}
+        files[f"{inside}/{MANIFEST}"] = manifest_bytes(bundle.manifest)
+    return files | {
         "features.py": content.features_source.encode(),
         "state.json": _json("state", content.state),
         "schema.json": _json("schema", content.schema.model_dump(mode="json")),
@@ -109,6 +131,7 @@ def _write(place: Path, files: Mapping[str, bytes]) -> None:
     unfinished.mkdir()
     try:
         for name, data in files.items():
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
             (unfinished / name).write_bytes(data)
         if place.exists():
             shutil.rmtree(place)

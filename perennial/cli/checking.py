@@ -13,14 +13,15 @@ from perennial.stores.project import Project, feature_source
 
 if TYPE_CHECKING:
     from perennial.data.checks import Checked
-    from perennial.data.features import FeatureProgram
+    from perennial.data.programs import Program
 
 _TRIED_ROWS = 2_000
 
 
 def look_over(project: Project, name: str, as_of: datetime | None) -> None:
-    """Find what can be told before a flow is started: a wrong model.yaml or features.py, a source
-    that isn't there, is empty or lacks a column, a damaged table. Raises InputError.
+    """Find what can be told before a flow is started: a wrong model.yaml or features.py, a
+    member of an ensemble that isn't there or doesn't fit, a source that isn't there, is empty or
+    lacks a column, a damaged table. Raises InputError.
 
     Of a source that was ingested as it is now, nothing is read.
     """
@@ -48,7 +49,10 @@ def check_model(project: Project, name: str) -> Iterator[str]:
     columns, gates = _count(len(spec.columns), "column"), _count(len(spec.gates), "gate")
     yield f"model.yaml: {spec.objective}, {columns}, {gates}"
     features = _count(len(program.features), "feature")
-    yield f"features.py: {features}, {_count(len(program.fitted), 'fitted value')}"
+    if spec.ensemble is not None:
+        yield f"members: {', '.join(spec.ensemble.of)}, which make {features}"
+    else:
+        yield f"features.py: {features}, {_count(len(program.fitted), 'fitted value')}"
     source = sources.inspect(spec, project.root, watermark=None, as_of=None)
     batch = next(iter(sources.read(spec, project.root, source)), None)
     if batch is None:
@@ -66,11 +70,17 @@ def check_model(project: Project, name: str) -> Iterator[str]:
     yield f"features: computed for {_count(tried, 'row')}, each from its own row alone"
 
 
-def _compiled(project: Project, name: str) -> tuple[ModelSpec, FeatureProgram]:
+def _compiled(project: Project, name: str) -> tuple[ModelSpec, Program]:
     from perennial.data.features import FeatureProgram
 
     ref, spec = project.load_model(name)
-    return spec, FeatureProgram.load(feature_source(Path(ref.directory)), spec)
+    source = feature_source(Path(ref.directory))
+    if spec.ensemble is None:
+        return spec, FeatureProgram.load(source, spec)
+    from perennial.bundle.predictor import member_program
+    from perennial.stores.ensembles import find_members, open_members
+
+    return spec, member_program(open_members(find_members(project, spec, source)), spec)
 
 
 def _checked(spec: ModelSpec, rows: object) -> Checked:
@@ -79,9 +89,7 @@ def _checked(spec: ModelSpec, rows: object) -> Checked:
     return RowChecks(spec).check(rows)
 
 
-def _try_features(
-    spec: ModelSpec, program: FeatureProgram, checked: Checked, *, insist: bool
-) -> int:
+def _try_features(spec: ModelSpec, program: Program, checked: Checked, *, insist: bool) -> int:
     """Run features.py over good rows; returns how many. Raises InputError as training would.
 
     Training fits on rows of its own, so what can't be fitted here is an error only to ``insist``.

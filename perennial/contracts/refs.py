@@ -143,6 +143,22 @@ class ReportRef(Value):
     digest: str
 
 
+class Member(Value):
+    """A version that an ensemble is made of; ``name`` is what the ensemble's model.yaml calls it:
+    the model, or ``model@version`` where it is pinned."""
+
+    name: str
+    model: str
+    version: int
+    digest: str
+
+
+class MemberRef(Member):
+    """A member and where its bundle is."""
+
+    uri: str
+
+
 class VersionRef(Value):
     """A registered version of a model; ``version`` counts from 1 within the model."""
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from perennial.contracts.refs import DatasetRef, ModelRef, ReportRef, StudyRef, Value, VersionRef
+from perennial.contracts.refs import (
+    DatasetRef,
+    MemberRef,
+    ModelRef,
+    ReportRef,
+    StudyRef,
+    Value,
+    VersionRef,
+)
 from perennial.contracts.rollouts import Rollout
 from perennial.contracts.verdicts import Outcome
 
@@ -108,6 +116,7 @@ class Recalled(Value):
     definition: ModelRef
     dataset: DatasetRef
     study: StudyRef
+    members: tuple[MemberRef, ...] = ()
 
 
 class ReproductionSummary(Value):

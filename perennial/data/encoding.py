@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import Feature, FeatureSchema, InputColumn
-from perennial.data.features import FeatureProgram
 from perennial.data.labels import encode_label, label_classes
+from perennial.data.programs import Program
 from perennial.spec import ModelSpec
 
 __all__ = ["Encoder", "SchemaBuilder", "encode", "encode_label", "feature_types", "label_classes"]
@@ -40,7 +40,7 @@ class SchemaBuilder:
     no difference.
     """
 
-    def __init__(self, program: FeatureProgram, spec: ModelSpec) -> None:
+    def __init__(self, program: Program, spec: ModelSpec) -> None:
         self._program = program
         self._inputs = tuple(_input_column(name, spec) for name in program.inputs)
         self._levels: dict[str, set[str]] = {

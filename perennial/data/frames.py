@@ -147,6 +147,12 @@ class Layout:
         return frame
 
 
+def same_form(one: Typed, other: Typed) -> bool:
+    """Whether two declarations of a column give the same canonical column."""
+    numbers = one.type in ("integer", "boolean")
+    return one.type == other.type and (not numbers or one.nullable == other.nullable)
+
+
 def column_arrays(frame: pd.DataFrame) -> dict[str, Any]:
     """A frame's columns by name as they lie in memory: NumPy arrays or pandas' extension arrays, to
     be read only. (``frame[name]`` makes a Series, which takes as long as predicting a row.)"""

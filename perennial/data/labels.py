@@ -46,6 +46,24 @@ def label_classes(values: pd.Series, spec: ModelSpec) -> tuple[str, ...] | None:
     return (negative, positive)
 
 
+def check_classes(values: pd.Series, spec: ModelSpec, classes: tuple[str, ...]) -> None:
+    """Refuse labels that the members of an ensemble don't predict.
+
+    A multiclass label may lack some of their ``classes``; a binary one has both, and the same one
+    is positive. Raises InputError.
+    """
+    found = label_classes(values, spec) or ()
+    known = ", ".join(repr(name) for name in classes[:20])
+    if spec.objective == "binary" and found != classes:
+        what = f"its classes are {found[0]!r} and, positive, {found[1]!r}; the members' are {known}"
+        raise _refused(spec, what, "the label and label.positive must be those of the members")
+    strange = [name for name in found if name not in classes]
+    if strange:
+        shown = ", ".join(repr(name) for name in strange[:5])
+        what = f"classes that no member predicts: {shown}"
+        raise _refused(spec, what, f"the members know {known}; train them again first")
+
+
 def encode_label(values: pd.Series, spec: ModelSpec, classes: tuple[str, ...] | None) -> np.ndarray:
     """float32 (rows,): the label's position in ``classes`` (for binary 1 is positive), or the value
     itself for a regression.

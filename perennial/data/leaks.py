@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.data.features import FeatureProgram
+from perennial.data.programs import Program
 
 _FIX = (
     "use this row's columns only; what is learnt from other rows belongs in a function with @fitted"
@@ -17,7 +17,7 @@ _FIX = (
 
 
 def check_row_local(
-    program: FeatureProgram,
+    program: Program,
     frame: pd.DataFrame,
     state: Mapping[str, Any],
     seed: int = 7,
@@ -72,7 +72,7 @@ def check_row_local(
         raise InputError(causes)
 
 
-def _alone(program: FeatureProgram, row: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:
+def _alone(program: Program, row: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:
     """One row's features. A failure here is one that the whole table didn't have."""
     try:
         return program.compute(row, state)

@@ -87,6 +87,23 @@ def render_study(model: str, study: Study) -> str:
     return "\n".join(text) + "\n"
 
 
+def render_weights(
+    model: str, weights: Mapping[str, float | int | str], metric: str, value: float, *, fitted: bool
+) -> str:
+    """Markdown for a Prefect artifact: what each member counts for in a weighted mean."""
+    origin = "Fitted to the validation part." if fitted else "As model.yaml gives them."
+    text = [
+        f"# {plain(model)}: {plain(metric)} {value:.5f} of the weighted mean",
+        "",
+        f"{origin} The figure is of the validation part.",
+        "",
+        "| member | weight |",
+        "|---|--:|",
+        *(row(plain(name), _figure(weight)) for name, weight in weights.items()),
+    ]
+    return "\n".join(text) + "\n"
+
+
 def _tracked(place: str) -> str:
     """Where W&B shows it: an address, or a folder while it is offline; "" when not known."""
     if not place:

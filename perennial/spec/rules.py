@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from perennial.contracts.metrics import metrics_for
+from perennial.spec.ensemble import member_of
 from perennial.spec.gates import Latency, Slices
 from perennial.spec.values import Mistake, format_duration, nearest, repeated
 
@@ -218,6 +219,25 @@ _LOSSES = {
     "multiclass": ("logloss",),
     "regression": ("absolute_error", "squared_error"),
 }
+
+
+def _ensemble(spec: ModelSpec) -> Iterator[Mistake]:
+    ensemble = spec.ensemble
+    if ensemble is None:
+        return
+    for i, name in enumerate(ensemble.of):
+        if member_of(name)[0] == spec.name:
+            yield f"ensemble.of.{i}", "a model can't be made of itself"
+    if spec.features is not None:
+        yield "features", "an ensemble's features are its members' predictions; leave this out"
+    if ensemble.overlap == "drop" and spec.source.event_time is None:
+        yield (
+            "ensemble.overlap",
+            "rows that members were fitted on are told by their event time; name "
+            "source.event_time, or write keep and take the figures for flattering",
+        )
+
+
 _HASHED = ("category", "string", "integer")
 
 MODEL_RULES = (
@@ -238,4 +258,5 @@ MODEL_RULES = (
     _guard_metric,
     _guard_labels,
     _guard_log,
+    _ensemble,
 )

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from perennial.contracts.metrics import Objective
+from perennial.spec.ensemble import Ensemble
 from perennial.spec.gates import Beats, Floor, Gate, Latency, Slices, gate_kind
 from perennial.spec.inputs import Column, Label, Quarantine, Source, Split
 from perennial.spec.parameters import (
@@ -41,9 +42,10 @@ from perennial.spec.values import (
 )
 
 __all__ = [
-    "DEFAULT_SPACE", "FORMAT", "TUNABLE", "Beats", "Column", "Drift", "Floor", "Gate", "Guards",
-    "Label", "Latency", "Log", "ModelSpec", "Quarantine", "Range", "Retrain", "Rollout", "Section",
-    "Slices", "Source", "Split", "Training", "Tuning", "format_duration", "gate_kind", "nearest",
+    "DEFAULT_SPACE", "FORMAT", "TUNABLE", "Beats", "Column", "Drift", "Ensemble", "Floor", "Gate",
+    "Guards", "Label", "Latency", "Log", "ModelSpec", "Quarantine", "Range", "Retrain", "Rollout",
+    "Section", "Slices", "Source", "Split", "Training", "Tuning", "format_duration", "gate_kind",
+    "nearest",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -127,6 +129,8 @@ class ModelSpec(Section):
     features: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """What the booster reads; by default every column with `feature: true` and every public
     function of features.py."""
+    ensemble: Ensemble | None = None
+    """Makes this a model of other models."""
     quarantine: Quarantine = Quarantine()
     split: Split = Split()
     training: Training = Training()

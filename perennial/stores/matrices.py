@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.refs import PARTS, Part
 from perennial.data.encoding import SchemaBuilder, encode
-from perennial.data.features import FeatureProgram
 from perennial.data.frames import arrow_schema, table_columns
-from perennial.data.labels import encode_label, label_classes
+from perennial.data.labels import check_classes, encode_label, label_classes
 from perennial.data.leaks import check_row_local
 from perennial.data.profile import Profile
+from perennial.data.programs import Program
 from perennial.reports.feature_dot import render_dot
 from perennial.reports.feature_graph import render_svg
 from perennial.spec import ModelSpec
@@ -37,14 +37,20 @@ CHECKED_ROWS = 20_000
 
 
 def write_matrices(
-    spec: ModelSpec, program: FeatureProgram, scan: Scan, parts: np.ndarray, folder: Path
+    spec: ModelSpec,
+    program: Program,
+    scan: Scan,
+    parts: np.ndarray,
+    folder: Path,
+    classes: tuple[str, ...] | None = None,
 ) -> FeatureSchema:
     """Fit, compute and encode a dataset's features into ``folder`` (laid out as FeaturesRef says).
 
     ``scan`` gives the dataset's canonical frames in canonical order with the columns asked for;
     ``parts`` is the split's int8 a row in that order. The fitted state and the levels come from
-    training rows only. Memory holds one batch at a time, and of the whole dataset the label and
-    the columns that fitted functions read. Raises InputError for feature code that fails or looks
+    training rows only. ``classes`` are those that the members of an ensemble predict, by default
+    the label's. Memory holds one batch at a time, and of the whole dataset the label and the
+    columns that fitted functions read. Raises InputError for feature code that fails or looks
     at other rows.
     """
     state = program.fit(_training_rows(scan, program.fit_inputs, parts)) if program.fitted else {}
@@ -57,7 +63,10 @@ def write_matrices(
             check_row_local(program, training.head(CHECKED_ROWS), state)
         if len(training):
             builder.add(program.compute(training, state))
-    classes = label_classes(labels[parts >= 0], spec)
+    if classes is None:
+        classes = label_classes(labels[parts >= 0], spec)
+    else:
+        check_classes(labels[parts >= 0], spec, classes)
     schema = builder.schema(classes)
 
     for number, part in enumerate(PARTS):
@@ -107,7 +116,7 @@ def reference_profile(folder: Path, spec: ModelSpec) -> dict[str, Any]:
 
 def _write_rows(
     spec: ModelSpec,
-    program: FeatureProgram,
+    program: Program,
     schema: FeatureSchema,
     state: dict[str, object],
     scan: Scan,

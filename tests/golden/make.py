@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from tests.unit.bundle.conftest import make
+from tests.unit.bundle.conftest import make, make_ensemble
 
 from perennial.bundle.manifest import FORMAT
 from perennial.bundle.predictor import Predictor
@@ -41,10 +42,12 @@ REGISTRIES = HERE / "registries"
 
 
 def make_bundle(folder: Path) -> None:
-    """A multiclass bundle, and requests with what it predicted for them."""
-    made = make("multiclass")
-    ref = write_bundle(folder, made.content)
-    rows = made.rows.head(30).copy()
+    """A multiclass ensemble, and requests with what it predicted for them. (Of format 1 it was a
+    booster by itself, as the members of this one are.)"""
+    with TemporaryDirectory() as members:
+        content = make_ensemble(Path(members), "multiclass")
+    ref = write_bundle(folder, content)
+    rows = make("multiclass").rows.head(30).copy()
     rows.loc[29, "depot"] = "never seen"
     plain = rows.astype(object).where(rows.notna(), None)
     requests = json.loads(json.dumps(plain.to_dict("records"), default=str))
@@ -55,7 +58,7 @@ def make_bundle(folder: Path) -> None:
         "requests": requests,
         "values": predictions.values.tolist(),
         "unseen": predictions.unseen,
-        "lineage": dict(made.content.lineage),
+        "lineage": dict(content.lineage),
     }
     (folder / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
     (folder / ".lock").unlink()

@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 
 from perennial import __version__
-from perennial.bundle.manifest import MANIFEST, canonical_json
+from perennial.bundle.manifest import MANIFEST, manifest_bytes
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import Bundle
 from perennial.contracts.features import InputColumn
@@ -41,7 +41,7 @@ def model_folder(bundle: Bundle, ref: VersionRef, created_at: datetime) -> dict[
     return {
         "MLmodel": _yaml(_description(bundle, ref, created_at, data, python)),
         **{f"{data}/{name}": content for name, content in bundle.contents.items()},
-        f"{data}/{MANIFEST}": canonical_json(bundle.manifest.model_dump()),
+        f"{data}/{MANIFEST}": manifest_bytes(bundle.manifest),
         "input_example.json": _json(example),
         "serving_input_example.json": _json({"dataframe_split": example}),
         "requirements.txt": "".join(f"{line}\n" for line in requirements).encode(),

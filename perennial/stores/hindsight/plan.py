@@ -37,8 +37,8 @@ def plan_backtest(
     the last event, and measures what trials are ranked by. Candidates are trained with what the
     champion was trained with; without one, with XGBoost's defaults.
 
-    Raises InputError: no such model, no event time, nothing ingested, an unknown metric, a wrong
-    ``every``, too little history, too many steps.
+    Raises InputError: no such model, an ensemble, no event time, nothing ingested, an unknown
+    metric, a wrong ``every``, too little history, too many steps.
     """
     _, spec = project.load_model(name)
     problems = [*_wrong_metric(spec, metric)]
@@ -47,6 +47,9 @@ def plan_backtest(
     except ValidationError as error:
         what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         problems.append(Problem("--every", what))
+    if spec.ensemble is not None:
+        what = f"{name} is an ensemble, and versions of its members at past moments are not known"
+        problems.append(Problem("model.yaml, ensemble", what, "backtest its members"))
     if spec.source.event_time is None:
         what = f"{name} has no event time, so no past to walk through"
         problems.append(Problem("model.yaml, source", what, "name its column as source.event_time"))

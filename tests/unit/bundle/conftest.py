@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import xgboost as xgb
 
-from perennial.bundle.write import BundleContent
+from perennial.bundle.predictor import member_program
+from perennial.bundle.read import open_bundle
+from perennial.bundle.write import BundleContent, write_bundle
+from perennial.contracts.refs import Member
 from perennial.data.encoding import SchemaBuilder, encode, feature_types
 from perennial.data.features import FeatureProgram
 from perennial.spec import parse_spec
@@ -126,6 +131,46 @@ def make(objective: str, features_source: str = FEATURES) -> Made:
     )
     plain = booster.predict(xgb.DMatrix(matrix, feature_types=types))
     return Made(content, rows, matrix, plain, booster.predict(quantiles))
+
+
+def make_ensemble(
+    folder: Path, objective: str, weights: tuple[float, float] | None = (3.0, 1.0)
+) -> BundleContent:
+    """The content of an ensemble of two versions in ``folder``, of which the second takes no notice
+    of most columns: their weighted mean, or a booster over them without ``weights``."""
+    bundles = {}
+    for name, source in (("parcels@1", FEATURES), ("parcels@2", "")):
+        ref = write_bundle(folder / "members", make(objective, source).content)
+        bundles[name] = open_bundle(Path(ref.uri), ref.digest)
+    base, names = make(objective), list(bundles)
+    text = SPEC.format(objective=objective).replace("parcels\n", "blend\n", 1)
+    combine = "stacking" if weights is None else "mean"
+    spec = parse_spec(f"{text}ensemble: {{of: [{', '.join(names)}], combine: {combine}}}\n")
+    program = member_program(bundles, spec)
+    features = program.compute(base.rows, {})
+    builder = SchemaBuilder(program, spec)
+    builder.add(features)
+    schema = builder.schema(CLASSES[objective])
+    booster = None
+    if weights is None:
+        matrix, _ = encode(features, schema)
+        label = np.asarray(base.expected)
+        label = label.argmax(axis=1) if label.ndim == 2 else label.round()
+        params = OBJECTIVES[objective] | {"seed": 3, "nthread": 1, "max_depth": 2}
+        booster = bytes(xgb.train(params, xgb.QuantileDMatrix(matrix, label=label), 4).save_raw())
+    return dataclasses.replace(
+        base.content,
+        spec=spec,
+        schema=schema,
+        booster=booster,
+        features_source="",
+        state={},
+        weights=None if weights is None else dict(zip(names, weights, strict=True)),
+        members=tuple(
+            (Member(name=name, model="parcels", version=i, digest=bundle.digest), bundle)
+            for i, (name, bundle) in enumerate(bundles.items(), 1)
+        ),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -111,13 +111,13 @@ def test_a_manifest_that_lacks_a_key_is_told(ref: BundleRef) -> None:
     assert refusal(ref) == f"bundle HERE, manifest.json: model: Field required {RESTORE}"
 
 
-@pytest.mark.parametrize("found", [2, "1", None])
+@pytest.mark.parametrize("found", [3, "1", None])
 def test_a_format_that_is_not_known_is_refused_whatever_else_it_holds(
     ref: BundleRef, found: object
 ) -> None:
     digest = rewrite_manifest(ref, format=found, colour="blue")
     assert refusal(ref, digest) == (
-        f"bundle HERE: its format is {found!r}; this Perennial reads up to 1 (upgrade perennial)"
+        f"bundle HERE: its format is {found!r}; this Perennial reads up to 2 (upgrade perennial)"
     )
 
 

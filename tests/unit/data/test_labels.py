@@ -6,7 +6,7 @@ import pytest
 
 from perennial.contracts.errors import InputError
 from perennial.data.encoding import encode_label, label_classes
-from perennial.data.labels import MAX_CLASSES
+from perennial.data.labels import MAX_CLASSES, check_classes
 from perennial.spec import ModelSpec, parse_spec
 
 
@@ -139,3 +139,22 @@ def test_a_regression_refuses_text_and_infinity() -> None:
     with pytest.raises(InputError) as caught:
         encode_label(pd.Series([1.0, np.inf, 1e300]), spec("regression"), None)
     assert str(caught.value) == "label 'y': 2 values float32 can't hold, first in row 1"
+
+
+def test_labels_that_the_members_of_an_ensemble_do_not_predict_are_refused() -> None:
+    colours = spec("multiclass")
+    check_classes(pd.Series(["red", "blue"]), colours, ("blue", "green", "red"))
+    with pytest.raises(InputError) as strange:
+        check_classes(pd.Series(["red", "blue", "pink"]), colours, ("blue", "red"))
+    assert str(strange.value) == (
+        "label 'y': classes that no member predicts: 'pink' "
+        "(the members know 'blue', 'red'; train them again first)"
+    )
+    turned = spec("binary", ", positive: no")
+    check_classes(pd.Series(["no", "yes"]), spec("binary"), ("no", "yes"))
+    with pytest.raises(InputError) as other:
+        check_classes(pd.Series(["no", "yes"]), turned, ("no", "yes"))
+    assert str(other.value) == (
+        "label 'y': its classes are 'yes' and, positive, 'no'; the members' are 'no', 'yes' "
+        "(the label and label.positive must be those of the members)"
+    )

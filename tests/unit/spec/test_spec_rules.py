@@ -50,6 +50,51 @@ def slices(*columns: str) -> dict[str, Any]:
             SNAPSHOT | {"source.lateness": "2d"},
             ["source.lateness: no row is late without source.event_time"],
         ),
+        # ensemble
+        (
+            {"ensemble.of": ["a", "m@2"], "name": "m"},
+            ["ensemble.of.1: a model can't be made of itself"],
+        ),
+        ({"ensemble.of": ["a"]}, ["ensemble.of: an ensemble has two members at least"]),
+        ({"ensemble.of": ["a", "b", "a"]}, ["ensemble.of.2: 'a' is given twice"]),
+        (
+            {"ensemble.of": ["a", "b"], "features": ["amount"]},
+            ["features: an ensemble's features are its members' predictions; leave this out"],
+        ),
+        (
+            {"ensemble.of": ["a", "b"], "ensemble.weights": {"a": 1, "bb": 2}},
+            [
+                "ensemble.weights.bb: no member 'bb'; did you mean 'b'?",
+                "ensemble.weights: no weight for b; 0 leaves a member out of the mean",
+            ],
+        ),
+        (
+            {"ensemble.of": ["a", "b"], "ensemble.weights": {"a": 0, "b": 0}},
+            ["ensemble.weights: one weight must be above 0"],
+        ),
+        (
+            {
+                "ensemble.of": ["a", "b@2"],
+                "ensemble.combine": "stacking",
+                "ensemble.weights": {"a": 1, "b@2": 2},
+            },
+            ["ensemble.weights: only a mean has weights, this is stacking"],
+        ),
+        (
+            SNAPSHOT | {"ensemble.of": ["a", "b"]},
+            [
+                "ensemble.overlap: rows that members were fitted on are told by their event time; "
+                "name source.event_time, or write keep and take the figures for flattering"
+            ],
+        ),
+        (
+            {"ensemble.of": ["a@0", "B", "c"]},
+            [
+                "ensemble.of.0: 'a@0' is not NAME or NAME@VERSION, such as demand@3",
+                "ensemble.of.1: 'B' is not a name; use lowercase letters, digits and dashes, at "
+                "most 63, with no dash at either end",
+            ],
+        ),
         # label
         (
             SNAPSHOT | {"label.delay": "2d"},

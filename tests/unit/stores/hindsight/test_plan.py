@@ -136,3 +136,12 @@ def test_a_model_without_event_time_has_no_past(tmp_path: Path) -> None:
         "model.yaml, source: rides has no event time, so no past to walk through "
         "(name its column as source.event_time)"
     )
+
+
+def test_an_ensemble_has_no_past_that_could_be_walked(tmp_path: Path) -> None:
+    text = turning.MODEL_YAML + "ensemble: {of: [a, b]}\n"
+    turning.write_project(tmp_path, turning.rides(days=2, a_day=10), text)
+    assert refusal(tmp_path) == (
+        "model.yaml, ensemble: rides is an ensemble, and versions of its members at past moments "
+        "are not known (backtest its members)"
+    )
