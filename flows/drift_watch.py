@@ -11,6 +11,7 @@ from tasks.definition import read_model
 from tasks.drift import look_at_window
 from tasks.notification import tag_run
 from tasks.retraining import ask, look_for_data, reconcile
+from tasks.rollout import remind
 
 
 @flow(
@@ -21,7 +22,8 @@ from tasks.retraining import ask, look_for_data, reconcile
 )
 def drift_watch(model: str, end: datetime | None = None) -> Look:
     """Compare a window of predictions with what the champion was trained on and promised, look for
-    new data, and ask for what follows from either. A look at the past asks for nothing.
+    new data, and ask for what follows from either; have a rollout watched that nobody watches. A
+    look at the past asks for nothing.
 
     Args:
         model: Name of a model below ``models/``.
@@ -35,4 +37,5 @@ def drift_watch(model: str, end: datetime | None = None) -> Look:
         if data is not None:
             ask(definition, data)
         reconcile(definition)
+        remind(definition)
     return look

@@ -15,7 +15,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.client.schemas.objects import FlowRunInput
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRunInput
 from prefect.exceptions import PrefectException
 from prefect.input import RunInput
 from prefect.runtime import flow_run
@@ -27,7 +35,8 @@ from prefect.settings import (
 from pydantic import ValidationError
 
 from perennial.contracts.errors import InputError, UnavailableError
-from perennial.contracts.events import Event
+from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
+from perennial.contracts.refs import ModelRef
 from perennial.contracts.rollouts import Command, Phase, Rollout
 from perennial.reports.markdown import code, plain
 from perennial.reports.rollout_progress import headline, render_markdown
@@ -46,6 +55,8 @@ _REDRAWN = 60.0
 _PATIENCE = 5.0
 """Seconds between two tries while the registry does not answer."""
 _TOLD_AGAIN = timedelta(days=1)
+_ORPHANED = timedelta(minutes=2)
+"""How long an event may take to become a run that looks before it counts as lost."""
 _TOLD: dict[Phase, Event] = {
     "promoted": Event.ROLLOUT_PROMOTED,
     "rolled back": Event.ROLLOUT_ROLLED_BACK,
@@ -216,6 +227,44 @@ def successor(rollout: Rollout) -> Rollout | None:
     """The model's rollout that has begun meanwhile, so that it is watched from its beginning."""
     registry = _patiently(lambda: Registry(Project.current().registry_url))
     return _patiently(lambda: registry.rollouts.active(rollout.model))
+
+
+@task(
+    task_run_name="look after the rollout of {model.name}",
+    cache_policy=NO_CACHE,
+    timeout_seconds=120,
+    **RETRIES,
+)
+def remind(model: ModelRef) -> Rollout | None:
+    """Have a rollout watched that no run watches, because the event that told of it was lost.
+    Returns it; None when there is nothing to do."""
+    rollout = Registry(Project.current().registry_url).rollouts.active(model.name)
+    now = datetime.now(UTC)
+    if rollout is None or now - rollout.updated_at < _ORPHANED:
+        return None
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["rollout"])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[*TERMINAL_STATES])),
+                tags=FlowRunFilterTags(all_=[f"model:{model.name}"]),
+            ),
+        )
+    if runs:
+        return None
+    payload: dict[str, Any] = {
+        "model": model.name,
+        "reason": f"rollout {rollout.id} of version {rollout.version} is watched by nobody",
+        "window": None,
+        "finding": None,
+        "evidence": {},
+        "report": "",
+        "cause": f"rollout {rollout.id} at {now.isoformat()}",
+        "version": rollout.version,
+    }
+    emit(Event.ROLLOUT_DUE, model.name, payload, {ROLLOUT_LABEL: BEGUN})
+    get_run_logger().warning("%s", payload["reason"])
+    return rollout
 
 
 class _Desk:

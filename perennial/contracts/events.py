@@ -29,6 +29,7 @@ class Event(StrEnum):
     RETRAINING_DUE = "perennial.retraining.due"
     VERSION_REGISTERED = "perennial.version.registered"
     CANDIDATE_REFUSED = "perennial.candidate.refused"
+    ROLLOUT_DUE = "perennial.rollout.due"
     ROLLOUT_PROMOTED = "perennial.rollout.promoted"
     ROLLOUT_ROLLED_BACK = "perennial.rollout.rolled-back"
 

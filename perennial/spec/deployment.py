@@ -167,11 +167,11 @@ def _rollout(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _begun(spec: ModelSpec) -> dict[str, Any]:
-    """What was begun, when its version was registered, is watched."""
+    """What was begun, when its version was registered, is watched; also where nobody does."""
     return {
         "type": "event",
         "name": f"rollout/{spec.name}: begun",
-        "expect": [Event.VERSION_REGISTERED.value],
+        "expect": [Event.VERSION_REGISTERED.value, Event.ROLLOUT_DUE.value],
         "match": {"prefect.resource.id": resource_id(spec.name), ROLLOUT_LABEL: BEGUN},
         "for_each": ["prefect.resource.id"],
         "posture": "Reactive",

@@ -294,7 +294,7 @@ class Rollout(Section):
     """The most that a version which does no harm may be rolled back with, by chance, over the whole
     rollout, however often it is looked."""
     limits: Limits = Limits()
-    check_every: PositiveDuration = timedelta(seconds=5)
+    check_every: PositiveDuration = timedelta(seconds=3)
     """Between two looks at the guards."""
     guards: Guards = Guards()
 

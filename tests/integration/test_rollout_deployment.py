@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -18,13 +18,15 @@ from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
+from perennial.contracts.refs import ModelRef
 from perennial.contracts.rollouts import Rollout
 from perennial.spec.deployment import prefect_yaml
 from perennial.stores.rolling_out import begin
 from tasks._events import emit
+from tasks.rollout import remind
 from tests.rolling import Rolling, rolling
 
-MODELS = ("begun", "detached", "hopeless")
+MODELS = ("begun", "detached", "forgotten", "hopeless")
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +102,8 @@ def runs(place: Rolling, model: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: run["created"])
 
 
-def started(place: Rolling, model: str) -> Rollout:
-    now = datetime.now(UTC)
+def started(place: Rolling, model: str, before: timedelta = timedelta()) -> Rollout:
+    now = datetime.now(UTC) - before
     return begin(
         place.project, place.registry, model, 2, {}, actor="tests", reason="better",
         cause="judged", force=False, now=now,
@@ -154,6 +156,29 @@ def test_what_was_begun_is_watched_and_a_run_that_dies_is_followed(place: Rollin
     assert "model:begun" in second["tags"]
     assert (last(place, "begun").id, last(place, "begun").state.phase) == (begun.id, "promoted")
     assert place.registry.route("begun").champion == 2
+
+
+@flow(persist_result=False)
+def reminding(model: ModelRef) -> Rollout | None:
+    return remind(model)
+
+
+def test_what_was_begun_and_nobody_watches_is_watched_after_the_next_look(place: Rolling) -> None:
+    model = place.project.load_model("forgotten")[0]
+    assert reminding(model) is None  # there is none
+    begun = started(place, "forgotten", before=timedelta(minutes=5))
+    assert runs(place, "forgotten") == []  # the event was lost
+    found = reminding(model)
+    assert found is not None
+    assert found.id == begun.id
+    until(lambda: last(place, "forgotten").state.last is not None)
+    (run,) = runs(place, "forgotten")
+    assert reminding(model) is None  # somebody watches
+    assert place.registry.rollouts.command(
+        "forgotten", "abort", actor="tests", reason="enough", now=datetime.now(UTC)
+    ).ended
+    until(lambda: runs(place, "forgotten")[0]["state_type"] == "COMPLETED")
+    assert [r["id"] for r in runs(place, "forgotten")] == [run["id"]]
 
 
 def test_a_rollout_is_begun_by_hand_and_left_to_a_worker(place: Rolling) -> None:

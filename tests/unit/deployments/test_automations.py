@@ -99,6 +99,7 @@ def test_events_that_only_start_something_are_not_told() -> None:
         Event.DATA_ARRIVED,
         Event.RETRAINING_DUE,
         Event.VERSION_REGISTERED,
+        Event.ROLLOUT_DUE,
         Event.ROLLOUT_PROMOTED,
     }
     assert told.isdisjoint(quiet)

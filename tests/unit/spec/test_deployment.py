@@ -77,7 +77,7 @@ def rollout_deployment() -> dict[str, Any]:
 
 def test_a_rollout_that_was_begun_is_watched_and_one_that_was_promoted_at_once_is_not() -> None:
     begun, _ = rollout_deployment()["triggers"]
-    assert begun["expect"] == ["perennial.version.registered"]
+    assert begun["expect"] == ["perennial.version.registered", "perennial.rollout.due"]
     assert begun["match"] == {
         "prefect.resource.id": "perennial.model.demand",
         "perennial.rollout": "begun",
