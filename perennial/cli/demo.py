@@ -134,6 +134,8 @@ def _pointers(
         console.print(f"  report  {os.path.relpath(report)}", soft_wrap=True)
     for page in loop.folder("drift", MODEL).glob("*/drift.html"):
         console.print(f"  drift   {os.path.relpath(page)}", soft_wrap=True)
+    for page in sorted(loop.folder("reports", MODEL).glob("rollout-*.html")):
+        console.print(f"  rollout {os.path.relpath(page)}", soft_wrap=True)
     console.print(f"  perennial --project {os.path.relpath(loop.root)} status", soft_wrap=True)
     for command in (
         f"status {MODEL}",

@@ -144,7 +144,10 @@ def _rolled_out(
 
     if not any(r.started_at >= since for r in registry.rollouts.last(model, 1)):
         return []
+    from perennial.stores.rollout_pages import page_of
+
     ended = _until(found, "the end of the rollout")
+    _until(page_of(project, ended).exists, "the rollout's page")
     hops = [
         (d.at, f"version {d.version} {d.action}: {d.reason}")
         for d in reversed(registry.decisions(model))
