@@ -36,6 +36,7 @@ _log = getLogger("perennial.serving")
 
 _SWITCH_SECONDS = 0.001
 """How long a thread (one that loads a version, say) may keep the loop from Python's lock."""
+_BACKLOG = 2048
 _CHILD_SECONDS = 20.0
 """How long each process beside the server may take for the last segments; the next start commits
 what is left."""
@@ -53,9 +54,6 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     logs.configure()
     sys.setswitchinterval(_SWITCH_SECONDS)
     listening = _listen(settings)
-    # uvicorn finishes its requests at a signal and then raises it again, for whoever is next.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     uvloop.run(_serve(settings, access, listening, ready))
 
 
@@ -91,18 +89,23 @@ async def _serve(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=2048,
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=int(settings.drain_seconds),
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.key,
         )
     )
+    # uvicorn finishes its requests at a signal and then raises it again, for whoever is next; one
+    # that comes before uvicorn listens to signals ends it as soon as it does.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     if follower is not None:
         follower.start()
     keeper.ensure()
     if waiting(spool.folder, "shadow"):  # left by a server that was here before
         shadow.ensure()
     gc.freeze()  # what lives as long as the server need not be looked through again and again
+    listening.listen(_BACKLOG)  # whoever is told the address may ask, and is answered in a moment
     host, port = listening.getsockname()[:2]
     scheme = "https" if settings.certificate else "http"
     ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -478,6 +480,15 @@ def test_a_server_that_has_enough_to_do_tells_others_to_come_back(project: Path)
         assert slow == [200]
         assert server.ask("POST", PREDICT, json=ROW).status_code == 200
         assert server.ask("POST", PREDICT, json=[ROW] * 3).status_code == 413
+
+
+def test_a_server_that_is_told_to_end_while_it_starts_ends(project: Path) -> None:
+    command = [sys.executable, "-m", "perennial", "--project", str(project), "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"listening at ")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(240) == 0
 
 
 def test_a_full_log_refuses_and_recovers(project: Path) -> None:
