@@ -106,7 +106,7 @@ def make_project(root: Path) -> None:
         versions = [
             registry.register(
                 name,
-                write_bundle(project.folder("bundles", name), _content(name, objective, seed)),
+                write_bundle(project.folder("bundles", name), content(name, objective, seed)),
                 params={}, metrics={"logloss": 0.5}, judgement={}, links={}, actor="tests",
                 reason="passed", now=NOW,
             ).version
@@ -126,7 +126,8 @@ def make_project(root: Path) -> None:
     registry.close()
 
 
-def _content(name: str, objective: str, seed: int) -> BundleContent:
+def content(name: str, objective: str, seed: int, features_source: str = FEATURES) -> BundleContent:
+    """A small version of a model: another one for each seed."""
     random = np.random.default_rng(seed)
     count = 200
     rows = pd.DataFrame(
@@ -142,7 +143,7 @@ def _content(name: str, objective: str, seed: int) -> BundleContent:
         }
     )
     spec = parse_spec(SPEC.format(name=name, objective=objective))
-    program = FeatureProgram.load(FEATURES, spec)
+    program = FeatureProgram.load(features_source, spec)
     state = program.fit(rows)
     features = program.columns(rows, state)
     parameters, classes = OBJECTIVES[objective]
@@ -159,9 +160,9 @@ def _content(name: str, objective: str, seed: int) -> BundleContent:
     reference = io.BytesIO()
     rows.head(20).to_parquet(reference)
     return BundleContent(
-        spec=spec, schema=schema, booster=bytes(booster.save_raw("ubj")), features_source=FEATURES,
-        state=state, reference=reference.getvalue(), profile={"rows": count},
-        metrics={"logloss": 0.5}, lineage={"seed": seed},
+        spec=spec, schema=schema, booster=bytes(booster.save_raw("ubj")),
+        features_source=features_source, state=state, reference=reference.getvalue(),
+        profile={"rows": count}, metrics={"logloss": 0.5}, lineage={"seed": seed},
     )  # fmt: skip
 
 
