@@ -7,7 +7,7 @@ it along. Here the server has the event when ``emit`` returns.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
@@ -40,19 +40,38 @@ def announce(event: Event, retraining: Retraining) -> bool:
     labels: dict[str, str] = {ANSWER_LABEL: retraining.current.answer}
     if asked.finding is not None:
         labels[FINDING_LABEL] = asked.finding.value
-    payload = {
-        "model": retraining.model,
-        "reason": retraining.current.reason,
-        "window": trigger["window"],
-        "finding": trigger["finding"],
-        "evidence": evidence,
-        "report": str(asked.evidence.get("report", "")),
-        "cause": asked.cause,
-        "retraining": retraining.id,
-        "answer": retraining.current.answer,
-        "trigger": trigger,
-    }
+    payload = payload_of(
+        retraining.model, retraining.current.reason, asked.cause, evidence=asked.evidence,
+        report=str(asked.evidence.get("report", "")), window=trigger["window"],
+        finding=trigger["finding"], retraining=retraining.id, answer=retraining.current.answer,
+        trigger=trigger,
+    )  # fmt: skip
     return emit(event, retraining.model, payload, labels)
+
+
+def payload_of(
+    model: str,
+    reason: str,
+    cause: str,
+    *,
+    evidence: Mapping[str, Any],
+    report: str,
+    window: Sequence[str] | None = None,
+    finding: str | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """What every event says (docs/events.md), with the evidence ``bounded``, and what only some
+    do."""
+    return {
+        "model": model,
+        "reason": reason,
+        "window": window,
+        "finding": finding,
+        "evidence": bounded(evidence),
+        "report": report,
+        "cause": cause,
+        **others,
+    }
 
 
 def emit(

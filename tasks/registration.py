@@ -3,10 +3,8 @@ of that is audited."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -21,7 +19,7 @@ from perennial.decisions.plans import plan_of
 from perennial.stores.project import Project
 from perennial.stores.registry import Action, Registry, StaleRouteError
 from tasks._definition import read_definition
-from tasks._events import bounded, emit
+from tasks._events import emit, payload_of
 from tasks._running import RETRIES, measured
 from tasks._tracking import tracker_of
 
@@ -62,8 +60,11 @@ def register(
                 reason=evaluation.reason, evidence=evidence, cause=cause, now=now,
             )  # fmt: skip
             if entry.at == now:  # judged once before, it was told of then
-                told = _told(model.name, evaluation, evidence, cause)
-                emit(Event.CANDIDATE_REFUSED, model.name, {**told, "digest": bundle.digest})
+                told = payload_of(
+                    model.name, evaluation.reason, cause, evidence=evidence,
+                    report=evaluation.report.html_uri, digest=bundle.digest,
+                )  # fmt: skip
+                emit(Event.CANDIDATE_REFUSED, model.name, told)
             return Decision(action="kept", version=None, reason=evaluation.reason)
 
         version = registry.register(
@@ -73,7 +74,10 @@ def register(
         )  # fmt: skip
         tracker_of(model).link_registration(study, version)
         plan = plan_of(read_definition(model).rollout)
-        told = {**_told(model.name, evaluation, evidence, cause), "version": version.version}
+        told = payload_of(
+            model.name, evaluation.reason, cause, evidence=evidence,
+            report=evaluation.report.html_uri, version=version.version,
+        )  # fmt: skip
         try:
             if route.champion is None or as_of is not None or not plan.steps:
                 registry.promote(
@@ -101,21 +105,6 @@ def _decided(rollout: Rollout, version: VersionRef, passed: str) -> Decision:
         return Decision(action="promoted", version=version, reason=passed)
     why = f"version {version.version} is this bundle, and was {rollout.state.phase}"
     return Decision(action="kept", version=version, reason=f"{why}: {rollout.state.reason}")
-
-
-def _told(
-    model: str, evaluation: EvaluationRef, evidence: Mapping[str, Any], cause: str
-) -> dict[str, Any]:
-    """What events say of a judgement."""
-    return {
-        "model": model,
-        "reason": evaluation.reason,
-        "window": None,
-        "finding": None,
-        "evidence": bounded(evidence),
-        "report": evaluation.report.html_uri,
-        "cause": cause,
-    }
 
 
 def _links(study: StudyRef, evaluation: EvaluationRef, reason: str) -> dict[str, str]:

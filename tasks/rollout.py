@@ -43,7 +43,7 @@ from perennial.reports.rollout_progress import headline, render_markdown
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.rolling_out import begin, look, spec_of
-from tasks._events import bounded, emit
+from tasks._events import emit, payload_of
 from tasks._running import RETRIES, Measured, measured
 
 MOST_DEATHS = 5
@@ -103,7 +103,7 @@ def take_up(
     if deaths > MOST_DEATHS + 1:  # nor could it be aborted: a person has to look
         get_run_logger().error("%s runs in a row died; %s is not watched any more", deaths, model)
         return None
-    registry = _patiently(lambda: Registry(Project.current().registry_url))
+    registry = _registry()
     if version is not None:
         return _patiently(
             lambda: begin(
@@ -135,7 +135,7 @@ def watch(rollout: Rollout) -> Rollout:
     Outlasts a registry and a Prefect server that don't answer.
     """
     project = Project.current()
-    registry = _patiently(lambda: Registry(project.registry_url))
+    registry = _registry()
     version = _patiently(lambda: registry.version(rollout.model, rollout.version))
     spec = spec_of(project, version.ref)
     every = spec.rollout.check_every.total_seconds()
@@ -171,19 +171,13 @@ def conclude(rollout: Rollout) -> Rollout:
     state = rollout.state
     get_run_logger().info("%s. %s", headline(rollout), state.reason)
     if state.phase in _TOLD:
-        payload = {
-            "model": rollout.model,
-            "reason": state.reason,
-            "window": None,
-            "finding": None,
-            "evidence": bounded(_figures(rollout)),
-            "report": str(page_of(Project.current(), rollout)),
-            "cause": f"rollout {rollout.id} of {rollout.started_at.isoformat()}: {state.phase}",
-            "rollout": rollout.id,
-            "version": rollout.version,
-            "champion": rollout.version if state.phase == "promoted" else rollout.champion,
-            "phase": state.phase,
-        }
+        payload = payload_of(
+            rollout.model, state.reason,
+            f"rollout {rollout.id} of {rollout.started_at.isoformat()}: {state.phase}",
+            evidence=_figures(rollout), report=str(page_of(Project.current(), rollout)),
+            rollout=rollout.id, version=rollout.version, phase=state.phase,
+            champion=rollout.version if state.phase == "promoted" else rollout.champion,
+        )  # fmt: skip
         emit(_TOLD[state.phase], rollout.model, payload, once=True)
     return rollout
 
@@ -206,7 +200,7 @@ def report(rollout: Rollout) -> None:
         version = registry.version(rollout.model, rollout.version)
         spec = spec_of(project, version.ref)
         story = tell(project, spec, registry, rollout, now)
-        page = write_page(project, spec, registry, rollout, now, story)
+        page = write_page(project, rollout, story)
         text = render_report(rollout, story.looks, story.compared)
         create_markdown_artifact(
             f"{text}\n\nPage: {code(str(page))}\n",
@@ -225,7 +219,7 @@ def report(rollout: Rollout) -> None:
 )
 def successor(rollout: Rollout) -> Rollout | None:
     """The model's rollout that has begun meanwhile, so that it is watched from its beginning."""
-    registry = _patiently(lambda: Registry(Project.current().registry_url))
+    registry = _registry()
     return _patiently(lambda: registry.rollouts.active(rollout.model))
 
 
@@ -252,18 +246,13 @@ def remind(model: ModelRef) -> Rollout | None:
         )
     if runs:
         return None
-    payload: dict[str, Any] = {
-        "model": model.name,
-        "reason": f"rollout {rollout.id} of version {rollout.version} is watched by nobody",
-        "window": None,
-        "finding": None,
-        "evidence": {},
-        "report": "",
-        "cause": f"rollout {rollout.id} at {now.isoformat()}",
-        "version": rollout.version,
-    }
+    reason = f"rollout {rollout.id} of version {rollout.version} is watched by nobody"
+    payload = payload_of(
+        model.name, reason, f"rollout {rollout.id} at {now.isoformat()}", evidence={}, report="",
+        version=rollout.version,
+    )  # fmt: skip
     emit(Event.ROLLOUT_DUE, model.name, payload, {ROLLOUT_LABEL: BEGUN})
-    get_run_logger().warning("%s", payload["reason"])
+    get_run_logger().warning("%s", reason)
     return rollout
 
 
@@ -326,6 +315,10 @@ def _obey(registry: Registry, model: str, item: FlowRunInput) -> None:
         )  # fmt: skip
     except (InputError, ValidationError) as error:
         get_run_logger().warning("An order was left undone: %s", error)
+
+
+def _registry() -> Registry:
+    return _patiently(lambda: Registry(Project.current().registry_url))
 
 
 def _given_up(registry: Registry, model: str, deaths: int) -> Rollout:

@@ -95,12 +95,21 @@ def show(
 
 def find_version(project: Project, text: str) -> Version:
     """The registered version ``flight-delay@3``. Raises InputError."""
-    name, at, number = text.partition("@")
-    number = number.removeprefix("v")
-    if not (name and at and number.isdecimal() and int(number) > 0):
+    name, number = name_and_version(text, "NAME@V")
+    if number is None:
         raise InputError(f"{text!r} is not NAME@V; write for example flight-delay@3")
     registry = open_registry(project)
-    return registry.version(_known(project, registry, name), int(number))
+    return registry.version(_known(project, registry, name), number)
+
+
+def name_and_version(text: str, form: str = "NAME or NAME@V") -> tuple[str, int | None]:
+    """``flight-delay@3`` or ``flight-delay``, which has no number. Raises InputError that asks for
+    the ``form``."""
+    name, at, number = text.partition("@")
+    number = number.removeprefix("v")
+    if not name or (at and not (number.isdecimal() and int(number) > 0)):
+        raise InputError(f"{text!r} is not {form}; write for example flight-delay@3")
+    return name, int(number) if at else None
 
 
 def open_registry(project: Project) -> Registry:

@@ -12,7 +12,7 @@ import typer
 
 from perennial.cli.context import Context, context_of
 from perennial.cli.output import console
-from perennial.cli.reading import open_registry
+from perennial.cli.reading import name_and_version, open_registry
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.contracts.rollouts import ENDS, Command, Rollout
 from perennial.spec.values import nearest
@@ -70,7 +70,7 @@ def rollout(
     """Roll a version out, step by step, and watch it. Or say what is to become of the rollout that
     is under way, which works without Prefect too. Exit code 1: it was not promoted."""
     found = context_of(context)
-    name, version = _split(target)
+    name, version = name_and_version(target)
     settings = _settings(strategy, steps, split, bake, min_requests)
     order = _order(promote=promote, abort=abort, pause=pause, resume=resume, approve=approve)
     registry = open_registry(found.project)
@@ -123,14 +123,6 @@ def rollback(
 def _said(before: Route) -> str:
     shares = ", ".join(f"version {arm.version} {arm.weight} %" for arm in before.arms)
     return f"before: {shares}" if shares else "before: nobody"
-
-
-def _split(target: str) -> tuple[str, int | None]:
-    name, at, number = target.partition("@")
-    number = number.removeprefix("v")
-    if not name or (at and not (number.isdecimal() and int(number) > 0)):
-        raise InputError(f"{target!r} is not NAME or NAME@V; write for example flight-delay@3")
-    return name, int(number) if at else None
 
 
 def _settings(

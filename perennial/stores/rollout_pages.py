@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from perennial.contracts.rollouts import Check, Rollout
 from perennial.decisions.guards import judge
 from perennial.reports.rollout import Happened, render_html
 from perennial.spec import ModelSpec
+from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Registry
 from perennial.stores.rollout_comparison import compare
@@ -62,22 +62,10 @@ def page_of(project: Project, rollout: Rollout) -> Path:
     return project.folder("reports", rollout.model) / f"rollout-{rollout.id}.html"
 
 
-def write_page(
-    project: Project,
-    spec: ModelSpec,
-    registry: Registry,
-    rollout: Rollout,
-    now: datetime,
-    story: Story | None = None,
-) -> Path:
-    """Write the page, in place of an older one, of a story that was told already or is now.
-    Raises as ``tell``."""
-    text = render_html(rollout, *(story or tell(project, spec, registry, rollout, now)))
+def write_page(project: Project, rollout: Rollout, story: Story) -> Path:
+    """Write the page, in place of an older one. Raises InputError when the disk is full."""
     path = page_of(project, rollout)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_file(path, render_html(rollout, *story))
     return path
 
 

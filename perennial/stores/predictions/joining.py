@@ -115,12 +115,11 @@ def join_labels(
         if predictions is None:
             yield Joined(counts, connection, "", ())
             return
-        compared = {_HAPPENED: _happened(spec, predictions)}
-        compared |= {f"_label_k{i}": key for i, key in enumerate(keys)}
+        compared = _compared(spec, predictions, keys)
         log = _log(connection, predictions, predictions_uri, compared)
         window = _log(connection, predictions, predictions_uri, compared, (start, end))
         _keep_latest(connection, window, len(keys), 0)
-        names = [name for name in schema_of(predictions).names if name not in (DATE, *_ADDED)]
+        names = _shown(predictions)
         rows = _joined(window, names, as_of - spec.label.delay, len(keys), 0)
         found = connection.execute(
             f"SELECT _version, {', '.join(f'count(*) FILTER ({w})' for w in _COUNTED.values())} "
@@ -158,15 +157,26 @@ def labelled_rows(
             yield lambda _: []
             return
         keys = _keep_labels(connection, spec, predictions, labels, labels_uri, as_of, metrics)
-        compared = {_HAPPENED: _happened(spec, predictions)}
-        compared |= {f"_label_k{i}": key for i, key in enumerate(keys)}
+        compared = _compared(spec, predictions, keys)
         rows = _log(connection, predictions, predictions_uri, compared, window)
         _keep_latest(connection, rows, len(keys), len(metrics))
-        names = [name for name in schema_of(predictions).names if name not in (DATE, *_ADDED)]
-        joined = _joined(rows, names, as_of - spec.label.delay, len(keys), len(metrics))
+        joined = _joined(
+            rows, _shown(predictions), as_of - spec.label.delay, len(keys), len(metrics)
+        )
         yield lambda query: list(
             connection.execute(f"WITH joined AS ({joined}) {query}").fetchall()
         )
+
+
+def _compared(spec: ModelSpec, predictions: Any, keys: Sequence[str]) -> dict[str, str]:
+    """What is computed of the log's rows to find their labels by, in SQL."""
+    by_key = {f"_label_k{i}": key for i, key in enumerate(keys)}
+    return {_HAPPENED: _happened(spec, predictions), **by_key}
+
+
+def _shown(predictions: Any) -> list[str]:
+    """The log's columns that a reader of the join sees."""
+    return [name for name in schema_of(predictions).names if name not in (DATE, *_ADDED)]
 
 
 def _keep_labels(
