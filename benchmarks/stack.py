@@ -37,7 +37,7 @@ from perennial.cli.stack.parts import SERVER
 from perennial.cli.stack.processes import marked
 from perennial.contracts.events import ANSWER_LABEL, Event, resource_id
 from perennial.contracts.retraining import Finding, Trigger
-from perennial.spec.deployment import WORK_POOL
+from perennial.spec.places import WORK_POOL
 from perennial.stores.project import Project
 
 _TICKS = os.sysconf("SC_CLK_TCK")

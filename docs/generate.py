@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perennial.cli.reference import cli_page
 from perennial.spec.deployment import prefect_yaml
+from perennial.spec.places import FILE_NAME, load_deploy
 from perennial.spec.publish import json_schema_text
 from perennial.spec.reference import reference_page
 from perennial.stores.project import Project
@@ -18,7 +19,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/model.schema.json": json_schema_text,
     "docs/reference/model-yaml.md": reference_page,
     "docs/reference/cli.md": cli_page,
-    "prefect.yaml": lambda: prefect_yaml([*Project(ROOT).specs()]),
+    "prefect.yaml": lambda: prefect_yaml(Project(ROOT).specs(), load_deploy(ROOT / FILE_NAME)),
 }
 
 

@@ -1,4 +1,5 @@
-"""prefect.yaml beside the models: written, compared, and never written over somebody's own."""
+"""prefect.yaml beside the models, from them and deploy.yaml: written, compared, and never written
+over somebody's own."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from pathlib import Path
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec.deployment import is_ours, prefect_yaml
+from perennial.spec.places import FILE_NAME, load_deploy
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 
@@ -18,7 +20,7 @@ def write_prefect_yaml(project: Project) -> str:
     if there is not None and not is_ours(there):
         fix = "keep your own deployments in a file of another name; prefect deploy --prefect-file"
         raise InputError(Problem(str(path), "was not written by Perennial, so it was kept", fix))
-    text = prefect_yaml(project.specs())
+    text = _text(project)
     if there != text:
         write_file(path, text)
         return f"wrote {path}"
@@ -32,9 +34,13 @@ def compare_prefect_yaml(project: Project) -> str:
         return f"{path.name}: none, needed for deployments only; {_HOW}"
     if not is_ours(there):
         return f"{path.name}: not written by Perennial, not compared"
-    if there != prefect_yaml(project.specs()):
+    if there != _text(project):
         raise InputError(Problem(str(path), "differs from what the models say", _HOW))
     return f"{path.name}: in step with the models"
+
+
+def _text(project: Project) -> str:
+    return prefect_yaml(project.specs(), load_deploy(project.root / FILE_NAME))
 
 
 def _there(project: Project) -> tuple[Path, str | None]:

@@ -1,5 +1,5 @@
 """prefect.yaml from the models' specs: for each its training and its drift watch, scheduled as the
-spec says, its rollouts, its batch scoring, and its backtest."""
+spec says, its rollouts, its batch scoring, and its backtest, each where deploy.yaml says."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from perennial.contracts.events import (
     Event,
     resource_id,
 )
+from perennial.spec.places import WORK_POOL, Deploy, Flow
 from perennial.spec.schema import ModelSpec
-
-WORK_POOL = "perennial"
 
 _MARK = "# Written from models/*/model.yaml"
 _HEADER = f"""\
 {_MARK}; `perennial check --write` writes it anew.
-#   prefect work-pool create perennial --type process
+%s
 #   prefect --no-prompt deploy --all
-#   prefect worker start --pool perennial
+%s
 #   prefect deployment run 'continuous-training/NAME'
 #   prefect deployment run 'drift-watch/NAME'
 #   prefect deployment run 'rollout/NAME' --param version=V
@@ -60,21 +59,30 @@ _ANYBODYS = {
 }
 
 
-def prefect_yaml(specs: Sequence[ModelSpec]) -> str:
+class _Dumper(yaml.SafeDumper):
+    """Writes a value that is used twice twice, as a person would."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
+def prefect_yaml(specs: Sequence[ModelSpec], deploy: Deploy | None = None) -> str:
     """The text of prefect.yaml for these models, sorted by name.
 
-    Flows are named by module, so that they are found wherever Perennial is installed; the working
-    directory of a run is the folder that ``prefect deploy`` was called in, the project.
+    Flows are named by module, so that they are found wherever Perennial is installed. Without pull
+    steps the working directory of a run is the folder that ``prefect deploy`` was called in, the
+    project. Raises InputError when ``deploy`` names a model that there is not.
     """
-    document = {
-        "name": "perennial",
-        "deployments": [
-            deployment
-            for spec in sorted(specs, key=lambda s: s.name)
-            for deployment in _of_model(spec)
-        ],
-    }
-    return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    deploy = deploy or Deploy()
+    deploy.check([spec.name for spec in specs])
+    deployments = [
+        deployment
+        for spec in sorted(specs, key=lambda s: s.name)
+        for deployment in _of_model(spec, deploy)
+    ]
+    document = {"name": "perennial", "deployments": deployments}
+    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return _header({entry["work_pool"]["name"] for entry in deployments}) + text
 
 
 def is_ours(text: str) -> bool:
@@ -82,158 +90,130 @@ def is_ours(text: str) -> bool:
     return text.startswith(_MARK)
 
 
-def _of_model(spec: ModelSpec) -> Iterator[dict[str, Any]]:
-    yield from (_training(spec), _watching(spec), _rollout(spec), _scoring(spec))
-    yield from _backtest(spec)
+def _header(pools: set[str]) -> str:
+    if pools <= {WORK_POOL}:
+        made = [f"#   prefect work-pool create {WORK_POOL} --type process"]
+    else:
+        made = ["#   perennial setup --pool process|docker|kubernetes|ecs"]
+    started = [f"#   prefect worker start --pool {pool}" for pool in sorted(pools or {WORK_POOL})]
+    return _HEADER % ("\n".join(made), "\n".join(started))
 
 
-def _training(spec: ModelSpec) -> dict[str, Any]:
-    schedule = spec.retrain.schedule
-    return {
-        "name": spec.name,
-        "description": spec.description or f"Continuous training of {spec.name}",
-        "tags": [f"model:{spec.name}"],
-        "entrypoint": "flows.continuous_training.continuous_training",
-        "parameters": {"model": spec.name},
-        "schedules": [{"cron": schedule, "timezone": "UTC", "parameters": {"reason": "schedule"}}]
-        if schedule
-        else [],
-        "triggers": _triggers(spec),
-        "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
-        "work_pool": _work_pool(),
-    }
+def _of_model(spec: ModelSpec, deploy: Deploy) -> Iterator[dict[str, Any]]:
+    one_at_a_time = {"concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"}}
+
+    def deployment(flow: Flow, description: str, **more: Any) -> dict[str, Any]:
+        function = flow.replace("-", "_")
+        return {
+            "name": spec.name,
+            "description": description,
+            "tags": [f"model:{spec.name}"],
+            "entrypoint": f"flows.{function}.{function}",
+            "parameters": {"model": spec.name},
+            "schedules": [],
+            **more,
+            **deploy.of(spec.name, flow),
+        }
+
+    yield deployment(
+        "continuous-training",
+        spec.description or f"Continuous training of {spec.name}",
+        schedules=_schedules(spec.retrain.schedule, parameters={"reason": "schedule"}),
+        triggers=_training_triggers(spec),
+        **one_at_a_time,
+    )
+    yield deployment(
+        "drift-watch",
+        f"Watches what {spec.name} sees in production, and how well it does",
+        schedules=_schedules(spec.drift.schedule),
+        **one_at_a_time,
+    )
+    yield deployment(
+        "rollout",
+        f"Rolls out new versions of {spec.name}, and rolls back bad ones",
+        triggers=_rollout_triggers(spec),
+        **one_at_a_time,
+    )
+    yield deployment("batch-scoring", f"Batch scoring by {spec.name}")
+    if spec.source.event_time is not None:  # else there is no past to walk through
+        what = f"Which policy of retraining {spec.name} should have, by its past"
+        yield deployment("backtest", what)
 
 
-def _triggers(spec: ModelSpec) -> list[dict[str, Any]]:
+def _schedules(cron: str | None, **more: Any) -> list[dict[str, Any]]:
+    return [{"cron": cron, "timezone": "UTC", **more}] if cron else []
+
+
+def _training_triggers(spec: ModelSpec) -> list[dict[str, Any]]:
     """What starts a training besides its schedule: answers to retrain, and others' data."""
+    name, ours = f"continuous-training/{spec.name}", resource_id(spec.name)
     events = [OF_KIND[kind] for kind in spec.retrain.on if kind in OF_KIND]
     found = []
     if spec.retrain.on or spec.retrain.schedule:  # what waited is started by RETRAINING_DUE
-        answered = [*events, Event.RETRAINING_DUE]
-        retrain = {ANSWER_LABEL: "retrain"}
-        found.append(_trigger(spec, "answered", answered, retrain, _OURS, _AT_ONCE))
+        found.append(
+            _reactive(
+                f"{name}: answered",
+                [*events, Event.RETRAINING_DUE],
+                {"prefect.resource.id": ours, ANSWER_LABEL: "retrain"},
+                {"model": spec.name, **_OURS},
+            )
+        )
     if "data" in spec.retrain.on:
-        found.append(_trigger(spec, "data arrived", [Event.DATA_ARRIVED], {}, _ANYBODYS, _BURST))
+        found.append(
+            _reactive(
+                f"{name}: data arrived",
+                [Event.DATA_ARRIVED],
+                {"prefect.resource.id": ours},
+                {"model": spec.name, **_ANYBODYS},
+                within=_BURST,
+            )
+        )
     return found
 
 
-def _trigger(
-    spec: ModelSpec,
+def _rollout_triggers(spec: ModelSpec) -> list[dict[str, Any]]:
+    """What was begun, when its version was registered, is watched; also where nobody does. A run
+    that is gone is followed by another, which is told how many died in a row and gives up by
+    itself: no automation can count."""
+    name, tag = f"rollout/{spec.name}", f"prefect.tag.model:{spec.name}"
+    return [
+        _reactive(
+            f"{name}: begun",
+            [Event.VERSION_REGISTERED, Event.ROLLOUT_DUE],
+            {"prefect.resource.id": resource_id(spec.name), ROLLOUT_LABEL: BEGUN},
+            {"model": spec.name},
+        ),
+        _reactive(
+            f"{name}: died",
+            ["prefect.flow-run.Crashed", "prefect.flow-run.Failed"],
+            {"prefect.resource.id": "prefect.flow-run.*"},
+            {"model": spec.name, "deaths": _DEATHS},
+            match_related=[
+                {"prefect.resource.role": "flow", "prefect.resource.name": "rollout"},
+                {"prefect.resource.role": "tag", "prefect.resource.id": tag},
+            ],
+        ),
+    ]
+
+
+def _reactive(
     name: str,
-    events: Sequence[Event],
-    labels: dict[str, str],
-    parameters: dict[str, str],
-    within: int,
+    events: Sequence[str],
+    match: dict[str, str],
+    parameters: dict[str, Any],
+    within: int = _AT_ONCE,
+    **more: Any,
 ) -> dict[str, Any]:
+    """A run for each event that matches, or for the first of those that come ``within`` seconds."""
     return {
         "type": "event",
-        "name": f"continuous-training/{spec.name}: {name}",
-        "expect": [event.value for event in events],
-        "match": {"prefect.resource.id": resource_id(spec.name), **labels},
+        "name": name,
+        "expect": [str(event) for event in events],
+        "match": match,
+        **more,
         "for_each": ["prefect.resource.id"],
         "posture": "Reactive",
         "threshold": 1,
         "within": within,
-        "parameters": {"model": spec.name, **parameters},
-    }
-
-
-def _watching(spec: ModelSpec) -> dict[str, Any]:
-    schedule = spec.drift.schedule
-    return {
-        "name": spec.name,
-        "description": f"Watches what {spec.name} sees in production, and how well it does",
-        "tags": [f"model:{spec.name}"],
-        "entrypoint": "flows.drift_watch.drift_watch",
-        "parameters": {"model": spec.name},
-        "schedules": [{"cron": schedule, "timezone": "UTC"}] if schedule else [],
-        "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
-        "work_pool": _work_pool(),
-    }
-
-
-def _rollout(spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "description": f"Rolls out new versions of {spec.name}, and rolls back bad ones",
-        "tags": [f"model:{spec.name}"],
-        "entrypoint": "flows.rollout.rollout",
-        "parameters": {"model": spec.name},
-        "schedules": [],
-        "triggers": [_begun(spec), _died(spec)],
-        "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
-        "work_pool": _work_pool(),
-    }
-
-
-def _begun(spec: ModelSpec) -> dict[str, Any]:
-    """What was begun, when its version was registered, is watched; also where nobody does."""
-    return {
-        "type": "event",
-        "name": f"rollout/{spec.name}: begun",
-        "expect": [Event.VERSION_REGISTERED.value, Event.ROLLOUT_DUE.value],
-        "match": {"prefect.resource.id": resource_id(spec.name), ROLLOUT_LABEL: BEGUN},
-        "for_each": ["prefect.resource.id"],
-        "posture": "Reactive",
-        "threshold": 1,
-        "within": _AT_ONCE,
-        "parameters": {"model": spec.name},
-    }
-
-
-def _died(spec: ModelSpec) -> dict[str, Any]:
-    """A run that is gone is followed by another, which is told how many died in a row and gives up
-    by itself: no automation can count."""
-    return {
-        "type": "event",
-        "name": f"rollout/{spec.name}: died",
-        "expect": ["prefect.flow-run.Crashed", "prefect.flow-run.Failed"],
-        "match": {"prefect.resource.id": "prefect.flow-run.*"},
-        "match_related": [
-            {"prefect.resource.role": "flow", "prefect.resource.name": "rollout"},
-            {
-                "prefect.resource.role": "tag",
-                "prefect.resource.id": f"prefect.tag.model:{spec.name}",
-            },
-        ],
-        "for_each": ["prefect.resource.id"],
-        "posture": "Reactive",
-        "threshold": 1,
-        "within": _AT_ONCE,
-        "parameters": {"model": spec.name, "deaths": _DEATHS},
-    }
-
-
-def _scoring(spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "description": f"Batch scoring by {spec.name}",
-        "tags": [f"model:{spec.name}"],
-        "entrypoint": "flows.batch_scoring.batch_scoring",
-        "parameters": {"model": spec.name},
-        "schedules": [],
-        "work_pool": _work_pool(),
-    }
-
-
-def _backtest(spec: ModelSpec) -> list[dict[str, Any]]:
-    if spec.source.event_time is None:  # no past to walk through
-        return []
-    return [
-        {
-            "name": spec.name,
-            "description": f"Which policy of retraining {spec.name} should have, by its past",
-            "tags": [f"model:{spec.name}"],
-            "entrypoint": "flows.backtest.backtest",
-            "parameters": {"model": spec.name},
-            "schedules": [],
-            "work_pool": _work_pool(),
-        }
-    ]
-
-
-def _work_pool() -> dict[str, Any]:
-    return {
-        "name": WORK_POOL,
-        "job_variables": {"env": {"PREFECT_LOCAL_STORAGE_PATH": ".perennial/results"}},
+        "parameters": parameters,
     }

@@ -28,24 +28,26 @@ _KINDS = {
 }
 
 
-def problems_of(errors: Sequence[ErrorDetails], where: str) -> Iterator[Problem]:
-    """Each error as a problem with its path in the file ``where``.
+def problems_of(
+    errors: Sequence[ErrorDetails], where: str, root: type[Section] = ModelSpec
+) -> Iterator[Problem]:
+    """Each error as a problem with its path in the file ``where``, which says a ``root``.
 
     A missing key that an unknown one beside it nearly spells is told once, by the unknown one.
     """
     misspelt = {
-        (*item["loc"][:-1], nearest_key(str(item["loc"][-1]), _keys_at(item["loc"][:-1])))
+        (*item["loc"][:-1], nearest_key(str(item["loc"][-1]), _keys_at(item["loc"][:-1], root)))
         for item in errors
         if item["type"] == "extra_forbidden"
     }
     for item in errors:
         if item["type"] == "missing" and item["loc"] in misspelt:
             continue
-        for path, what, fix in _told(item):
+        for path, what, fix in _told(item, root):
             yield Problem(f"{where}, {path}" if path else where, what, fix)
 
 
-def _told(item: ErrorDetails) -> Iterator[tuple[str, str, str]]:
+def _told(item: ErrorDetails, root: type[Section]) -> Iterator[tuple[str, str, str]]:
     """Path, what is wrong, and what to do ("" where the rule says it)."""
     loc, kind, got, ctx = item["loc"], item["type"], item["input"], item.get("ctx", {})
     path = path_text(loc)
@@ -53,7 +55,7 @@ def _told(item: ErrorDetails) -> Iterator[tuple[str, str, str]]:
         for key, what in ctx["mistakes"]:
             yield ".".join(filter(None, (path, key))), what, ""
     elif kind == "extra_forbidden":
-        keys = _keys_at(loc[:-1])
+        keys = _keys_at(loc[:-1], root)
         hint = nearest(str(loc[-1]), keys)
         yield path, f"unknown key {str(loc[-1])!r}{hint}", "" if hint else _valid(keys)
     elif kind == "missing":
@@ -95,9 +97,9 @@ def _valid(keys: Sequence[str]) -> str:
     return f"valid keys: {', '.join(keys)}"
 
 
-def _keys_at(loc: Iterable[int | str]) -> list[str]:
+def _keys_at(loc: Iterable[int | str], root: type[Section]) -> list[str]:
     """The keys of the section at a place."""
-    section: type[Section] = ModelSpec
+    section = root
     for part in loc:
         if part in GATES:
             section = GATES[str(part)]

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 
 from perennial.cli import prefect_server
 from perennial.cli.prefect_server import api_url, call
-from perennial.spec.deployment import WORK_POOL
+from perennial.spec.places import WORK_POOL
 from perennial.stores.project import PROJECT_VARIABLE, Project
 
 Ports = Mapping[str, int]
