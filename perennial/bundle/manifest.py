@@ -15,9 +15,10 @@
       lineage.json       data, split, parameters, seed, code and library versions
       members/<digest>/  of an ensemble: each member's bundle, whole
       manifest.json      written last: a folder without it is no bundle
+      signature.json     where bundles are signed: by whom, over the digest
 
-The digest covers all content and nothing else: the same inputs give the same digest on any machine
-at any time.
+The digest covers all content, without the signature, and nothing else: the same inputs give the
+same digest on any machine at any time.
 """
 
 from __future__ import annotations

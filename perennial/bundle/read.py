@@ -1,4 +1,5 @@
-"""Open a bundle: every byte is checked against the manifest before any of it is used."""
+"""Open a bundle: every byte is checked against the manifest before any of it is used, and, where
+signatures are asked for, that somebody who is trusted made it."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from perennial.bundle.manifest import (
     Manifest,
     document_digest,
 )
+from perennial.bundle.signing import SIGNATURE, check_signature, read_signature
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.metrics import Objective
@@ -38,11 +40,12 @@ _RESTORE = "restore the folder from a copy, or remove it and train again"
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle. ``contents`` are the files' verified bytes: what is used is what was
-    checked, whatever happens to the folder later."""
+    checked, whatever happens to the folder later. ``signature`` are those of signature.json."""
 
     path: Path
     manifest: Manifest
     contents: Mapping[str, bytes]
+    signature: bytes | None = None
 
     @property
     def digest(self) -> str:
@@ -151,8 +154,16 @@ def open_bundle(path: Path, digest: str) -> Bundle:
     """Open the bundle in a folder, and only the one with this digest.
 
     Raises IntegrityError naming each file that is missing, changed, or not of the bundle, and what
-    to do; also for a bundle of a newer format, or of a newer XGBoost than is installed.
+    to do; also for a bundle of a newer format, of a newer XGBoost than is installed, or without a
+    signature that is asked for (see ``signing``).
     """
+    bundle = open_unsigned(path, digest)
+    check_signature(f"bundle {path}", digest, bundle.signature)
+    return bundle
+
+
+def open_unsigned(path: Path, digest: str) -> Bundle:
+    """``open_bundle`` without a look at who signed it: for those who are about to sign."""
     where = f"bundle {path}"
     document = _document(path, where)
     found = document.get("format")
@@ -179,7 +190,7 @@ def open_bundle(path: Path, digest: str) -> Bundle:
     problems = list(_check_files(path, where, manifest, contents))
     if problems:
         raise IntegrityError(problems)
-    return Bundle(path, manifest, contents)
+    return Bundle(path, manifest, contents, read_signature(path))
 
 
 def _document(path: Path, where: str) -> dict[str, Any]:
@@ -200,7 +211,7 @@ def _document(path: Path, where: str) -> dict[str, Any]:
 def _check_files(
     path: Path, where: str, manifest: Manifest, contents: dict[str, bytes]
 ) -> Iterator[Problem]:
-    known = {MANIFEST, *manifest.files}
+    known = {MANIFEST, SIGNATURE, *manifest.files}
     known |= {str(above) for name in manifest.files for above in PurePosixPath(name).parents}
     found = {p.relative_to(path).as_posix() for p in path.rglob("*")}
     for extra in sorted(name for name in found - known if str(PurePosixPath(name).parent) in known):

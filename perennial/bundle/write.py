@@ -21,7 +21,8 @@ from perennial.bundle.manifest import (
     make_manifest,
     manifest_bytes,
 )
-from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.read import Bundle, open_unsigned
+from perennial.bundle.signing import SIGNATURE, read_signature, sign
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.refs import BundleRef, Member
@@ -56,8 +57,9 @@ def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
     """Write a bundle to ``parent/<digest>``, or reuse the one that is there.
 
     A damaged bundle under the same digest is replaced. Writers of one parent take turns; what a
-    killed one left behind is removed by the next. Raises InputError when the disk is full or the
-    folder can't be written; nothing half-written stays.
+    killed one left behind is removed by the next. It is signed where there is a key to sign with
+    (see ``signing``), also one that is reused. Raises InputError when the disk is full or the
+    folder can't be written, nothing half-written stays; and when the key can't be used.
     """
     files = _files(content)
     members = [member for member, _ in content.members]
@@ -66,11 +68,16 @@ def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
     )
     files[MANIFEST] = manifest_bytes(manifest)
     place = parent.absolute() / manifest.digest
+    signature = sign(manifest.digest)
+    if signature is not None:
+        files[SIGNATURE] = signature
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with _turn(parent):
             if not _intact(place, manifest.digest):
                 _write(place, files)
+            elif signature is not None:
+                put_signature(place, signature)
     except OSError as error:
         size = sum(len(data) for data in files.values())
         what = f"can't be written: {error.strerror}; nothing was kept"
@@ -79,6 +86,16 @@ def write_bundle(parent: Path, content: BundleContent) -> BundleRef:
         fix = "free some space or check the folder's permissions, then run again"
         raise InputError(Problem(f"bundle {place}", what, fix)) from None
     return BundleRef(uri=str(place), digest=manifest.digest)
+
+
+def put_signature(place: Path, signature: bytes) -> None:
+    """Sign a bundle that is there, or sign it anew: never a moment with half a signature.
+    Raises OSError."""
+    if read_signature(place) == signature:
+        return
+    half = place.parent / f".{place.name}.{SIGNATURE}"
+    half.write_bytes(signature)
+    half.replace(place / SIGNATURE)
 
 
 def _files(content: BundleContent) -> dict[str, bytes]:
@@ -119,7 +136,7 @@ def _turn(parent: Path) -> Iterator[None]:
 
 def _intact(place: Path, digest: str) -> bool:
     try:
-        open_bundle(place, digest)
+        open_unsigned(place, digest)
     except IntegrityError:
         return False
     return True

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perennial import __version__
-from perennial.cli import commands, reading, tokens
+from perennial.cli import commands, keys, reading, tokens
 from perennial.cli.backtest import backtest
 from perennial.cli.context import Context
 from perennial.cli.drift import drift
@@ -73,6 +73,7 @@ app.command()(up)
 app.command()(down)
 app.command()(setup)
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(keys.app, name="keys")
 app.command()(commands.quarantine)
 app.command()(reading.status)
 app.command()(reading.versions)

@@ -23,6 +23,7 @@ from perennial import __version__
 from perennial.bundle.manifest import MANIFEST, manifest_bytes
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import Bundle
+from perennial.bundle.signing import SIGNATURE
 from perennial.contracts.features import InputColumn
 from perennial.contracts.refs import VersionRef
 
@@ -42,6 +43,7 @@ def model_folder(bundle: Bundle, ref: VersionRef, created_at: datetime) -> dict[
         "MLmodel": _yaml(_description(bundle, ref, created_at, data, python)),
         **{f"{data}/{name}": content for name, content in bundle.contents.items()},
         f"{data}/{MANIFEST}": manifest_bytes(bundle.manifest),
+        **({} if bundle.signature is None else {f"{data}/{SIGNATURE}": bundle.signature}),
         "input_example.json": _json(example),
         "serving_input_example.json": _json({"dataframe_split": example}),
         "requirements.txt": "".join(f"{line}\n" for line in requirements).encode(),
