@@ -217,6 +217,35 @@ def test_two_runs_at_once_are_as_one(place: Rolling) -> None:
     assert len(events(place)) == 1
 
 
+def test_two_models_roll_out_at_the_same_moment_and_each_ends_by_its_own_requests(
+    place: Rolling,
+) -> None:
+    good, bad = MODEL, "returns"
+    place.of(bad)
+    place.versions(2, bad)
+    runs = [place.start("rollout", model=model, version=2) for model in (good, bad)]
+    until(lambda: all(rollouts(place, model) for model in (good, bad)))
+    assert {active(place, model).version for model in (good, bad)} == {2}
+    place.answered(30, 1, "champion", bad)
+    with place.traffic(model=good):
+        place.failed(60, 2, "challenger", bad)
+        ends = {one.model: one for process in runs for one in ended(process)}
+    assert {model: one.state.phase for model, one in ends.items()} == {
+        good: "promoted", bad: "rolled back",
+    }  # fmt: skip
+    assert audit(place, good) == PROMOTED
+    assert audit(place, bad) == [
+        *PROMOTED[:2],
+        ("rolled back", 2, 3),
+        ("quarantined", 2, None),
+    ]
+    assert place.registry.route(good).arms == (Arm(version=2, weight=100),)
+    assert place.registry.route(bad).arms == (Arm(version=1, weight=100),)
+    for model, name in ((good, "promoted"), (bad, "rolled-back")):
+        until(lambda model=model: len(events(place, model)) == 1)
+        assert events(place, model)[0]["event"] == f"perennial.rollout.{name}"
+
+
 def test_all_requests_are_back_within_five_seconds_of_the_evidence(place: Rolling) -> None:
     process = place.start("rollout", model=MODEL, version=2, reason="is it good?")
     until(lambda: bool(rollouts(place)) and rollouts(place)[0].state.last is not None)
