@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perennial import __version__
-from perennial.cli import commands, keys, reading, tokens
+from perennial.cli import commands, data, keys, reading, tokens
 from perennial.cli.backtest import backtest
 from perennial.cli.context import Context
 from perennial.cli.drift import drift
@@ -75,6 +75,7 @@ app.command()(setup)
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(keys.app, name="keys")
 app.command()(commands.quarantine)
+app.add_typer(data.app, name="data")
 app.command()(reading.status)
 app.command()(reading.versions)
 app.command()(reading.show)

@@ -33,5 +33,8 @@ def cli_page() -> str:
 def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     """A command and, of a group, all below it, by their full names."""
     yield name, command
+    given = (p for p in command.params if p.param_type_name == "argument")
+    if hasattr(command, "commands"):  # what a group takes stands before its command's name
+        name = " ".join([name, *(str(p.name).upper() for p in given)])
     for own, below in getattr(command, "commands", {}).items():
         yield from _commands(f"{name} {own}", below)

@@ -17,25 +17,26 @@ from perennial.contracts.refs import (
 from perennial.contracts.runs import EvaluationRef
 from perennial.contracts.verdicts import Outcome
 from perennial.stores.folders import folder_digest
+from perennial.stores.project import Project
+from perennial.stores.storage.cache import fetch_folder
+from perennial.stores.storage.places import is_remote
+from perennial.stores.storage.publishing import published
 
 
 def intact(ref: object) -> bool:
-    """Whether what a reference points at is still there and unchanged. True for plain values."""
+    """Whether what a reference points at is still there and unchanged, in the storage itself and
+    not only in a cache. True for plain values. Raises UnavailableError when that can't be told."""
     match ref:
         case EvaluationRef():  # what could not be measured is to be measured again
             return ref.outcome is not Outcome.ERROR and intact(ref.report)
+        case ReportRef() if is_remote(ref.uri):
+            return _report_intact(ref.uri.rpartition("/")[0], ref.digest)
         case SplitRef() | FeaturesRef() | ReportRef() | ValidationRef():
             folder = Path(ref.uri)
             folder = folder if folder.suffix == "" else folder.parent
             return folder.is_dir() and folder_digest(folder) == ref.digest
         case BundleRef():
-            from perennial.bundle.read import open_bundle
-
-            try:
-                open_bundle(Path(ref.uri), ref.digest)
-            except IntegrityError:
-                return False
-            return True
+            return _bundle_intact(ref)
         case StagedRef():
             return Path(ref.uri).is_dir()
         case DatasetRef():
@@ -44,3 +45,20 @@ def intact(ref: object) -> bool:
             return tables.intact(ref)
         case _:
             return True
+
+
+def _report_intact(uri: str, digest: str) -> bool:
+    try:
+        return published(fetch_folder(uri, Project.current().cache, digest), uri)
+    except IntegrityError:
+        return False
+
+
+def _bundle_intact(ref: BundleRef) -> bool:
+    from perennial.stores.bundles import open_stored
+
+    try:
+        bundle = open_stored(ref)
+    except IntegrityError:
+        return False
+    return not is_remote(ref.uri) or published(bundle.path, ref.uri)

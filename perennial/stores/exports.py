@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from perennial.contracts.errors import InputError, Problem
@@ -33,16 +34,27 @@ def check_place(place: Path, force: bool) -> None:
 def write_export(
     place: Path, files: Mapping[str, bytes], about: Mapping[str, object], force: bool
 ) -> None:
-    """Write files, by path below the folder, and ``MARK``. Raises InputError as ``check_place``,
-    and when it can't be written; then what was there is there still."""
+    """Write files, by path below the folder, and ``MARK``. Raises as ``new_export``."""
+    with new_export(place, about, force) as made:
+        for name, content in files.items():
+            path = made / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+@contextmanager
+def new_export(place: Path, about: Mapping[str, object], force: bool) -> Iterator[Path]:
+    """A folder to write files to; ``MARK`` is added, and it takes its place whole.
+
+    Raises InputError as ``check_place``, and when it can't be written; then what was there is there
+    still."""
     check_place(place, force)
     try:
         with new_folder(place.parent) as working:
             made = working / "new"
-            for name, content in {**files, MARK: _text(about)}.items():
-                path = made / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+            made.mkdir()
+            yield made
+            (made / MARK).write_bytes(_text(about))
             _exchange(place, made, working / "former")
     except OSError as error:
         what = f"can't be written: {error.strerror or error}; nothing was changed"

@@ -28,5 +28,10 @@ def ingested(table: Path, source: SourceRef) -> SourceRef | None:
     return before if same and starts else None
 
 
+def forget(table: Path) -> None:
+    """The source is read again, from the table's last event on."""
+    _note(table).unlink(missing_ok=True)
+
+
 def _note(table: Path) -> Path:
     return table.with_name(f"{table.name}.ingested.json")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.dataset import FileSystemDataset
 
 from perennial.contracts.errors import (
     InputError,
@@ -81,20 +82,27 @@ def relation(
     uri: str,
     time: str | None = None,
     window: tuple[datetime | None, datetime | None] = (None, None),
+    only: frozenset[str] | None = None,
 ) -> str:
     """A table as a relation in SQL, with all the columns of its schema.
 
     With ``time`` only files whose statistics reach into the window (both ends included) are read;
-    rows outside it may come along.
+    rows outside it may come along. With ``only`` no other than these of its files are read.
     """
     schema = schema_of(table)
     columns = [(field.name, _SQL_TYPES.get(str(field.type), "VARCHAR")) for field in schema]
     if "://" in uri or table.protocol().min_reader_version > 1:
         # Arrow reads ahead, which takes more memory, but knows remote stores and Delta's features.
         alias = f"table_{table.version()}_{abs(hash(uri))}"
-        connection.register(alias, table.to_pyarrow_dataset())
+        dataset = table.to_pyarrow_dataset()
+        if only is not None:
+            alias += f"_{abs(hash(only))}"
+            parts = [part for part in dataset.get_fragments() if part.path in only]
+            dataset = FileSystemDataset(parts, dataset.schema, dataset.format, dataset.filesystem)
+        connection.register(alias, dataset)
         return f"(SELECT * FROM {alias})"
-    files = [Path(uri) / path for path in _paths(table, time, window)]
+    paths = _paths(table, time, window)
+    files = [Path(uri) / path for path in paths if only is None or path in only]
     if not files:
         nothing = ", ".join(f"NULL::{kind} AS {engine.name(c)}" for c, kind in columns)
         return f"(SELECT {nothing} WHERE false)"
@@ -105,6 +113,11 @@ def relation(
         for c, kind in columns
     )
     return f"(SELECT {chosen} FROM {source})"
+
+
+def paths_of(table: Any) -> frozenset[str]:
+    """The files of a version, as ``only`` of ``relation`` takes them."""
+    return frozenset(pa.table(table.get_add_actions())["path"].to_pylist())
 
 
 def _paths(
@@ -185,6 +198,22 @@ def write(
                 f"no space left while writing {uri}; it is as it was. Free some space and run again"
             ) from None
         raise
+
+
+def put_back(table: Any, version: int) -> None:
+    """Commit the files and columns of an earlier version as the next one; all versions stay.
+
+    Raises ConflictError when somebody else committed since ``table`` was read.
+    """
+    from deltalake import CommitProperties, Transaction
+    from deltalake.exceptions import CommitFailedError
+
+    number = Transaction(_WRITER, number_of(table) + 1)
+    properties = CommitProperties(app_transactions=[number], max_commit_retries=0)
+    try:
+        table.restore(version, commit_properties=properties)
+    except CommitFailedError as error:
+        raise ConflictError(str(error)) from None
 
 
 def number_of(table: Any) -> int:

@@ -14,6 +14,9 @@ from typing import Any
 from perennial.stores import engine, lake
 from perennial.stores.staging import ROW
 
+ADDED, CHANGED = "perennial.rows_added", "perennial.rows_changed"
+"""What a commit brought, in the table's history."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
@@ -72,7 +75,8 @@ def _attempt(connection: Any, uri: str, rows: Incoming, keep_present: bool) -> U
         taken = _merged(rows, present, taken, inside)
     after = connection.sql(f"SELECT * FROM {taken}{_by_time(rows)}")
     replace = changed > 0 and inside is None
-    lake.write(uri, table, _stream(after), predicate=inside, replace=replace)
+    brought = {ADDED: str(added), CHANGED: str(changed)}
+    lake.write(uri, table, _stream(after), predicate=inside, replace=replace, lineage=brought)
     return Upserted(lake.version_of(uri), added, changed)
 
 

@@ -1,0 +1,43 @@
+"""Which registered versions were trained on which version of their model's data."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from perennial.contracts.data_versions import TrainedVersion
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry, Version
+
+
+def trained_on(
+    project: Project, registry: Registry, model: str, table_uri: str, since: datetime
+) -> dict[int, list[TrainedVersion]]:
+    """Versions of the table → the model's versions trained on them, the oldest first; of those
+    registered at ``since`` or later. A version whose bundle can't be read is left out."""
+    found: dict[int, list[TrainedVersion]] = {}
+    for version in reversed(registry.versions(model)):
+        if version.created_at < since:
+            continue
+        data = _data_version(project, version, table_uri)
+        if data is not None:
+            trained = TrainedVersion(
+                version=version.ref.version,
+                run=version.links.get("prefect_flow_run", ""),
+                run_url=version.links.get("prefect_flow_run_url", ""),
+            )
+            found.setdefault(data, []).append(trained)
+    return found
+
+
+def _data_version(project: Project, version: Version, table_uri: str) -> int | None:
+    """The version of the table in the bundle's lineage; None when it was another table."""
+    try:
+        text = (Path(version.ref.uri) / "lineage.json").read_text(encoding="utf-8")
+        dataset = json.loads(text)["dataset"]
+        uri, data = str(dataset["uri"]), int(dataset["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    place = uri if "://" in uri else str(project.root / uri)  # a local one is told from the root
+    return data if place == table_uri else None
