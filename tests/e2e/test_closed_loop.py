@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from perennial.contracts.rollouts import Rollout
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.turning import A_DAY, MODEL_YAML, START, TURN, rides, write_project
+from tests.waiting import until
 from tests.workplace import Workplace
 
 MODEL = "rides"
@@ -64,14 +64,6 @@ def stack(project: Workplace) -> Iterator[tuple[Workplace, str, str]]:
     finally:
         down = project.cli("down")
     assert down.returncode == 0, down.stdout + down.stderr
-
-
-def until(found: Callable[[], _T | None], seconds: float = 240.0) -> _T:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
-    return value
 
 
 def run(api: str, name: str, **parameters: Any) -> dict[str, Any]:

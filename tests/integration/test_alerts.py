@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from perennial.cli.prefect_server import free_port
 from perennial.contracts.events import CAUSE_LABEL, Event, resource_id
 from tasks._events import emit as emit_event
 from tests.integration.receivers import Received, receiving
+from tests.waiting import until
 from tests.workplace import Workplace
 
 SECRET = "verysecret"
@@ -65,13 +66,6 @@ def _clear(project: Workplace) -> None:
             client.delete_automation(automation.id)
         for block in client.read_block_documents(include_secrets=False):
             client.delete_block_document(block.id)
-
-
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.2)
 
 
 def setup(project: Workplace, *flags: str) -> tuple[int, list[str]]:

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from perennial.serving.keeper import KeeperSettings, Upkeep
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.predictions.waiting import segments
 from tests.logged import prediction_rows, seal
+from tests.waiting import until
 
 # Appends as fast as it can, two models in turn; a line for each acknowledgement.
 SERVER = """
@@ -96,13 +96,6 @@ class Keepers:
     def _has_worked_since(self, began: float) -> bool:
         state = Path(self._settings.state)
         return self._stop.is_set() or (state.exists() and state.stat().st_mtime > began)
-
-
-def until(ready: Callable[[], object], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def serve(spool: Path, name: str, acknowledge: str, seconds: float) -> int:

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +24,7 @@ from perennial.stores.rolling_out import begin
 from tasks._events import emit
 from tasks.rollout import remind
 from tests.rolling import Rolling, rolling
+from tests.waiting import until
 
 MODELS = ("begun", "detached", "forgotten", "hopeless")
 
@@ -82,13 +82,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
-
-
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
 
 
 def runs(place: Rolling, model: str) -> list[dict[str, Any]]:

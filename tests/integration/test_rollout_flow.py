@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from perennial.contracts.routes import Arm
 from perennial.stores.registry.replay import replayed
 from tasks.rollout import MOST_DEATHS, RolloutOrder
 from tests.rolling import CANARY, MODEL, Rolling, rolling
+from tests.waiting import until
 
 _DYING = """
 import os, signal, sys
@@ -85,13 +86,6 @@ def _environment(root: Path, api: str) -> dict[str, str]:
         "PERENNIAL_PROJECT": str(root),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-
-
-def until(true: Callable[[], bool], seconds: float = 180.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
 
 
 def program(place: Rolling, text: str, *arguments: str) -> subprocess.Popen[str]:

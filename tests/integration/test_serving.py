@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from perennial.stores.predictions.reading import predictions
 from perennial.stores.project import Project
 from perennial.stores.registry import Arm, Registry
 from tests.fuzz.served import ROW, Server, make_project, serving
+from tests.waiting import until
 
 ARROW = "application/vnd.apache.arrow.stream"
 PREDICT = "/models/parcels/predict"
@@ -111,13 +112,6 @@ def arrow_body(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue()
-
-
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
 
 
 def test_predictions_are_the_training_path_s_bit_for_bit_in_every_form(server: Server) -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -22,6 +21,7 @@ from perennial.cli.stack.parts import SERVER, SERVING, WORKER
 from perennial.cli.stack.processes import Process, marked
 from perennial.cli.stack.state import StackState
 from perennial.stores.project import Project
+from tests.waiting import until
 from tests.workplace import Workplace
 
 ROW = {
@@ -51,13 +51,6 @@ def stacked(project: Workplace) -> Iterator[Workplace]:
         yield project
         down = project.cli("down")
         assert down.returncode == 0, down.stdout + down.stderr
-
-
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
 
 
 def state_of(project: Workplace) -> StackState:

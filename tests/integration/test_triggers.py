@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tasks import retraining as tasks
 from tasks._events import announce
+from tests.waiting import until
 from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
 
 SMALL = MODEL_YAML.replace("rounds: 60", "rounds: 10").replace("trials: 4", "trials: 1")
@@ -104,13 +104,6 @@ class Place(Workplace):
 
         until(over)
         return self.runs(model)
-
-
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from perennial.stores.predictions.segments import read_head
 from perennial.stores.predictions.sessions import take_over
 from perennial.stores.predictions.waiting import finish, segments, waiting
 from tests.logged import label_rows, prediction_rows, seal
+from tests.waiting import until
 
 
 def ids(spool: Path) -> list[str]:
@@ -29,13 +29,6 @@ def ids(spool: Path) -> list[str]:
         for record in read_segment(segment.path):
             found += record.batch["_id"].to_pylist()
     return found
-
-
-def until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
