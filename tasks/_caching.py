@@ -32,7 +32,8 @@ class Stage(CachePolicy):
     """The cache policy of one stage.
 
     ``sections`` name the keys of model.yaml the stage uses; ``feature_code`` says that it runs or
-    keeps features.py; ``libraries`` are distributions whose versions decide the result.
+    keeps features.py; ``compute`` that the kind of compute makes a difference to its result;
+    ``libraries`` are distributions whose versions decide the result.
 
     A cached reference whose target is gone or damaged is a miss, and so is every stage of a run
     with ``force``: the new result is stored as the key's next generation.
@@ -41,6 +42,7 @@ class Stage(CachePolicy):
     name: str = ""
     sections: tuple[str, ...] = ()
     feature_code: bool = False
+    compute: bool = False
     libraries: tuple[str, ...] = ()
 
     def compute_key(
@@ -68,6 +70,8 @@ class Stage(CachePolicy):
         if isinstance(value, ModelRef):
             spec = read_definition(value).model_dump(mode="json")
             used = {section: spec[section] for section in ("name", *self.sections)}
+            if self.compute:
+                used["compute"] = spec["compute"]["kind"]
             return [used, value.code_digest if self.feature_code else ""]
         if isinstance(value, DatasetRef):  # a later version that changed nothing in the window
             return value.model_dump(mode="json", exclude={"version"})

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from perennial.learning.matrices import Fitting
 
 _LIBRARIES = ("xgboost", "numpy", "pandas", "apache-hamilton", "pyarrow")
-_LATER = {"description", "quarantine", "gates", "drift", "retrain", "rollout", "log"}
+_LATER = {"description", "quarantine", "compute", "gates", "drift", "retrain", "rollout", "log"}
 _CACHE = Stage(
     name="train",
     sections=tuple(key for key in ModelSpec.model_fields if key not in _LATER),
+    compute=True,
     feature_code=True,
     libraries=_LIBRARIES,
 )
@@ -106,8 +107,11 @@ def _member(member: MemberRef) -> Member:
 
 
 def _definition(spec: ModelSpec) -> ModelSpec:
-    """The spec without what doesn't make the model: a new schedule or gate is no new bundle."""
+    """The spec without what doesn't make the model: a new schedule or gate is no new bundle, nor is
+    another address of the cluster that trains it."""
     kept = spec.model_dump(mode="json", exclude_unset=True, exclude=_LATER)
+    if spec.compute.kind != "local":
+        kept["compute"] = {"kind": spec.compute.kind}
     return ModelSpec.model_validate(kept)
 
 

@@ -44,8 +44,8 @@ checks as you type, give your editor [{SCHEMA_FILE}]({SCHEMA_FILE}); the first l
 {EXAMPLE}```
 
 Plain values are those of YAML 1.2: `on` and `no` are text, `1e-3` is a number. A **duration** is a
-number and a unit (`90s`, `10m`, `6h`, `14d`, `2w`), a **share** a number from 0 to 1. Times are
-UTC.
+number and a unit (`90s`, `10m`, `6h`, `14d`, `2w`), a **share** a number from 0 to 1, a
+**size** a number and a unit (`512MiB`, `2GiB`). Times are UTC.
 """
 
 _PARAMETERS = """\
@@ -138,7 +138,7 @@ def _type(node: Mapping[str, Any]) -> str:  # one line a form of schema
     if isinstance(kind, list):
         return " or ".join(_WORDS[one] for one in kind)
     if "examples" in node:
-        return "duration"
+        return "size" if "GiB" in node["pattern"] else "duration"
     return _WORDS[kind] + _limits(node)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from perennial.contracts.metrics import Objective
+from perennial.spec.compute import Compute
 from perennial.spec.ensemble import Ensemble
 from perennial.spec.gates import Beats, Floor, Gate, Latency, Slices, gate_kind
 from perennial.spec.inputs import Column, Label, Quarantine, Source, Split
@@ -42,10 +43,10 @@ from perennial.spec.values import (
 )
 
 __all__ = [
-    "DEFAULT_SPACE", "FORMAT", "TUNABLE", "Beats", "Column", "Drift", "Ensemble", "Floor", "Gate",
-    "Guards", "Label", "Latency", "Log", "ModelSpec", "Quarantine", "Range", "Retrain", "Rollout",
-    "Section", "Slices", "Source", "Split", "Training", "Tuning", "format_duration", "gate_kind",
-    "nearest",
+    "DEFAULT_SPACE", "FORMAT", "TUNABLE", "Beats", "Column", "Compute", "Drift", "Ensemble",
+    "Floor", "Gate", "Guards", "Label", "Latency", "Log", "ModelSpec", "Quarantine", "Range",
+    "Retrain", "Rollout", "Section", "Slices", "Source", "Split", "Training", "Tuning",
+    "format_duration", "gate_kind", "nearest",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -135,6 +136,7 @@ class ModelSpec(Section):
     split: Split = Split()
     training: Training = Training()
     tuning: Tuning = Tuning()
+    compute: Compute = Compute()
     gates: tuple[Gate, ...] = ()
     """All must pass for a version to be registered."""
     drift: Drift = Drift()
