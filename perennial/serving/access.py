@@ -49,14 +49,19 @@ def role_for(path: str) -> Role | None:
 
 def must_be_loopback(host: str) -> None:
     """Raises InputError when a server without tokens would answer other machines at ``host``."""
-    try:
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass
+    if is_loopback(host):
+        return
     what = f"{host!r} can be reached by others, and there are no tokens to tell them apart"
     fix = "perennial tokens add NAME --role predict makes one; or serve at 127.0.0.1"
     raise InputError(Problem("--host", what, fix))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

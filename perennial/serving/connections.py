@@ -1,7 +1,7 @@
 """One client's connection: uvicorn's, with an end to headers that never end, and room for others.
 
-uvicorn (with httptools) takes headers of any size and waits for them for ever, so that some idle
-sockets, or one busy one, could fill the server.
+uvicorn (with httptools) takes headers of any size and waits for them for ever, and as long for a
+client to read its answer, so that some idle sockets, or one busy one, could fill the server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from perennial.serving.requests import request_id
 MOST_HEADER_BYTES = 32 * 1024
 HEADER_SECONDS = 5.0
 """How often a connection is looked at. One that is found twice in a row before the end of the same
-headers is closed, so they may take this long for sure, and twice as long at most."""
+headers is closed, so they may take this long for sure, and twice as long at most; and so is one
+that took nothing of its answer meanwhile."""
 
 _REASONS = {
     400: b"Bad Request",
@@ -42,6 +43,7 @@ class Connection(HttpToolsProtocol):
         self._requests = 0
         self._in_body = False  # also while nobody reads it, the request having been answered
         self._seen: Any = self  # the request that was the last one when we looked
+        self._unread = 0  # bytes of the answer that nobody had taken when we looked
         self._watch = self.loop.call_later(HEADER_SECONDS, self._look)
         if len(self.connections) > most_connections():
             self._refuse(overloaded("too many connections are open"))
@@ -91,8 +93,13 @@ class Connection(HttpToolsProtocol):
         last = self.cycle
         between = last is None or last.response_complete
         idle = self.timeout_keep_alive_task is not None  # uvicorn's own clock runs
-        if between and not idle and last is self._seen:
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread == self._unread:
+            self.transport.abort()  # a mere close would wait for the answer to be taken
+            return
+        if not unread and between and not idle and last is self._seen:
             self.transport.close()
             return
+        self._unread = unread
         self._seen = last if between and not idle else self
         self._watch = self.loop.call_later(HEADER_SECONDS, self._look)

@@ -10,16 +10,17 @@ import socket
 import sys
 from collections.abc import Callable
 from logging import getLogger
+from typing import Any
 
 import uvicorn
 import uvloop
 
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.serving import fixed, logs
-from perennial.serving.access import Access, must_be_loopback
+from perennial.serving.access import Access, is_loopback, must_be_loopback
 from perennial.serving.app import Application
 from perennial.serving.children import Child
-from perennial.serving.connections import Connection
+from perennial.serving.connections import HEADER_SECONDS, Connection
 from perennial.serving.follower import Follower
 from perennial.serving.hardening import Guard
 from perennial.serving.keeper import KeeperSettings, Upkeep
@@ -27,6 +28,7 @@ from perennial.serving.metrics import Metrics
 from perennial.serving.service import Service
 from perennial.serving.settings import Settings
 from perennial.serving.shadow import ShadowSettings
+from perennial.serving.tls import Tls
 from perennial.serving.tracing import from_environment
 from perennial.stores.predictions import Spool
 from perennial.stores.predictions.waiting import waiting
@@ -46,19 +48,46 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way, and end.
 
     ``ready`` is called with the server's address when it listens. Raises InputError when it can't
-    listen there, or must not.
+    listen there, or must not, or when its certificate can't be used.
     """
     if settings.tokens is None:
         must_be_loopback(settings.host)
     access = Access(settings.tokens)
+    tls = None
+    if settings.certificate is not None and settings.key is not None:
+        tls = Tls(settings.certificate, settings.key)
     logs.configure()
+    if tls is None and not is_loopback(settings.host):
+        _log.warning(
+            "no TLS at an address that others reach: tokens and rows can be read on the way unless "
+            "what stands in front of this server sees to it; --certificate and --key turn it on"
+        )
     sys.setswitchinterval(_SWITCH_SECONDS)
     listening = _listen(settings)
-    uvloop.run(_serve(settings, access, listening, ready))
+    uvloop.run(_serve(settings, access, tls, listening, ready), loop_factory=_Loop)
+
+
+class _Loop(uvloop.Loop):
+    """uvloop's, with an end to TLS handshakes that never end: uvicorn passes no such limit on, and
+    until its handshake is done a connection is not counted by ``Connection``."""
+
+    async def create_server(  # type: ignore[override]  # whatever uvicorn asks for
+        self, *arguments: Any, **options: Any
+    ) -> asyncio.AbstractServer:
+        if options.get("ssl") is not None:
+            options |= {
+                "ssl_handshake_timeout": HEADER_SECONDS, "ssl_shutdown_timeout": HEADER_SECONDS
+            }  # fmt: skip
+        server: asyncio.AbstractServer = await super().create_server(*arguments, **options)
+        return server
 
 
 async def _serve(
-    settings: Settings, access: Access, listening: socket.socket, ready: Callable[[str], None]
+    settings: Settings,
+    access: Access,
+    tls: Tls | None,
+    listening: socket.socket,
+    ready: Callable[[str], None],
 ) -> None:
     home = Project(settings.project).home
     spool = Spool(
@@ -91,8 +120,7 @@ async def _serve(
             proxy_headers=False,
             backlog=_BACKLOG,
             timeout_graceful_shutdown=int(settings.drain_seconds),
-            ssl_certfile=settings.certificate,
-            ssl_keyfile=settings.key,
+            ssl_context_factory=None if tls is None else lambda *_: tls.context,
         )
     )
     # uvicorn finishes its requests at a signal and then raises it again, for whoever is next; one
@@ -107,12 +135,15 @@ async def _serve(
     gc.freeze()  # what lives as long as the server need not be looked through again and again
     listening.listen(_BACKLOG)  # whoever is told the address may ask, and is answered in a moment
     host, port = listening.getsockname()[:2]
-    scheme = "https" if settings.certificate else "http"
+    scheme = "http" if tls is None else "https"
+    following = None if tls is None else asyncio.create_task(tls.follow())
     ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
     try:
         await server.serve(sockets=[listening])
     finally:
         service.draining = True
+        if following is not None:
+            following.cancel()
         if follower is not None:
             await asyncio.to_thread(follower.stop)
         await asyncio.to_thread(service.close)
@@ -141,7 +172,7 @@ def _shadow_settings(settings: Settings) -> ShadowSettings:
     return ShadowSettings(
         project=str(project.root),
         spool=str(project.home / "spool"),
-        tables=str(project.home),
+        tables=project.storage,
         state=str(project.home / "serving" / "shadow.json"),
         parent=os.getpid(),
     )
@@ -157,7 +188,7 @@ def _keeper_settings(settings: Settings) -> KeeperSettings:
         _log.warning("tables are not tidied: %s", error.message)
     return KeeperSettings(
         spool=str(project.home / "spool"),
-        tables=str(project.home),
+        tables=project.storage,
         state=str(project.home / "serving" / "keeper.json"),
         parent=os.getpid(),
         upkeep=upkeep,

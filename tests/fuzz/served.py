@@ -6,6 +6,7 @@ import io
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -211,8 +212,10 @@ def serving(
     headers: Sequence[tuple[str, str]] = (),
     wait_for: Sequence[str] = MODELS,
     python: Path | None = None,
+    verify: ssl.SSLContext | bool = True,
 ) -> Iterator[Server]:
-    """Serve the project in ``root`` with ``perennial serve``; stop it in the end."""
+    """Serve the project in ``root`` with ``perennial serve``; stop it in the end. ``verify`` is
+    what the client knows of certificates."""
     log = root / "server.log"
     start = [str(python or sys.executable), "-c", "from perennial.cli import main; main()"]
     command = [*start, "--project", str(root), "serve", "--port", "0"]
@@ -225,7 +228,7 @@ def serving(
         )
     try:
         url = _address(process, log)
-        with httpx.Client(base_url=url, timeout=20, headers=list(headers)) as client:
+        with httpx.Client(base_url=url, timeout=20, headers=list(headers), verify=verify) as client:
             _until_ready(client, wait_for, log)
             yield Server(url, log, process, client)
     finally:

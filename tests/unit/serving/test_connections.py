@@ -130,3 +130,48 @@ def test_connections_leave_half_of_the_files_to_the_log(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("_soon")
 def test_a_connection_that_is_used_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _answers([OK] * 8, pause=0.1).count(b"200 OK") == 8
+
+
+@pytest.mark.usefixtures("_soon")
+def test_an_answer_that_nobody_takes_ends_the_connection_and_one_that_is_taken_slowly_arrives() -> (
+    None
+):
+    size = 12 * 2**20  # more than the kernel's buffers hold
+
+    async def large(scope: Any, receive: Any, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    async def talk() -> tuple[int, bytes]:
+        config = uvicorn.Config(
+            large, port=0, http=Connection, ws="none", lifespan="off", log_level="critical"
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        _, deaf = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        reader, slow = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        heard = 0
+        try:
+            deaf.write(OK)
+            slow.write(OK)
+            async with asyncio.timeout(60):
+                while heard < size:
+                    heard += len(await reader.read(2**20))
+                    await asyncio.sleep(0.002)
+                while len(server.server_state.connections) > 1:
+                    await asyncio.sleep(0.01)
+            return heard, b"the deaf one is gone"
+        finally:
+            deaf.transport.abort()
+            slow.transport.abort()
+            server.should_exit = True
+            await serving
+
+    heard, said = asyncio.run(talk())
+
+    assert heard > size
+    assert said == b"the deaf one is gone"
