@@ -109,7 +109,7 @@ def make_registry(path: Path) -> None:
     record_retrainings(registry, now + timedelta(days=90))
     record_rollouts(registry, now + timedelta(days=100))
     registry.close()
-    path.with_suffix(".json").write_text(json.dumps(told(path), indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(told(f"sqlite:///{path}"), indent=1) + "\n")
 
 
 def record_retrainings(registry: Registry, now: datetime) -> None:
@@ -172,15 +172,16 @@ def failing(rollout: Rollout, at: datetime) -> Transition:
     return transition
 
 
-def told(path: Path) -> dict[str, Any]:
+def told(url: str) -> dict[str, Any]:
     """All that a registry says, as JSON."""
-    registry = Registry(f"sqlite:///{path}")
+    registry = Registry(url)
     says = {
         model: {
             "champion": _json(registry.champion(model)),
             "route": _json(registry.route(model)),
             "versions": [_json(version) for version in registry.versions(model)],
             "decisions": [_json(entry) for entry in registry.decisions(model)],
+            "seals": [sealed.seal for sealed in registry.audit(model, limit=100).last],
         }
         for model in registry.models()
     }

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 from perennial.contracts.errors import InputError, IntegrityError, Problem, UnavailableError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _BUSY_SECONDS = 30
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -24,6 +32,38 @@ _UNUSABLE = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_PERM,
 }
+_NETWORK: dict[str, Any] = {
+    "connect_timeout": 10,
+    # Nobody waits for long at a network that was cut.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "fallback_application_name": "perennial",
+    "prepare_threshold": None,  # prepared statements don't outlast a transaction in PgBouncer
+}
+_LIMITS = sa.text(
+    # A writer that stands still in the middle, as a stopped process does, holds up nobody for long.
+    f"SELECT set_config('lock_timeout', '{_BUSY_SECONDS}s', true), "
+    f"set_config('idle_in_transaction_session_timeout', '{_BUSY_SECONDS}s', true)"
+)
+_NOT_ALLOWED = {"42501", "25006"}  # no privilege, a standby
+_REFUSED = (
+    "authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry",
+    "could not translate host name", "failed to resolve host", "not permitted to log in",
+    "permission denied for database", "is not currently accepting connections",
+)  # fmt: skip
+"""What a server or the driver says of an address that is wrong, so that a retry is no use."""
+_SECRETS = {"password", "sslpassword"}
+_REACHED: WeakSet[sa.Dialect] = WeakSet()
+"""Those of engines that had a connection: one that had none has nothing to lose."""
+_IN_DOUBT = "; perennial status shows whether it was done"
+_AGAIN_SECONDS = 8.0
+_PAUSES_SECONDS = (0.1, 0.3, 1.0)
+
+
+class _LostError(UnavailableError):
+    """A connection that there was is gone."""
 
 
 def connect(url: str) -> sa.Engine:
@@ -72,17 +112,48 @@ def _postgresql(url: sa.URL) -> sa.Engine:
         url.set(drivername="postgresql+psycopg"),
         json_serializer=_json,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10},
+        connect_args={name: value for name, value in _NETWORK.items() if name not in url.query},
     )
     event.listen(engine, "handle_error", _translate)
+    event.listen(engine, "connect", lambda *_: _REACHED.add(engine.dialect))
     return engine
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that sees one moment, however many queries it makes."""
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+    with engine.begin() as connection:  # SQLite has no other way
+        yield connection
 
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """One transaction that writes: committed as a whole, or nothing of it stays."""
     with engine.execution_options(writes=True).begin() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite's are at the file
+            connection.execute(_LIMITS)
         yield connection
+
+
+def repeatable(method: Callable[P, T]) -> Callable[P, T]:
+    """A method that comes to the same when it is called twice: it is called again, for some
+    seconds, when the connection is lost under it, as when the database is started anew."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + _AGAIN_SECONDS
+        for pause in itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1])):
+            try:
+                return method(*args, **kwargs)
+            except _LostError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+        raise AssertionError("the pauses have no end")
+
+    return call
 
 
 def _json(value: object) -> str:
@@ -107,25 +178,50 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _translate(context: sa.ExceptionContext) -> None:
+    if context.is_pre_ping:  # the pool knows what to do with a connection that has died
+        return
     original = context.original_exception
-    engine = context.engine
-    place = engine.url.render_as_string(hide_password=True) if engine is not None else ""
-    where = f"registry {place}".strip()
-    text = str(original).strip()
+    where = f"registry {shown(context.engine.url)}" if context.engine is not None else "registry"
     if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", 0) & 0xFF
-        if code in _DAMAGED:
-            fix = (
-                "put back a copy of the file, or move it away together with its -wal and -shm; "
-                "the bundles themselves are not affected"
-            )
-            raise IntegrityError(Problem(where, f"the file is damaged: {text}", fix))
-        if code in _BUSY:
-            raise UnavailableError(f"{where}: still locked after {_BUSY_SECONDS} s ({text})")
-        if code in _UNUSABLE:
-            fix = "check the path, its permissions and the free space"
-            raise InputError(Problem(where, f"can't be used: {text}", fix))
-    elif type(original).__module__.startswith("psycopg") and (
-        context.is_disconnect or isinstance(context.sqlalchemy_exception, sa.exc.OperationalError)
+        _sqlite_error(where, original)
+    elif type(original).__module__.startswith("psycopg"):
+        _postgresql_error(where, context)
+
+
+def _sqlite_error(where: str, original: sqlite3.Error) -> None:
+    code, text = getattr(original, "sqlite_errorcode", 0) & 0xFF, str(original)
+    if code in _DAMAGED:
+        fix = (
+            "put back a copy of the file, or move it away together with its -wal and -shm; "
+            "the bundles themselves are not affected"
+        )
+        raise IntegrityError(Problem(where, f"the file is damaged: {text}", fix))
+    if code in _BUSY:
+        raise UnavailableError(f"{where}: still locked after {_BUSY_SECONDS} s ({text})")
+    if code in _UNUSABLE:
+        fix = "check the path, its permissions and the free space"
+        raise InputError(Problem(where, f"can't be used: {text}", fix))
+
+
+def _postgresql_error(where: str, context: sa.ExceptionContext) -> None:
+    original = context.original_exception
+    text = " ".join(str(original).split())
+    if getattr(original, "sqlstate", None) in _NOT_ALLOWED:
+        fix = "docs/postgresql.md has what the user must be granted"
+        raise InputError(Problem(where, text, fix))
+    if context.connection is None and any(sign in text for sign in _REFUSED):
+        fix = "check user, password, host and database in PERENNIAL_REGISTRY_URL"
+        raise InputError(Problem(where, text, fix))
+    if context.is_disconnect or (context.connection is None and context.dialect in _REACHED):
+        doubt = "" if context.connection is None or context.statement else _IN_DOUBT
+        raise _LostError(f"{where}: the connection was lost: {text}{doubt}")
+    if context.connection is None or isinstance(
+        context.sqlalchemy_exception, sa.exc.OperationalError
     ):
         raise UnavailableError(f"{where}: the database did not do it: {text}")
+
+
+def shown(url: sa.URL) -> str:
+    """A database's URL without a secret in it."""
+    secrets = dict.fromkeys(_SECRETS & set(url.query), "***")
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)

@@ -6,12 +6,13 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from perennial.contracts.errors import IntegrityError, Problem
-from perennial.stores.registry.engine import writing
+from perennial.stores.registry.engine import repeatable, shown, writing
 from perennial.stores.registry.schema import REVISION_TABLE, REVISIONS
 
 _LOCK = 0x706572656E6E  # one number for every Perennial: PostgreSQL's advisory lock on migrating
 
 
+@repeatable
 def migrate(engine: sa.Engine) -> None:
     """Create or upgrade the tables. An up-to-date database costs one query and no Alembic.
 
@@ -28,7 +29,7 @@ def migrate(engine: sa.Engine) -> None:
         if current == REVISIONS[-1]:
             return
         if current is not None and current not in REVISIONS:
-            where = f"registry {engine.url.render_as_string(hide_password=True)}"
+            where = f"registry {shown(engine.url)}"
             what = f"its schema {current} is newer than this Perennial knows ({REVISIONS[-1]})"
             raise IntegrityError(Problem(where, what, "upgrade perennial"))
         _upgrade(connection)

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from perennial.contracts.refs import BundleRef, VersionRef
 from perennial.contracts.rollouts import RouteChange
 from perennial.contracts.routes import Arm, Route
-from perennial.stores.registry.engine import connect, writing
+from perennial.stores.registry.audit import Audit, read_audit, read_heads
+from perennial.stores.registry.chain import Head
+from perennial.stores.registry.engine import connect, reading, repeatable, writing
 from perennial.stores.registry.migrate import migrate
 from perennial.stores.registry.records import Action, AuditEntry, StaleRouteError, Version
 from perennial.stores.registry.retrainings import Retrainings
@@ -55,6 +57,7 @@ class Registry:
         """Close all connections."""
         self._engine.dispose()
 
+    @repeatable
     def register(
         self,
         model: str,
@@ -136,6 +139,7 @@ class Registry:
             actor=actor, reason=reason, evidence=evidence, cause=cause, now=now,
         )  # fmt: skip
 
+    @repeatable
     def change_route(
         self,
         model: str,
@@ -194,6 +198,7 @@ class Registry:
         with writing(self._engine) as connection:
             return roll_back(connection, model, to, actor=actor, reason=reason, now=now)
 
+    @repeatable
     def record(
         self,
         model: str,
@@ -227,23 +232,27 @@ class Registry:
                 now=now,
             )
 
+    @repeatable
     def models(self) -> list[str]:
         """Every model that anything was decided about, sorted."""
         with self._engine.begin() as connection:
             return list(connection.scalars(sa.select(routes.c.model).order_by(routes.c.model)))
 
+    @repeatable
     def route(self, model: str) -> Route:
         """Who serves the model; generation 0 when nothing was ever promoted."""
         with self._engine.begin() as connection:
             row = connection.execute(sa.select(routes).where(routes.c.model == model)).one_or_none()
         return route_of(model, row)
 
+    @repeatable
     def routes(self) -> list[Route]:
         """All models' routes, sorted by name: one small query, made to be repeated."""
         with self._engine.begin() as connection:
             rows = connection.execute(sa.select(routes).order_by(routes.c.model)).all()
         return [route_of(row.model, row) for row in rows]
 
+    @repeatable
     def champion(self, model: str) -> VersionRef | None:
         """The version that challengers are compared with; None when nothing was ever promoted."""
         query = sa.select(versions).join(
@@ -254,11 +263,20 @@ class Registry:
             row = connection.execute(query.where(routes.c.model == model)).one_or_none()
         return None if row is None else ref_of(row)
 
+    @repeatable
+    def count(self, model: str) -> int:
+        """How many versions there are; the newest has this number."""
+        query = sa.select(sa.func.max(versions.c.version)).where(versions.c.model == model)
+        with self._engine.begin() as connection:
+            return connection.scalar(query) or 0
+
+    @repeatable
     def version(self, model: str, version: int) -> Version:
         """One version. Raises InputError when there is none."""
         with self._engine.begin() as connection:
             return find_version(connection, model, version)
 
+    @repeatable
     def versions(self, model: str) -> list[Version]:
         """All versions, the newest first."""
         query = (
@@ -267,6 +285,7 @@ class Registry:
         with self._engine.begin() as connection:
             return [version_of(row) for row in connection.execute(query)]
 
+    @repeatable
     def decisions(self, model: str, limit: int = 100) -> list[AuditEntry]:
         """The last decisions, the newest first."""
         query = (
@@ -278,15 +297,56 @@ class Registry:
         with self._engine.begin() as connection:
             return [entry_of(row) for row in connection.execute(query)]
 
+    @repeatable
+    def newest_decisions(self, models: Sequence[str], limit: int) -> list[AuditEntry]:
+        """The last decisions about any of these models, the newest first: one small query, made to
+        be repeated, however long their history is."""
+        recent = (
+            sa.select(decisions.c.id)
+            .join(routes, routes.c.model == decisions.c.model)
+            .where(routes.c.model.in_(models), decisions.c.number > routes.c.audited - limit)
+            .order_by(decisions.c.id.desc())
+            .limit(limit)
+        )
+        query = sa.select(decisions).where(decisions.c.id.in_(recent))
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(decisions.c.id.desc()))
+            return [entry_of(row) for row in rows]
+
+    @repeatable
+    def audit(self, model: str, *, kept: str = "", limit: int = 20) -> Audit:
+        """Read a model's audit whole and say what was done to it, if anything was; with the newest
+        entries. ``kept`` is the seal of a head that was kept elsewhere: an audit that doesn't
+        contain it was rewritten."""
+        with reading(self._engine) as connection:
+            return read_audit(connection, model, kept, limit)
+
+    @repeatable
+    def heads(self) -> dict[str, Head]:
+        """Where every model's audit ends: what to keep elsewhere."""
+        with self._engine.begin() as connection:
+            return read_heads(connection)
+
+    @repeatable
     def quarantined(self, model: str) -> dict[int, str]:
         """The versions that may not be rolled out or promoted: version → why."""
         with self._engine.begin() as connection:
             return quarantined_versions(connection, model)
 
+    @repeatable
     def best_params(self, model: str, limit: int) -> list[dict[str, float | int | str]]:
         """The parameters of the newest versions, for a warm start: the newest first, each once."""
+        query = (
+            sa.select(versions.c.params)
+            .where(versions.c.model == model)
+            .order_by(versions.c.version.desc())
+            .execution_options(yield_per=max(limit, 1))
+        )
         found: list[dict[str, float | int | str]] = []
-        for version in self.versions(model):
-            if version.params not in found:
-                found.append(version.params)
-        return found[:limit]
+        with self._engine.begin() as connection, connection.execute(query) as rows:
+            for params in rows.scalars():
+                if len(found) == limit:
+                    break
+                if params not in found:
+                    found.append(params)
+        return found

@@ -11,7 +11,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.retraining import Answer, Finding, Result, Retraining, Trigger
 from perennial.decisions.retraining import decide, is_running
 from perennial.spec.production import Retrain
-from perennial.stores.registry.engine import writing
+from perennial.stores.registry.engine import repeatable, writing
 from perennial.stores.registry.rows import locked_route
 from perennial.stores.registry.schema import retrainings
 
@@ -50,6 +50,7 @@ class Retrainings:
             earlier = [a.model_dump(mode="json") for a in (*known.earlier, known.current)]
             return _update(connection, known.id, **answer.model_dump(), earlier=earlier), True
 
+    @repeatable
     def start(self, retraining: int, run: str, now: datetime) -> bool:
         """Claim a retraining for a run: True for the first run that asks, False for all others.
 
@@ -92,6 +93,7 @@ class Retrainings:
         over = sa.or_(until.is_(None), until <= now)
         return self._found(model, retrainings.c.answer == "wait", over)
 
+    @repeatable
     def last(self, model: str, limit: int = 100) -> list[Retraining]:
         """The last answers, newest first."""
         query = (
@@ -103,11 +105,13 @@ class Retrainings:
         with self._engine.begin() as connection:
             return [_record(row) for row in connection.execute(query)]
 
+    @repeatable
     def one(self, retraining: int) -> Retraining:
         """One retraining. Raises InputError when there is none."""
         with self._engine.begin() as connection:
             return _find(connection, retraining)
 
+    @repeatable
     def _found(self, model: str | None, *conditions: sa.ColumnElement[bool]) -> list[Retraining]:
         query = sa.select(retrainings).where(*conditions).order_by(retrainings.c.id)
         if model is not None:

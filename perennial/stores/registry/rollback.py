@@ -56,7 +56,8 @@ def _former_champion(connection: sa.Connection, route: Route, to: int | None) ->
     query = (
         sa.select(decisions)
         .where(decisions.c.model == route.model, decisions.c.generation.is_not(None))
-        .order_by(decisions.c.id.desc())
+        .order_by(decisions.c.number.desc())
+        .execution_options(yield_per=20)
     )
     told = (told_route(entry_of(row)) for row in connection.execute(query))
     former = (r.champion for r in told if r is not None and r.champion != route.champion)

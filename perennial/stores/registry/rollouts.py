@@ -13,7 +13,7 @@ from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.refs import Value
 from perennial.contracts.rollouts import ENDS, Command, Plan, Rollout, Transition
 from perennial.decisions.rollout import command, start, supersede
-from perennial.stores.registry.engine import writing
+from perennial.stores.registry.engine import repeatable, writing
 from perennial.stores.registry.records import StaleRouteError
 from perennial.stores.registry.rows import (
     append_decision,
@@ -39,6 +39,7 @@ class Rollouts:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @repeatable
     def begin(
         self,
         model: str,
@@ -139,16 +140,27 @@ class Rollouts:
                 raise InputError(Problem(model, "no version of it is being rolled out"))
             return command_rollout(connection, running, what, actor=actor, reason=reason, now=now)
 
+    @repeatable
     def active(self, model: str) -> Rollout | None:
         """The model's rollout that has not ended; None when there is none."""
         with self._engine.begin() as connection:
             return running_rollout(connection, model)
 
+    @repeatable
+    def running(self) -> list[Rollout]:
+        """All models' rollouts that have not ended, by name of the model: one small query, made to
+        be repeated."""
+        query = sa.select(rollouts).where(rollouts.c.ended_at.is_(None)).order_by(rollouts.c.model)
+        with self._engine.begin() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    @repeatable
     def one(self, id: int) -> Rollout:
         """One rollout. Raises InputError when there is none."""
         with self._engine.begin() as connection:
             return _find(connection, id)
 
+    @repeatable
     def last(self, model: str, limit: int = 20) -> list[Rollout]:
         """The last rollouts, the newest first."""
         query = (

@@ -13,6 +13,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import VersionRef
 from perennial.contracts.rollouts import RouteChange
 from perennial.contracts.routes import Route
+from perennial.stores.registry.chain import sealed
 from perennial.stores.registry.records import AuditEntry, Version
 from perennial.stores.registry.replay import ROUTE
 from perennial.stores.registry.schema import decisions, routes, versions
@@ -47,22 +48,32 @@ def append_decision(
     generation: int | None = None,
     digest: str | None = None,
 ) -> AuditEntry:
-    row = connection.execute(
-        decisions.insert()
-        .values(
-            at=now,
-            model=model,
-            actor=actor,
-            action=action,
-            version=ref.version if ref else None,
-            digest=ref.digest if ref else digest,
-            generation=generation,
-            reason=reason,
-            evidence=dict(evidence),
-            cause=cause,
-        )
-        .returning(decisions)
+    """Tell the audit of a decision, as the next of the model's chain: its row in ``routes``, which
+    the transaction holds, is where the chain ends."""
+    end = connection.execute(
+        sa.select(routes.c.audited, routes.c.seal).where(routes.c.model == model)
     ).one()
+    values: dict[str, Any] = {
+        "at": now,
+        "model": model,
+        "actor": actor,
+        "action": action,
+        "version": ref.version if ref else None,
+        "digest": ref.digest if ref else digest,
+        "generation": generation,
+        "reason": reason,
+        "evidence": dict(evidence),
+        "cause": cause,
+        "number": end.audited + 1,
+        "follows": end.seal,
+    }
+    seal = sealed(values)
+    row = connection.execute(
+        decisions.insert().values(**values, seal=seal).returning(decisions)
+    ).one()
+    connection.execute(
+        routes.update().where(routes.c.model == model).values(audited=values["number"], seal=seal)
+    )
     return entry_of(row)
 
 
@@ -163,8 +174,9 @@ def version_of(row: sa.Row[Any]) -> Version:
 def route_of(model: str, row: sa.Row[Any] | None) -> Route:
     if row is None or row.generation == 0:
         return Route(model=model, champion=None, arms=(), shadow=(), generation=0, updated_at=None)
-    return Route.model_validate(row._asdict())
+    return Route.model_validate({name: getattr(row, name) for name in Route.model_fields})
 
 
 def entry_of(row: sa.Row[Any]) -> AuditEntry:
-    return AuditEntry.model_validate(row._asdict())
+    values = {name: getattr(row, name) for name in AuditEntry.model_fields}
+    return AuditEntry.model_validate(values)

@@ -2,7 +2,8 @@
 
 A model's row in ``routes`` comes first and is locked by whoever writes about the model, so that
 version numbers, routes, the audit and the retrainings of one model change one after another.
-``versions`` and ``decisions`` are append-only: triggers refuse to change or delete a row. Of
+``versions`` and ``decisions`` are append-only: triggers refuse to change or delete a row, and a
+model's decisions are a chain of digests (``chain.py``) whose end stands in its route's row. Of
 ``retrainings`` no row goes and what was asked stays; the answer of one that waits, and what became
 of it, change. Of ``rollouts`` no row goes, what was begun stays, and so does one that has ended; at
 most one of a model has not.
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """All revisions of the schema, oldest first; the last is the one this code works with."""
 REVISION_TABLE = "registry_revision"
 """Not Alembic's usual name: Optuna keeps its own revision under that in the same database."""
@@ -63,6 +64,8 @@ routes = sa.Table(
     sa.Column("shadow", sa.JSON, nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("audited", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("seal", sa.String(64), nullable=False, server_default=""),
     sa.ForeignKeyConstraint(
         ["model", "champion"], ["versions.model", "versions.version"], name="champion_exists"
     ),
@@ -82,7 +85,12 @@ decisions = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence", sa.JSON, nullable=False),
     sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("follows", sa.String(64), nullable=False),
+    sa.Column("seal", sa.String(64), nullable=False),
     sa.UniqueConstraint("model", "cause", name="one_decision_a_cause"),
+    sa.UniqueConstraint("model", "number", name="one_decision_a_number"),
+    sa.Index("decisions_by_action", "model", "action"),
     sa.ForeignKeyConstraint(
         ["model", "version"], ["versions.model", "versions.version"], name="version_exists"
     ),
@@ -112,6 +120,8 @@ retrainings = sa.Table(
     sa.UniqueConstraint("model", "cause", name="one_retraining_a_cause"),
     sa.Index("retrainings_by_answer", "model", "answer", "decided_at"),
     sa.Index("retrainings_by_look", "model", "seen_at"),
+    sa.Index("retrainings_by_time", "model", "decided_at", "id"),
+    sa.Index("retrainings_by_state", "answer", "state", "model"),
 )
 
 rollouts = sa.Table(
@@ -146,6 +156,7 @@ rollouts = sa.Table(
         "(ended_at IS NULL) = (phase IN ('running', 'waiting', 'paused'))",
         name="a_rollout_has_ended_or_not",
     ),
+    sa.Index("rollouts_by_model", "model", "id"),
     sa.Index(
         "one_running_rollout_a_model",
         "model",
