@@ -126,7 +126,7 @@ def _by_content(connection: Any, columns: Sequence[str], time: str | None) -> tu
             f"EXCEPT ALL SELECT {names} FROM {other}"
         )
     at = engine.name(time) if time else None
-    ends = [engine.micros(f"{end}({at})") if at else "NULL" for end in ("min", "max")]
+    ends = [engine.micros(f"{end}({at})") if at else "max(NULL)" for end in ("min", "max")]
     return engine.one(
         connection,
         "SELECT (SELECT count(*) FROM plus), (SELECT count(*) FROM minus), 0, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -71,9 +70,7 @@ def restore(table_uri: str, version: int) -> Restored:
     """
     then = at_version(table_uri, version)
     rows = rows_of(then)
-    ingested.forget(
-        Path(table_uri)
-    )  # before: of a restore that is killed no note may tell otherwise
+    ingested.forget(table_uri)  # first: after a kill no note may tell otherwise
 
     def attempt() -> Restored:
         table = newest(table_uri)
