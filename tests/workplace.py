@@ -6,9 +6,11 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,3 +154,43 @@ class Workplace:
         assert process.returncode == 0, err
         summary: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
         return summary
+
+    def prefect(self, *arguments: str) -> str:
+        """Prefect's own command line, which must succeed; what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def deploy(self) -> None:
+        """The project's prefect.yaml, on the server."""
+        self.prefect("work-pool", "create", "perennial", "--type", "process", "--overwrite")
+        self.prefect("deploy", "--all")
+
+    @contextmanager
+    def worker(self) -> Iterator[None]:
+        """A worker that runs what is deployed, for as long as this lasts."""
+        with (self.root / "worker.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
+                cwd=self.root,
+                env={**self.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield
+        finally:
+            worker.send_signal(signal.SIGINT)
+            try:
+                worker.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-
 import httpx
 import yaml
 from deltalake import DeltaTable
@@ -15,29 +11,14 @@ from perennial.stores.registry import Registry
 from tests.workplace import Workplace
 
 
-def _prefect(project: Workplace, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        cwd=project.root,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Workplace) -> None:
     written = flow_project.cli("check", "demand", "--write")
     assert written.returncode == 0, written.stderr
     declared = yaml.safe_load((flow_project.root / "prefect.yaml").read_text())
     assert declared["deployments"][0]["schedules"][0]["cron"] == "0 6 * * 1"
 
-    _prefect(flow_project, "work-pool", "create", "perennial", "--type", "process", "--overwrite")
     for _ in range(2):  # declaring the same again changes nothing
-        _prefect(flow_project, "deploy", "--all")
+        flow_project.deploy()
     deployments = f"{flow_project.environment['PREFECT_API_URL']}/deployments/name"
     inspected = httpx.get(f"{deployments}/continuous-training/demand").json()
     assert inspected["parameters"] == {"model": "demand"}
@@ -46,29 +27,15 @@ def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Wor
     assert scoring["parameters"] == {"model": "demand"}
     assert scoring["schedules"] == []
 
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
-        cwd=flow_project.root,
-        env={**flow_project.environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _prefect(
-            flow_project, "deployment", "run", "continuous-training/demand",
+    with flow_project.worker():
+        flow_project.prefect(
+            "deployment", "run", "continuous-training/demand",
             "--param", "reason=deployment", "--watch", "--watch-timeout", "240",
         )  # fmt: skip
-        _prefect(
-            flow_project, "deployment", "run", "batch-scoring/demand", "--param",
+        flow_project.prefect(
+            "deployment", "run", "batch-scoring/demand", "--param",
             "source=data/2024-a.csv", "--param", "output=out", "--watch", "--watch-timeout", "240",
         )  # fmt: skip
-    finally:
-        worker.send_signal(signal.SIGINT)
-        try:
-            worker.wait(20)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
 
     registry = Registry(Project(flow_project.root).registry_url)
     (version,) = registry.versions("demand")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,7 +35,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_API_URL": prefect_server,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PERENNIAL_PROJECT": str(root),
     }
     found = rolling(root, environment)
@@ -51,37 +48,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
         if d["entrypoint"] == "flows.rollout.rollout" and d["name"] in MODELS
     ]
     (root / "prefect.yaml").write_text(yaml.safe_dump(declared))
-    for command in (
-        ["work-pool", "create", "perennial", "--type", "process", "--overwrite"],
-        ["deploy", "--all"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *command],
-            cwd=root,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    with (root / "worker.log").open("wb") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
-            cwd=root,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    with pytest.MonkeyPatch.context() as patch:
+    found.deploy()
+    with found.worker(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERENNIAL_PROJECT", str(root))
         with temporary_settings({PREFECT_API_URL: prefect_server}):
             yield found
-    worker.send_signal(signal.SIGINT)
-    try:
-        worker.wait(20)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
 
 
 def runs(place: Rolling, model: str) -> list[dict[str, Any]]:

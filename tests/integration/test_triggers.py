@@ -114,7 +114,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_API_URL": prefect_server,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "WANDB_MODE": "offline",
         "PERENNIAL_PROJECT": str(root),
     }
@@ -140,36 +139,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
         d for d in declared["deployments"] if "continuous_training" in d["entrypoint"]
     ]
     (root / "prefect.yaml").write_text(yaml.safe_dump(declared))
-    for command in (
-        ["work-pool", "create", "perennial", "--type", "process", "--overwrite"],
-        ["deploy", "--all"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *command],
-            cwd=root,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "perennial"],
-        cwd=root,
-        env=environment,
-        stdout=(root / "worker.log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
-    with pytest.MonkeyPatch.context() as patch:
+    place.deploy()
+    with place.worker(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERENNIAL_PROJECT", str(root))
         with temporary_settings({PREFECT_API_URL: prefect_server}):
             yield place
-    worker.send_signal(signal.SIGINT)
-    try:
-        worker.wait(20)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
 
 
 @flow(persist_result=False)
