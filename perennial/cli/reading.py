@@ -147,7 +147,7 @@ def _status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
         "rollout": rollout and rollout.model_dump(mode="json"),
         "quarantined": {str(version): why for version, why in quarantined.items()},
         "generation": route.generation,
-        "versions": len(registry.versions(model)),
+        "versions": registry.count(model),
         "decisions": [_decision_values(e) for e in decided if e.action != "registered"][:limit],
         "retrainings": [_retraining_values(r) for r in registry.retrainings.last(model, limit)],
     }

@@ -163,11 +163,10 @@ class Follower(threading.Thread):
         rollouts: tuple[Rollout, ...] = ()
         now = time.monotonic()
         if registry is not None and now - self._told_at > _TOLD_EVERY_SECONDS:
-            entries = [e for name in self._followed for e in registry.decisions(name, DECISIONS)]
-            newest = sorted(entries, key=lambda entry: entry.at, reverse=True)
-            active = [registry.rollouts.active(name) for name in self._followed]
-            rollouts = tuple(rollout for rollout in active if rollout is not None)
-            decisions, self._told_at = tuple(newest[:DECISIONS]), now
+            decisions = tuple(registry.newest_decisions([*self._followed], DECISIONS))
+            running = registry.rollouts.running()
+            rollouts = tuple(r for r in running if r.model in self._followed)
+            self._told_at = now
         self._on_loop(self._service.registry_told, problem, decisions, rollouts)
 
     def _on_loop(self, call: object, *arguments: object) -> None:
