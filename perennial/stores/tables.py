@@ -180,20 +180,21 @@ def scan(
     spec: ModelSpec,
     columns: Sequence[str] | None = None,
     batch_rows: int = 262_144,
+    part: str = "true",
 ) -> Iterator[pd.DataFrame]:
     """A dataset's rows in canonical order as canonical frames of at most ``batch_rows`` rows.
 
     Canonical order is by event time, then the other columns of the identity, missing values last; a
     snapshot without identity keeps the order of its source. ``columns`` (default: all) come in the
-    order given. Sorted outside memory where need be.
+    order given. Sorted outside memory where need be. ``part`` is a condition in SQL.
 
     Raises IntegrityError when the version or a file is gone or damaged, InputError when a column
     isn't in the table or misses values that model.yaml no longer allows to be missing.
     """
     known = table_columns(spec)
     chosen = {name: known[name] for name in (columns if columns is not None else known)}
-    order = engine.names(spec.identity or [ROW])
-    for batch in _batches(ref, spec, list(chosen), batch_rows, f"ORDER BY {order}"):
+    order = f"WHERE {part} ORDER BY {engine.names(spec.identity or [ROW])}"
+    for batch in _batches(ref, spec, list(chosen), batch_rows, order):
         yield canonical_frame(batch, chosen)
 
 
@@ -209,6 +210,15 @@ def profile(ref: DatasetRef, spec: ModelSpec) -> dict[str, Any]:
 def _batches(
     ref: DatasetRef, spec: ModelSpec, columns: list[str], batch_rows: int, order: str
 ) -> Iterator[Any]:
+    with opened(ref, spec) as (connection, rows):
+        query = f"SELECT {engine.names(columns) or ROW} FROM {rows} {order}"
+        for batch in connection.sql(query).to_arrow_reader(batch_rows):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def opened(ref: DatasetRef, spec: ModelSpec) -> Iterator[tuple[Any, str]]:
+    """A DuckDB connection, and a dataset's rows as a relation in it. Raises as ``scan``."""
     table = lake.open_table(ref.uri, ref.version)
     if table is None or not lake.files_intact(table, ref.uri):
         what = f"version {ref.version} of the table is gone"
@@ -221,10 +231,7 @@ def _batches(
         window = f"{column} >= {engine.at(ref.start)} AND {column} < {engine.at(ref.end)}"
     with _readable(ref), engine.connect(engine.spill_place(ref.uri)) as connection:
         rows = lake.relation(connection, table, ref.uri, time, (ref.start, ref.end))
-        chosen = engine.names(columns) or ROW
-        query = f"SELECT {chosen} FROM {rows} WHERE {window} {order}"
-        for batch in connection.sql(query).to_arrow_reader(batch_rows):
-            yield pa.Table.from_batches([batch])
+        yield connection, f"(SELECT * FROM {rows} WHERE {window})"
 
 
 @contextmanager
