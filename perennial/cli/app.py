@@ -10,6 +10,7 @@ import typer
 
 from perennial import __version__
 from perennial.cli import commands, data, keys, reading, tokens
+from perennial.cli.auditing import audit
 from perennial.cli.backtest import backtest
 from perennial.cli.context import Context
 from perennial.cli.drift import drift
@@ -79,6 +80,7 @@ app.add_typer(data.app, name="data")
 app.command()(reading.status)
 app.command()(reading.versions)
 app.command()(reading.show)
+app.command()(audit)
 
 
 def main() -> None:

@@ -67,7 +67,9 @@ def test_eight_processes_that_register_and_promote_at_once_lose_nothing(registry
     versions = registry.versions("delay")
     decisions = registry.decisions("delay", limit=1000)
     route = registry.route("delay")
+    audit = registry.audit("delay")
     registry.close()
+    assert (audit.faults, audit.head.number) == ((), len(decisions))
 
     told = {digest: n for result in results for digest, n in result.items()}
     assert {version.ref.digest: version.ref.version for version in versions} == told

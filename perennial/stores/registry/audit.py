@@ -48,30 +48,40 @@ class Audit(Value):
 def read_audit(connection: sa.Connection, model: str, kept: str, limit: int) -> Audit:
     """As ``Registry.audit``, in a transaction that sees one moment."""
     route = connection.execute(sa.select(routes).where(routes.c.model == model)).one_or_none()
-    head = START if route is None else Head(number=route.audited, seal=route.seal)
+    head = _head(route)
     rows = _rows(connection, model, decisions.c.id)
     wrong = [*islice(faults(rows, head), MOST_FAULTS)]
     place = None
     if kept:
         its = sa.select(decisions.c.number).where(decisions.c.seal == kept)
         place = connection.scalar(its.where(decisions.c.model == model).limit(1))
-        if place is None:
+        if not isinstance(place, int):
+            place = None
             wrong.insert(0, f"no entry has the seal {kept}: what led to it was rewritten")
     wrong += _unregistered(connection, model)
     if not _tells_route(connection, model, route):
         wrong.append("the route is not what the audit says: it was changed beside it")
     newest = _rows(connection, model, decisions.c.id.desc(), limit=limit)
-    read = ((row["number"], row["seal"], _entry(row)) for row in newest)
-    last = tuple(SealedEntry(number=n, seal=s, entry=e) for n, s, e in read if e is not None)
-    return Audit(
-        model=model, head=head, last=last, faults=tuple(wrong[:MOST_FAULTS]), kept=place
-    )  # fmt: skip
+    last = tuple(entry for entry in map(_entry, newest) if entry is not None)
+    shown = tuple(wrong[:MOST_FAULTS])
+    return Audit(model=model, head=head, last=last, faults=shown, kept=place)
 
 
 def read_heads(connection: sa.Connection) -> dict[str, Head]:
-    """Where the chain of every model ends, by its name."""
-    query = sa.select(routes.c.model, routes.c.audited, routes.c.seal).order_by(routes.c.model)
-    return {m: Head(number=number, seal=seal) for m, number, seal in connection.execute(query)}
+    """Where the chain of every model ends, by its name; also of one whose route's row is gone."""
+    names = sa.union(*(sa.select(table.c.model) for table in (routes, decisions, versions)))
+    found = dict.fromkeys(sorted(connection.scalars(names)), START)
+    for route in connection.execute(sa.select(routes.c.model, routes.c.audited, routes.c.seal)):
+        found[route.model] = _head(route)
+    return found
+
+
+def _head(route: sa.Row[Any] | None) -> Head:
+    """The start where there is none that can be read: then every entry is beyond it."""
+    try:
+        return START if route is None else Head(number=route.audited, seal=route.seal)
+    except ValidationError:
+        return START
 
 
 def _rows(
@@ -95,13 +105,14 @@ def _rows(
             yield dict(row)
 
 
-def _entry(row: Mapping[str, Any]) -> AuditEntry | None:
+def _entry(row: Mapping[str, Any]) -> SealedEntry | None:
     """None for one that can't be read."""
     values = {name: row[name] for name in AuditEntry.model_fields}
     try:
         at = datetime.fromisoformat(row["at"]) if isinstance(row["at"], str) else row["at"]
         values |= {"at": at.replace(tzinfo=UTC), "evidence": json.loads(row["evidence"])}
-        return AuditEntry.model_validate(values)
+        entry = AuditEntry.model_validate(values)
+        return SealedEntry(number=row["number"], seal=row["seal"], entry=entry)
     except (ValidationError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -111,7 +122,8 @@ def _tells_route(connection: sa.Connection, model: str, route: sa.Row[Any] | Non
     changes = _rows(
         connection, model, decisions.c.id.desc(), decisions.c.generation.is_not(None), limit=1
     )
-    change = next((_entry(row) for row in changes), None)
+    found = next((_entry(row) for row in changes), None)
+    change = None if found is None else found.entry
     try:
         stands = route_of(model, route)
         told = None if change is None else told_route(change)
