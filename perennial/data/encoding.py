@@ -9,6 +9,7 @@ rounded to the nearest float32; an identifier that long is no number, declare it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,16 @@ from perennial.data.labels import encode_label, label_classes
 from perennial.data.programs import Program
 from perennial.spec import ModelSpec
 
-__all__ = ["Encoder", "SchemaBuilder", "encode", "encode_label", "feature_types", "label_classes"]
+__all__ = [
+    "Encoder",
+    "SchemaBuilder",
+    "Seen",
+    "encode",
+    "encode_label",
+    "feature_types",
+    "label_classes",
+    "seen_in",
+]
 
 MAX_LEVELS = 10_000
 """Most levels of a categorical feature. With more, splits on it memorise single levels, and the
@@ -31,6 +41,16 @@ bundle, requests and reports carry them all."""
 _FEW_ROWS = 64  # up to these many, looking up each value is quicker than hashing the levels
 
 Columns = pd.DataFrame | Mapping[str, pd.Series]
+
+
+@dataclass
+class Seen:
+    """What some training rows hold: the levels of each category, the features that have numbers,
+    and how many rows there were."""
+
+    levels: dict[str, set[str]]
+    numeric: set[str]
+    rows: int
 
 
 class SchemaBuilder:
@@ -57,28 +77,27 @@ class SchemaBuilder:
         Raises InputError when a feature is text in one batch and a number in another, or has more
         than MAX_LEVELS levels.
         """
+        self.merge(seen_in(features, self._program.features))
+
+    def merge(self, seen: Seen) -> None:
+        """Take in rows that were looked at elsewhere. Raises as ``add``."""
+        self.rows += seen.rows
+        self._numeric |= seen.numeric
         problems = []
         for name in self._program.features:
-            column = features[name]
-            is_text = isinstance(column.dtype, pd.StringDtype)
-            if not column.notna().any():
-                continue
-            if is_text:
+            if name in seen.levels:
                 levels = self._levels.setdefault(name, set())
-                levels.update(column.dropna().unique().tolist())
+                levels |= seen.levels[name]
                 if len(levels) > MAX_LEVELS:
                     what = f"{name!r} has more than {MAX_LEVELS:,} levels"
                     fix = "group its levels, give their frequency by a @fitted function, or leave"
                     fix += " it out (feature: false)"
                     problems.append(Problem(self._program.place(name), what, fix))
-            else:
-                self._numeric.add(name)
             if name in self._levels and name in self._numeric:
                 what = f"{name!r} is text for some rows and a number for others"
                 problems.append(Problem(self._program.place(name), what, "return one of them"))
         if problems:
             raise InputError(problems)
-        self.rows += len(features[self._program.features[0]])
 
     def schema(self, classes: tuple[str, ...] | None) -> FeatureSchema:
         """The schema of all rows taken in; ``classes`` as ``label_classes`` gives them.
@@ -101,6 +120,21 @@ class SchemaBuilder:
             for name in self._program.features
         )
         return FeatureSchema(inputs=self._inputs, features=features, classes=classes)
+
+
+def seen_in(features: Columns, names: Sequence[str]) -> Seen:
+    """What computed features of training rows hold."""
+    levels: dict[str, set[str]] = {}
+    numeric = set()
+    for name in names:
+        column = features[name]
+        if not column.notna().any():
+            continue
+        if isinstance(column.dtype, pd.StringDtype):
+            levels[name] = set(column.dropna().unique().tolist())
+        else:
+            numeric.add(name)
+    return Seen(levels, numeric, len(features[names[0]]))
 
 
 def feature_types(schema: FeatureSchema) -> list[str]:

@@ -31,6 +31,7 @@ __all__ = ["FeatureProgram", "fitted"]
 
 class FeatureProgram:
     """The feature code of one version of a model; immutable and safe to share between threads.
+    It travels to another process as its text, and is compiled there.
 
     ``features`` are the matrix's columns in order: the spec's ``features``, else its feature
     columns and then every public function of features.py in order of definition (without the
@@ -39,7 +40,10 @@ class FeatureProgram:
     names of the state.
     """
 
-    def __init__(self, spec: ModelSpec, graph: Functions, features: tuple[str, ...]) -> None:
+    def __init__(
+        self, source: str, spec: ModelSpec, graph: Functions, features: tuple[str, ...]
+    ) -> None:
+        self._loaded_from = source, spec
         self.features = features
         self._graph = graph
         self._functions = frozenset(name for name in features if name in graph.dependencies)
@@ -74,7 +78,10 @@ class FeatureProgram:
         problems = _selection_problems(features, spec, graph)
         if problems:
             raise InputError(problems)
-        return cls(spec, graph, features)
+        return cls(source, spec, graph, features)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FeatureProgram.load, self._loaded_from
 
     def fit(self, frame: pd.DataFrame) -> dict[str, Any]:
         """The fitted state by function name, computed from training rows in canonical dtypes.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.refs import PARTS, Part
-from perennial.data.encoding import SchemaBuilder, encode
+from perennial.data.encoding import SchemaBuilder, Seen, encode, seen_in
 from perennial.data.frames import arrow_schema, table_columns
 from perennial.data.labels import check_classes, encode_label, label_classes
 from perennial.data.leaks import check_row_local
@@ -23,17 +26,21 @@ from perennial.data.programs import Program
 from perennial.reports.feature_dot import render_dot
 from perennial.reports.feature_graph import render_svg
 from perennial.spec import ModelSpec
+from perennial.stores.compute import HERE, Compute
+from perennial.stores.windows import Window
 
 if TYPE_CHECKING:
     from perennial.learning.matrices import Matrices
 
-Scan = Callable[[Sequence[str]], Iterator[pd.DataFrame]]
+Scan = Callable[[Sequence[str]], Iterable["pd.DataFrame | Window"]]
 
 REFERENCE_ROWS = 10_000
 """Raw training rows kept in a bundle for drift and for the parity check."""
 
 CHECKED_ROWS = 20_000
 """Rows on which feature code must prove that it looks at one row at a time."""
+
+_GROUP_ROWS = 65_536
 
 
 def write_matrices(
@@ -43,36 +50,41 @@ def write_matrices(
     parts: np.ndarray,
     folder: Path,
     classes: tuple[str, ...] | None = None,
+    compute: Compute = HERE,
 ) -> FeatureSchema:
     """Fit, compute and encode a dataset's features into ``folder`` (laid out as FeaturesRef says).
 
-    ``scan`` gives the dataset's canonical frames in canonical order with the columns asked for;
-    ``parts`` is the split's int8 a row in that order. The fitted state and the levels come from
-    training rows only. ``classes`` are those that the members of an ensemble predict, by default
-    the label's. Memory holds one batch at a time, and of the whole dataset the label and the
-    columns that fitted functions read. Raises InputError for feature code that fails or looks
-    at other rows.
+    ``scan`` gives the dataset's canonical frames in canonical order with the columns asked for, or
+    windows of them, which ``compute`` reads where it runs; ``parts`` is the split's int8 a row in
+    that order. The same files to the byte come of it wherever they are computed. The fitted state
+    and the levels come from training rows only. ``classes`` are those that the members of an
+    ensemble predict, by default the label's. Memory holds one batch at a time, and of the whole
+    dataset the label and, where it is fitted, the columns that fitted functions read. Raises
+    InputError for feature code that fails or looks at other rows.
     """
-    state = program.fit(_training_rows(scan, program.fit_inputs, parts)) if program.fitted else {}
+    state = _fitted(program, scan, parts, compute)
     label = spec.label.column
-    labels = pd.concat([frame[label] for frame in scan([label])], ignore_index=True)
     builder = SchemaBuilder(program, spec)
-    for place, frame in _placed(scan, program.inputs):
-        training = frame[parts[place] == 0]
-        if builder.rows == 0 and len(training):
-            check_row_local(program, training.head(CHECKED_ROWS), state)
-        if len(training):
-            builder.add(program.compute(training, state))
+    pieces = _pieces(scan(list(dict.fromkeys((*program.inputs, label)))), parts)
+    labels = []
+    for found, seen in compute.map(partial(_look, program, label, state), pieces):
+        labels.append(found)
+        if seen is not None:
+            builder.merge(seen)
+    known = pd.concat(labels, ignore_index=True)
     if classes is None:
-        classes = label_classes(labels[parts >= 0], spec)
+        classes = label_classes(known[parts >= 0], spec)
     else:
-        check_classes(labels[parts >= 0], spec, classes)
+        check_classes(known[parts >= 0], spec, classes)
     schema = builder.schema(classes)
 
     for number, part in enumerate(PARTS):
-        encoded = encode_label(labels[parts == number], spec, classes)
+        encoded = encode_label(known[parts == number], spec, classes)
         np.save(folder / f"{part}.y.npy", encoded)
-    _write_rows(spec, program, schema, state, scan, parts, folder)
+    wanted = _sample(np.flatnonzero(parts == 0), spec.split.seed)
+    pieces = _pieces(scan(list(table_columns(spec))), parts, wanted)
+    results = compute.map(partial(_encode, program, schema, state), pieces)
+    _write_rows(results, parts, len(schema.features), folder)
     (folder / "schema.json").write_text(schema.model_dump_json(indent=1))
     (folder / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
     graph = program.graph()
@@ -114,65 +126,149 @@ def reference_profile(folder: Path, spec: ModelSpec) -> dict[str, Any]:
     return profile.as_dict()
 
 
-def _write_rows(
-    spec: ModelSpec,
-    program: Program,
-    schema: FeatureSchema,
-    state: dict[str, object],
-    scan: Scan,
-    parts: np.ndarray,
-    folder: Path,
-) -> None:
-    """One pass that fills the matrices, and keeps the test rows and a sample of training rows."""
-    counts = {part: int((parts == number).sum()) for number, part in enumerate(PARTS)}
-    width = len(schema.features)
-    matrices = {
-        part: np.lib.format.open_memmap(
-            folder / f"{part}.x.npy", mode="w+", dtype=np.float32, shape=(counts[part], width)
+@dataclass(frozen=True)
+class _Piece:
+    """Rows that lie together: ``parts`` is the split of each, ``checked`` that feature code is
+    tested on them, ``wanted`` are those that go into the sample of training rows."""
+
+    rows: pd.DataFrame | Window
+    parts: np.ndarray
+    checked: bool
+    wanted: np.ndarray
+
+    def frame(self) -> pd.DataFrame:
+        return self.rows.frame() if isinstance(self.rows, Window) else self.rows
+
+
+def _pieces(
+    rows: Iterable[pd.DataFrame | Window], parts: np.ndarray, wanted: np.ndarray | None = None
+) -> Iterator[_Piece]:
+    sampled = np.zeros(len(parts), bool)
+    if wanted is not None:
+        sampled[wanted] = True
+    training = np.flatnonzero(parts == 0)
+    start = 0
+    for each in rows:
+        end = start + len(each)
+        checked = bool(len(training)) and start <= training[0] < end
+        yield _Piece(each, parts[start:end], checked, sampled[start:end])
+        start = end
+
+
+def _fitted(program: Program, scan: Scan, parts: np.ndarray, compute: Compute) -> dict[str, Any]:
+    """The state, fitted in one place: a function of the model's own may need all rows."""
+    if not program.fitted:
+        return {}
+    pieces: Iterable[_Piece] = _pieces(scan(program.fit_inputs), parts)
+    if compute.remote:
+        pieces = list(pieces)
+    (state,) = compute.map(partial(_fit, program), [pieces])
+    return state
+
+
+def _fit(program: Program, pieces: Iterable[_Piece]) -> dict[str, Any]:
+    return program.fit(pd.concat([piece.frame()[piece.parts == 0] for piece in pieces]))
+
+
+def _look(
+    program: Program, label: str, state: dict[str, Any], piece: _Piece
+) -> tuple[pd.Series, Seen | None]:
+    """The labels of some rows, and what the features of those for training hold."""
+    frame = piece.frame()
+    training = frame[piece.parts == 0]
+    if piece.checked:
+        check_row_local(program, training.head(CHECKED_ROWS), state)
+    seen = None
+    if len(training):
+        seen = seen_in(program.compute(training, state), program.features)
+    return frame[label], seen
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A piece of each matrix, in the order of PARTS; raw rows of the test part and of the sample,
+    None where no row of the piece is in any part."""
+
+    matrices: tuple[np.ndarray | None, ...]
+    test: pa.Table | None
+    reference: pd.DataFrame | None
+
+
+def _encode(
+    program: Program, schema: FeatureSchema, state: dict[str, Any], piece: _Piece
+) -> _Encoded:
+    frame, parts = piece.frame(), piece.parts
+    matrices: list[np.ndarray | None] = []
+    for number in range(len(PARTS)):
+        chosen = frame[parts == number]
+        computed = program.compute(chosen, state) if len(chosen) else None
+        matrices.append(None if computed is None else encode(computed, schema)[0])
+    if not (parts >= 0).any():
+        return _Encoded(tuple(matrices), None, None)
+    test = pa.Table.from_pandas(frame[parts == 2], preserve_index=False)
+    return _Encoded(tuple(matrices), test, frame[piece.wanted])
+
+
+def _write_rows(results: Iterable[_Encoded], parts: np.ndarray, width: int, folder: Path) -> None:
+    """Fill the matrices, and keep the test rows and the sample of training rows."""
+    matrices = [
+        np.lib.format.open_memmap(
+            folder / f"{part}.x.npy",
+            mode="w+",
+            dtype=np.float32,
+            shape=(int((parts == number).sum()), width),
         )
-        for part in PARTS
-    }
-    filled = dict.fromkeys(PARTS, 0)
-    wanted = _sample(np.flatnonzero(parts == 0), spec.split.seed)
+        for number, part in enumerate(PARTS)
+    ]
+    filled = [0] * len(PARTS)
     reference: list[pd.DataFrame] = []
-    columns = list(table_columns(spec))
-    writer: pq.ParquetWriter | None = None
-    for place, frame in _placed(scan, columns):
-        used = parts[place] >= 0
-        for number, part in enumerate(PARTS):
-            chosen = frame[parts[place] == number]
-            if not len(chosen):
-                continue
-            encoded, _ = encode(program.compute(chosen, state), schema)
-            matrices[part][filled[part] : filled[part] + len(chosen)] = encoded
-            filled[part] += len(chosen)
-        if used.any():
-            reference.append(frame[np.isin(np.arange(place.start, place.stop), wanted)])
-            test = pa.Table.from_pandas(frame[parts[place] == 2], preserve_index=False)
-            writer = writer or pq.ParquetWriter(folder / "test.rows.parquet", test.schema)
-            writer.write_table(test)
-    if writer is not None:
-        writer.close()
-    for matrix in matrices.values():
+    with ExitStack() as stack:
+        rows: _Groups | None = None
+        for encoded in results:
+            for number, x in enumerate(encoded.matrices):
+                if x is not None:
+                    matrices[number][filled[number] : filled[number] + len(x)] = x
+                    filled[number] += len(x)
+            if encoded.test is not None and encoded.reference is not None:
+                reference.append(encoded.reference)
+                if rows is None:
+                    rows = stack.enter_context(
+                        _Groups(folder / "test.rows.parquet", encoded.test.schema)
+                    )
+                rows.add(encoded.test)
+    for matrix in matrices:
         matrix.flush()
     sample = pa.Table.from_pandas(pd.concat(reference), preserve_index=False)
     pq.write_table(sample, folder / "reference.parquet")
+
+
+class _Groups:
+    """A Parquet file of row groups of one size, however the rows come: the same rows make the same
+    bytes."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self._writer = pq.ParquetWriter(path, schema)
+        self._waiting = schema.empty_table()
+
+    def add(self, rows: Any) -> None:
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        while self._waiting.num_rows >= _GROUP_ROWS:
+            self._write(self._waiting.slice(0, _GROUP_ROWS))
+            self._waiting = self._waiting.slice(_GROUP_ROWS)
+
+    def __enter__(self) -> _Groups:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting.num_rows:
+            self._write(self._waiting)
+        self._writer.close()
+
+    def _write(self, rows: Any) -> None:
+        self._writer.write_table(rows.combine_chunks(), row_group_size=_GROUP_ROWS)
 
 
 def _sample(rows: np.ndarray, seed: int) -> np.ndarray:
     if len(rows) <= REFERENCE_ROWS:
         return rows
     return np.random.default_rng(seed).choice(rows, REFERENCE_ROWS, replace=False)
-
-
-def _placed(scan: Scan, columns: Sequence[str]) -> Iterator[tuple[slice, pd.DataFrame]]:
-    """Frames with the place of their rows in the dataset."""
-    start = 0
-    for frame in scan(columns):
-        yield slice(start, start + len(frame)), frame
-        start += len(frame)
-
-
-def _training_rows(scan: Scan, columns: Sequence[str], parts: np.ndarray) -> pd.DataFrame:
-    frames: list[pd.DataFrame] = [f[parts[place] == 0] for place, f in _placed(scan, columns)]
-    return pd.concat(frames)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from perennial.contracts.errors import IntegrityError, Problem
 from perennial.contracts.refs import DatasetRef
 from perennial.spec import ModelSpec
 from perennial.stores import engine, tables
+from perennial.stores.compute import Compute
 from perennial.stores.staging import ROW
 
 MOST_ROWS = 262_144
@@ -46,6 +48,17 @@ class Window:
             what = f"{len(frame):,} rows where there were {self.rows:,}: {self.part}"
             raise IntegrityError(Problem(self.ref.uri, what, "run again"))
         return frame
+
+
+def reader(
+    ref: DatasetRef, spec: ModelSpec, compute: Compute
+) -> Callable[[Sequence[str]], Iterator[pd.DataFrame | Window]]:
+    """How a dataset's columns are read where they are wanted: as frames here, as windows on a
+    cluster, a few for each of its threads."""
+    if not compute.remote:
+        return partial(tables.scan, ref, spec)
+    found = windows(ref, spec, 2 * compute.threads)
+    return lambda columns: (window.of(columns) for window in found)
 
 
 def windows(ref: DatasetRef, spec: ModelSpec, pieces: int) -> list[Window]:
