@@ -7,7 +7,7 @@ is eight and ``12:30`` is 750. Editors and people go by version 1.2.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -53,9 +53,24 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever either version of YAML would not read as text."""
+    """Quotes whatever either version of YAML would not read as text, and escapes the line breaks
+    that PyYAML reads as others than it wrote."""
+
+    escaped: ClassVar[frozenset[str]] = frozenset("\r\x85\u2028\u2029")
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if self.escaped & set(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
+class _InlineDumper(_Dumper):
+    """Writes a text with line breaks in one line."""
+
+    escaped = _Dumper.escaped | {"\n"}
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+_InlineDumper.add_representer(str, _InlineDumper.represent_text)
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {
     tag: constructor
@@ -108,7 +123,7 @@ def inline_text(value: object) -> str:
     """A value as YAML in one line, quoted only where it must be: ``[a, b]``, ``{a: 1}``."""
     text = yaml.dump(
         value,
-        Dumper=_Dumper,
+        Dumper=_InlineDumper,
         allow_unicode=True,
         width=10**6,
         sort_keys=False,

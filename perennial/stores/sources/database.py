@@ -22,6 +22,7 @@ from perennial.stores.sources.batches import Piece, absent_columns, wanted_colum
 
 _CHUNK = 50_000
 _TABLE_NAME = re.compile(r'[\w$]+(\.[\w$]+)?|"[^"]+"(\."[^"]+")?')
+_SECRETS = ("password", "sslpassword", "passfile", "sslkey", "token", "authtoken", "access_token")
 _Bounds = tuple[datetime | None, datetime | None]
 
 
@@ -74,9 +75,10 @@ def _array(values: tuple[Any, ...]) -> Any:
 
 @contextmanager
 def _connected(spec: ModelSpec, root: Path) -> Iterator[tuple[Any, str]]:
-    """A connection and the address that may be shown. No error holds the password."""
+    """A connection that only reads, where the database can be told so, and the address that may be
+    shown. No error holds the password."""
     url = _url(spec.source.uri, root)
-    address = url.render_as_string(hide_password=True)
+    address = _shown(url)
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
@@ -84,7 +86,7 @@ def _connected(spec: ModelSpec, root: Path) -> Iterator[tuple[Any, str]]:
         raise InputError(Problem(address, f"no driver for this database: {error}", fix)) from None
     try:
         with engine.connect() as connection:
-            yield connection, address
+            yield _only_reading(connection), address
     except OperationalError as error:
         text = _without_password(error, url)
         if error.connection_invalidated or _is_unreachable(error):
@@ -94,6 +96,16 @@ def _connected(spec: ModelSpec, root: Path) -> Iterator[tuple[Any, str]]:
         raise InputError(Problem(address, _without_password(error, url), "source.query")) from None
     finally:
         engine.dispose()
+
+
+def _only_reading(connection: Any) -> Any:
+    """A SELECT may call functions that write, so the transaction is told that it must not."""
+    name = connection.dialect.name
+    if name == "postgresql":
+        return connection.execution_options(postgresql_readonly=True)
+    if name == "sqlite":
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+    return connection
 
 
 def _url(uri: str, root: Path) -> sa.URL:
@@ -120,9 +132,14 @@ def _url(uri: str, root: Path) -> sa.URL:
 def _relation(spec: ModelSpec, connection: Any, address: str) -> tuple[Any, list[str]]:
     """The table or the SELECT, with names quoted by SQLAlchemy, and all its columns. Raises
     InputError for an unknown table and for columns it lacks."""
-    query = (spec.source.query or "").strip().rstrip(";")
+    query = (spec.source.query or "").strip().rstrip("; \n")
     if not _is_table(query):
-        verbatim = sa.text(query.replace(":", "\\:"))  # a colon in it is no parameter of ours
+        if ";" in query:  # some drivers run all that a text holds, one after the other
+            what = "a semicolon in the middle: it must be one SELECT"
+            fix = "where a text in it has a semicolon, make a view and name that"
+            raise InputError(Problem(f"{address}, source.query", what, fix))
+        # A colon in it is no parameter of ours; what follows a last comment is none of it.
+        verbatim = sa.text(query.replace(":", "\\:") + "\n")
         relation = verbatim.columns(*(sa.column(n) for n in wanted_columns(spec))).subquery("rows")
         probe = sa.text(f"SELECT * FROM ({verbatim.text}) AS probe WHERE 1 = 0")
         present = list(connection.execute(probe).keys())
@@ -183,6 +200,16 @@ def _is_unreachable(error: OperationalError) -> bool:
     return any(sign in text for sign in signs)
 
 
+def _shown(url: sa.URL) -> str:
+    """The address without a secret in it."""
+    secret = {name: "***" for name in url.query if name.lower() in _SECRETS}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
 def _without_password(error: DBAPIError, url: sa.URL) -> str:
-    text = str(error.orig).strip().replace("\n", " ")[:300]
-    return text.replace(str(url.password), "***") if url.password else text
+    text = str(error.orig).strip().replace("\n", " ")
+    given = [url.password, *(url.query[name] for name in url.query if name.lower() in _SECRETS)]
+    for secret in given:
+        for each in (secret,) if isinstance(secret, str) else secret or ():
+            text = text.replace(each, "***")
+    return text[:300]
