@@ -1,0 +1,139 @@
+"""Who acts on the registry while faults come: a controller that watches rollouts, and a trainer
+that brings versions. The steps are those of the flows, without Prefect.
+
+    python -m tests.faults.actors controller|trainer JOURNAL
+
+What was done is told to the journal after it was done, a line of JSON each, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from perennial.contracts.errors import PerennialError
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tests.fuzz.served import FEATURES, content
+
+MODEL = "parcels"
+BAD_WEIGHT_KG = 1000.0
+"""What a version with a mistake in its features fails on; training never saw it."""
+_MISTAKE = f"""
+
+def heavy(weight_kg: pd.Series) -> pd.Series:
+    if (weight_kg > {BAD_WEIGHT_KG}).any():
+        raise ZeroDivisionError("heavier than anything")
+    return weight_kg > 10
+"""
+_PAUSE_SECONDS = 0.4
+_BETWEEN_VERSIONS_SECONDS = 6.0
+
+
+class Journal:
+    """A file of lines, of which none is lost when its process is killed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def tell(self, **what: Any) -> None:
+        os.write(self._fd, json.dumps(what).encode() + b"\n")
+
+    def lines(self) -> list[dict[str, Any]]:
+        return list(read(self.path))
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a journal; one that a kill cut short was not told."""
+    if path.exists():
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            yield json.loads(line)
+
+
+def is_bad(number: int) -> bool:
+    return number % 3 == 0
+
+
+def seed_version(project: Project, registry: Registry, number: int) -> Any:
+    """Train a version, as it were, and register it: the same number is always the same version."""
+    from perennial.bundle.write import write_bundle
+
+    features = FEATURES + (_MISTAKE if is_bad(number) else "")
+    made = write_bundle(
+        project.folder("bundles", MODEL), content(MODEL, "binary", number, features)
+    )
+    return registry.register(
+        MODEL, made, params={}, metrics={"logloss": 0.5}, judgement={}, links={},
+        actor="trainer", reason="passed", now=datetime.now(UTC),
+    )  # fmt: skip
+
+
+def train(project: Project, journal: Journal) -> None:
+    """Version after version, each begun to be rolled out as registration does it. What fails is
+    tried again; a kill loses at most what was not told, and the next trainer does it again."""
+    from perennial.contracts.errors import InputError
+    from perennial.stores.rolling_out import begin
+
+    while True:
+        number = 2 + sum(line["told"] == "begun" for line in journal.lines())
+        try:
+            registry = Registry(project.registry_url)
+            ref = seed_version(project, registry, number)
+            journal.tell(told="registered", version=ref.version, digest=ref.digest)
+            settings = {"strategy": "shadow"} if number % 4 == 1 else {}
+            try:
+                rollout = begin(
+                    project, registry, MODEL, ref.version, settings, actor="trainer",
+                    reason="passed", cause=f"trained {number}", force=False, now=datetime.now(UTC),
+                )  # fmt: skip
+                journal.tell(told="begun", version=ref.version, rollout=rollout.id)
+            except InputError as error:
+                if "can't be used" in error.message:  # a full disk under the registry
+                    raise
+                journal.tell(told="begun", version=ref.version, rollout=None, why=error.message)
+            registry.close()
+        except (PerennialError, OSError) as error:
+            print(f"version {number}: {error}", file=sys.stderr, flush=True)
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        time.sleep(_BETWEEN_VERSIONS_SECONDS)
+
+
+def control(project: Project, journal: Journal) -> None:
+    """Look at the rollout under way again and again, as the flow does; two of these may run."""
+    from perennial.stores.rolling_out import look, spec_of
+
+    actor = f"controller {os.getpid()}"
+    while True:
+        try:
+            registry = Registry(project.registry_url)
+            while True:
+                active = registry.rollouts.active(MODEL)
+                if active is not None:
+                    spec = spec_of(project, registry.version(MODEL, active.version).ref)
+                    now = datetime.now(UTC)
+                    found = look(project, registry, spec, active, actor=actor, now=now)
+                    journal.tell(told="looked", rollout=found.id, revision=found.revision)
+                time.sleep(_PAUSE_SECONDS)
+        except (PerennialError, OSError) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            time.sleep(_PAUSE_SECONDS)
+
+
+def main() -> None:
+    what, path = sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    journal = Journal(Path(path))
+    {"controller": control, "trainer": train}[what](Project.current(), journal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,400 @@
+"""A whole loop in a folder: a registry, tables, servers, a trainer, controllers, clients, people,
+and the ways between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs
+
+import httpx
+import sqlalchemy as sa
+
+from perennial.contracts.errors import PerennialError
+from perennial.contracts.rollouts import Rollout
+from perennial.stores.predictions.sessions import aside
+from perennial.stores.predictions.waiting import segments
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tests.contract import postgres
+from tests.faults import processes
+from tests.faults.actors import MODEL, Journal, read, seed_version
+from tests.faults.adversary import Possible
+from tests.faults.checker import Order, Story
+from tests.faults.processes import Part, clock_library
+from tests.faults.proxy import Proxy, to_port, to_socket
+from tests.faults.traffic import Promises, as_float32
+from tests.fuzz.served import SPEC
+
+Database = Literal["sqlite", "postgresql"]
+SERVERS = ("server-1", "server-2")
+CONTROLLERS = ("controller-1", "controller-2")
+ROLLOUT = """
+rollout:
+  strategy: canary
+  steps: [40, 100]
+  bake: 1s
+  timeout: 2d
+  min_requests: 10
+  check_every: 1s
+  guards: {error_rate: 0.05, prediction_shift: 0.9}
+"""
+_REPOSITORY = Path(__file__).parents[2]
+_DISK_MIB = 256
+_T = TypeVar("_T")
+
+
+class World:
+    """Everything that runs. Entered, it is well and answers; left, all of it has ended.
+
+    ``tell`` is called with each thing that happens.
+    """
+
+    def __init__(self, folder: Path, database: Database, tell: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.root = folder / "project"
+        self.project = Project(self.root)
+        self._database = database
+        self._tell = tell
+        self._open = contextlib.ExitStack()
+        self._tending = threading.Event()
+        self._numbers = 0
+        self.parts: dict[str, Part] = {}
+        self.ways: dict[str, Proxy] = {}
+        self.orders: list[Order] = []
+        self.own_disk = False
+        self.clocks: Path | None = None
+        self.registry_url = f"sqlite:///{self.root}/.perennial/registry.db"
+        self.pg_home: Path | None = None
+        self.journal = Journal(folder / "trained.jsonl")
+
+    # Beginning and end
+
+    def __enter__(self) -> World:
+        try:
+            self._begin()
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def _begin(self) -> None:
+        self.root.mkdir(parents=True)
+        self.own_disk = _mounted(self.root)
+        self.clocks = clock_library(self.folder)
+        if self.own_disk:
+            self._open.callback(subprocess.run, ["umount", "-l", str(self.root)], check=False)
+        model = self.root / "models" / MODEL
+        model.mkdir(parents=True)
+        text = SPEC.format(name=MODEL, objective="binary") + ROLLOUT
+        (model / "model.yaml").write_text(text)
+        self.project.home.mkdir()
+        self._open_registry()
+        registry = Registry(self.registry_url)
+        ref = seed_version(self.project, registry, 1)
+        registry.promote(
+            MODEL, ref.version, expected_generation=0, actor="trainer", reason="the first",
+            evidence={}, cause="first", now=datetime.now(UTC),
+        )  # fmt: skip
+        registry.close()
+        self.journal.tell(told="registered", version=ref.version, digest=ref.digest)
+        self._open.callback(self._end_all)
+        for name, command in self._commands().items():
+            part = Part(name, command, self.environment(), self.folder, self._tell, self.clocks)
+            self.parts[name] = part
+            part.start()
+        for name in SERVERS:
+            way = Proxy(to_port(self._port_of(self.parts[name])))
+            self._open.callback(way.close)
+            self.ways[name] = way
+        for name in SERVERS:
+            answers = partial(self._follows_first, name)
+            until(answers, 240, f"{name} does not answer")
+        tending = threading.Thread(target=self._tend)
+        tending.start()
+        self._open.callback(tending.join)
+        self._open.callback(self._tending.set)
+
+    def _follows_first(self, name: str) -> bool:
+        part = self.parts[name]
+        assert part.pid is not None, part.log.read_text()[-3000:]
+        return self.generation(name) is not None
+
+    def _open_registry(self) -> None:
+        if self._database == "sqlite":
+            return
+        url = sa.make_url(self._open.enter_context(postgres.server()))
+        self.pg_home = Path(parse_qs(f"host={url.query['host']}")["host"][0])
+        name = self._open.enter_context(
+            postgres.database(url.render_as_string(hide_password=False), "faults")
+        )
+        way = Proxy(to_socket(str(self.pg_home / ".s.PGSQL.5432")))
+        self._open.callback(way.close)
+        self.ways["registry"] = way
+        user = sa.make_url(name).username
+        self.registry_url = f"postgresql+psycopg://{user}@127.0.0.1:{way.port}/faults"
+
+    def environment(self) -> dict[str, str]:
+        kept = {
+            name: value for name, value in os.environ.items()
+            if not name.startswith(("PERENNIAL_", "PREFECT_", "WANDB_", "PYTEST_"))
+        }  # fmt: skip
+        return {
+            **kept,
+            "PERENNIAL_PROJECT": str(self.root),
+            "PERENNIAL_REGISTRY_URL": self.registry_url,
+            "PYTHONPATH": str(_REPOSITORY),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def _commands(self) -> dict[str, list[str]]:
+        cli = [sys.executable, "-c", "from perennial.cli import main; main()"]
+        actor = [sys.executable, "-m", "tests.faults.actors"]
+        looks = str(self.folder / "looks.jsonl")
+        return {
+            **{
+                name: [*cli, "serve", MODEL, "--port", "0", "--acknowledge", promise]
+                for name, promise in zip(SERVERS, ("fast", "strict"), strict=True)
+            },
+            **{name: [*actor, "controller", looks] for name in CONTROLLERS},
+            "trainer": [*actor, "trainer", str(self.journal.path)],
+        }
+
+    @staticmethod
+    def _port_of(part: Part) -> Callable[[], int | None]:
+        def port() -> int | None:
+            return int(part.address.rsplit(":", 1)[1]) if part.address else None
+
+        return port
+
+    def _tend(self) -> None:
+        while not self._tending.wait(0.1):
+            for part in self.parts.values():
+                part.tend()
+
+    def _end_all(self) -> None:
+        """Nothing of this world goes on."""
+        for part in self.parts.values():
+            part.again = False
+        deadline = time.monotonic() + 30
+        while (left := processes.marked(str(self.folder))) and time.monotonic() < deadline:
+            for pid in left:
+                processes.kill(pid)
+            time.sleep(0.1)
+
+    # What can go wrong here
+
+    def possible(self) -> list[Possible]:
+        everybody = list(self.parts)
+        beside = [f"{name}/{what}" for name in SERVERS for what in ("keeper", "shadow")]
+        networks = list(self.ways)
+        found = [
+            Possible("kill", [*everybody, *beside], 3.0),
+            Possible("pause", [*everybody, *beside]),
+            Possible("starve", [*everybody, *beside]),
+            Possible("cut", networks),
+            Possible("hang", networks),
+            Possible("slow", networks),
+            Possible("half", networks, 0.5),
+            Possible("locked", ["registry"], 0.7),
+        ]
+        if self.own_disk:
+            found.append(Possible("disk full", ["disk"]))
+        if self.pg_home is not None:
+            found.append(Possible("restart", ["registry"], 0.7))
+        if self.clocks is not None:
+            found.append(Possible("clock", everybody))
+        return found
+
+    def pids(self, target: str) -> list[int]:
+        """The processes of a part, or of what runs beside it: ``server-1/keeper``."""
+        name, _, beside = target.partition("/")
+        return self.parts[name].members().get(beside or "main", [])
+
+    # What people do and see
+
+    def addresses(self) -> list[str]:
+        return [f"http://127.0.0.1:{self.ways[name].port}" for name in SERVERS]
+
+    def generation(self, server: str) -> int | None:
+        """The generation of the route that a server follows; None when it doesn't answer."""
+        address = self.parts[server].address
+        with contextlib.suppress(httpx.HTTPError, KeyError):
+            if address is not None:
+                reply = httpx.get(f"{address}/models", timeout=10)
+                models = {one["name"]: one for one in reply.json()["models"]}
+                return int(models[MODEL]["generation"])
+        return None
+
+    def order(self, *command: str) -> Order:
+        """Give a command as a person would, and keep what it said."""
+        self._numbers += 1
+        mark = f"order {self._numbers:04d}"
+        words = [sys.executable, "-c", "from perennial.cli import main; main()", *command]
+        done = subprocess.run(
+            [*words, "--reason", mark], env=self.environment(), cwd=self.folder, text=True,
+            capture_output=True, timeout=300, check=False,
+        )  # fmt: skip
+        said = " ".join((done.stdout + done.stderr).split())[-300:]
+        order = Order(" ".join(command), mark, done.returncode == 0, said)
+        self.orders.append(order)
+        self._tell(f"{order.command} ({mark}): {done.returncode} {said[:120]}")
+        return order
+
+    def active(self) -> Rollout | None:
+        return self.asked(lambda registry: registry.rollouts.active(MODEL))
+
+    def asked(self, question: Callable[[Registry], _T]) -> _T:
+        """What the registry says, as soon as it answers."""
+        deadline = time.monotonic() + 240
+        while True:
+            try:
+                registry = Registry(self.registry_url)
+                try:
+                    return question(registry)
+                finally:
+                    registry.close()
+            except PerennialError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    # After all is over
+
+    def quieten(self, settle_seconds: float, stop_traffic: Callable[[], None]) -> bool:
+        """Let everything come to rest: rollouts end by themselves within ``settle_seconds``, or by
+        order; what waits reaches its tables; servers follow the route, and end. Returns whether
+        somebody watched the rollout that had not ended by itself."""
+        self.parts["trainer"].stop()
+        deadline = time.monotonic() + settle_seconds
+        while time.monotonic() < deadline and self.active() is not None:
+            time.sleep(0.3)
+        left, watched = self.active(), True
+        if left is not None:
+            watched = self._is_watched()
+            ended = self.order("rollout", MODEL, "--abort")
+            watched = watched and (ended.obeyed or self.active() is None)
+        stop_traffic()
+        for name in CONTROLLERS:
+            self.parts[name].stop()
+        return watched
+
+    def _is_watched(self) -> bool:
+        """Whether somebody looks at the rollout under way, given time to start and to look."""
+        looks = self.folder / "looks.jsonl"
+        before = sum(1 for _ in read(looks))
+        with contextlib.suppress(AssertionError):
+            until(lambda: sum(1 for _ in read(looks)) > before or self.active() is None, 120, "")
+            return True
+        return False
+
+    def story(self, promises: Promises, watched: bool) -> Story:
+        """Everything read anew, after the servers have brought what they have to the tables."""
+        route = self.asked(lambda registry: registry.route(MODEL))
+        served = {name: self._settled_generation(name, route.generation) for name in SERVERS}
+        spool = self.project.home / "spool"
+        with contextlib.suppress(AssertionError):
+            until(lambda: not list(segments(spool)), 120, "")
+        codes = {name: self.parts[name].stop() for name in SERVERS}
+        told = list(read(self.journal.path))
+        return Story(
+            model=MODEL,
+            answers=promises.answers,
+            labels=promises.labels,
+            registered={
+                line["version"]: line["digest"] for line in told if line["told"] == "registered"
+            },
+            begun={line["rollout"] for line in told if line.get("rollout")},
+            orders=self.orders,
+            predictions=self._rows("predictions"),
+            labelled=self._rows("labels"),
+            failures=self._rows("failures"),
+            route=route,
+            versions=self.asked(
+                lambda registry: {v.ref.version: v.ref.digest for v in registry.versions(MODEL)}
+            ),
+            rollouts=self.asked(lambda registry: registry.rollouts.last(MODEL, 100_000)),
+            decisions=self.asked(lambda registry: registry.decisions(MODEL, 1_000_000)),
+            served=served,
+            waiting=[str(one.path) for one in segments(spool)],
+            damaged=[str(path) for path in aside(spool)],
+            wrong=promises.wrong,
+            watched=watched,
+            more=[
+                f"{name} ended with {code} when it was told to"
+                for name, code in codes.items()
+                if code
+            ],
+        )
+
+    def _settled_generation(self, server: str, wanted: int) -> int | None:
+        with contextlib.suppress(AssertionError):
+            until(lambda: self.generation(server) == wanted, 120, "")
+        return self.generation(server)
+
+    def _rows(self, kind: str) -> list[Mapping[str, Any]]:
+        from perennial.stores.predictions.tables import open_log
+
+        table = open_log(str(self.project.folder(kind, MODEL)))
+        if table is None:
+            return []
+        wanted = [
+            name for name in
+            ("_id", "_version", "_arm", "_prediction", "remark", "label", "metric_mark")
+            if name in table.to_pyarrow_dataset().schema.names
+        ]  # fmt: skip
+        rows: list[Mapping[str, Any]] = table.to_pyarrow_table(columns=wanted).to_pylist()
+        return [_as_answered(row) for row in rows]
+
+
+def _as_answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    if row.get("_prediction") is None:
+        return row
+    return {**row, "_prediction": as_float32(row["_prediction"])}
+
+
+def until(true: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+
+
+def _mounted(place: Path) -> bool:
+    """Whether the folder could be made a small file system of its own, which takes root."""
+    if os.geteuid() != 0:
+        return False
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MIB}m", "perennial-faults", str(place)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def filled(root: Path) -> Iterator[None]:
+    """The file system of a folder has no byte left."""
+    ballast = root / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while file.write(bytes(2**20)):
+                pass
+        with contextlib.suppress(OSError):
+            while file.write(bytes(512)):
+                pass
+    try:
+        yield
+    finally:
+        ballast.unlink(missing_ok=True)
