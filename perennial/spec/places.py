@@ -8,6 +8,7 @@ a ``pull`` as a whole, job variables key by key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,8 +32,19 @@ _DEFAULT = {
 }
 
 
+def _no_blocks(pool: WorkPool) -> Iterator[Mistake]:
+    if re.search(r"\{\{\s*prefect\.blocks\.", str(pool.job_variables)):
+        yield (
+            "job_variables",
+            "prefect deploy would put the block's value into the deployment, for everybody to "
+            "read; a pull step or the work pool's template may name blocks",
+        )
+
+
 class WorkPool(Section):
     """As in prefect.yaml; what is left out is as a wider place has it."""
+
+    rules = (_no_blocks,)
 
     name: Text | None = None
     work_queue_name: Text | None = None

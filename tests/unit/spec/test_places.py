@@ -111,6 +111,14 @@ def test_the_file_says_how_the_pools_it_names_are_made_and_worked_for(tmp_path: 
                 "did you mean 'job_variables'?"
             ],
         ),
+        (
+            'work_pool: {job_variables: {env: {TOKEN: "{{ prefect.blocks.secret.token }}"}}}',
+            [
+                "deploy.yaml, work_pool.job_variables: prefect deploy would put the block's value "
+                "into the deployment, for everybody to read; a pull step or the work pool's "
+                "template may name blocks"
+            ],
+        ),
         ("work_pool: ecs", ["deploy.yaml, work_pool: expected keys and values, not 'ecs'"]),
         (
             "models: {demnd: {}}",
