@@ -12,16 +12,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perennial.contracts.errors import UnavailableError
+from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.learning.space import Params, distributions
 from perennial.spec.schema import Range
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
+    from sqlalchemy import URL
 
 State = Literal["complete", "pruned", "failed"]
 
@@ -29,6 +31,7 @@ _KEPT = "perennial"
 
 BUSY_SECONDS = 30
 """How long SQLite waits for another writer."""
+_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -119,17 +122,21 @@ class StudyStore:
 def _storage(url: str) -> optuna.storages.RDBStorage:
     """Optuna's tables, made when they are missing; two processes may both find them missing."""
     import optuna
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-    address = make_url(url)
+    address = _address(url)
     sqlite = address.get_backend_name() == "sqlite"
     if sqlite and address.database:
         Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {}
+    options: dict[str, Any] = (
+        {"connect_args": {"timeout": BUSY_SECONDS}}
+        if sqlite
+        else {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_SECONDS}}
+    )
+    whole = address.render_as_string(hide_password=False)
     for attempt in range(5):
         try:
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+            storage = optuna.storages.RDBStorage(whole, engine_kwargs=options)
             break
         except DBAPIError as error:
             race = isinstance(error, IntegrityError) or "already exists" in str(error)
@@ -140,6 +147,27 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
         with suppress(OperationalError), storage.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
+
+
+def _address(url: str) -> URL:
+    """The address of a database that studies may be in. Raises InputError."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        address = make_url(url)
+        backend = address.get_backend_name()
+    except ArgumentError:
+        backend = ""
+    if backend == "sqlite":
+        return address
+    if backend != "postgresql":
+        fix = "use sqlite:///FILE or postgresql://USER@HOST/DATABASE in PERENNIAL_STUDIES_URL"
+        raise InputError(Problem("studies", "their address is not one of a database", fix))
+    if find_spec("psycopg") is None:
+        fix = "pip install 'perennial[postgres]'"
+        raise InputError(Problem("studies", "PostgreSQL needs the package psycopg", fix))
+    return address.set(drivername="postgresql+psycopg")
 
 
 def frozen(records: Sequence[TrialRecord], space: Mapping[str, Range]) -> list[FrozenTrial]:

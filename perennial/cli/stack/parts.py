@@ -29,6 +29,8 @@ WORKER_SETTINGS = {
     # the automation that marks runs without any as crashed; see docs/adr/0023.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
+_SERVERS_OWN = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
+"""Of settings that only the Prefect server needs; a password may be among them."""
 
 
 class Part(ABC):
@@ -123,7 +125,8 @@ class Serving(Part):
         ]
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, PROJECT_VARIABLE: str(self.project.root)}
+        kept = _without_the_servers_own(os.environ)
+        return {**kept, PROJECT_VARIABLE: str(self.project.root)}
 
     def ready(self, _at: datetime) -> bool:
         # Live, not ready: before the first version there is nothing to answer with.
@@ -146,10 +149,14 @@ def client_environment(project: Project, ports: Ports) -> dict[str, str]:
     return {
         "PREFECT_LOCAL_STORAGE_PATH": str(project.home / "results"),
         **WORKER_SETTINGS,
-        **server,
+        **_without_the_servers_own(server),
         "PREFECT_API_URL": api_url(ports[SERVER]),
         PROJECT_VARIABLE: str(project.root),
     }
+
+
+def _without_the_servers_own(environment: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in environment.items() if not k.startswith(_SERVERS_OWN)}
 
 
 def ensure_work_pool(project: Project, port: int) -> None:
