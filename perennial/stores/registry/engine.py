@@ -47,7 +47,7 @@ _LIMITS = sa.text(
     f"SELECT set_config('lock_timeout', '{_BUSY_SECONDS}s', true), "
     f"set_config('idle_in_transaction_session_timeout', '{_BUSY_SECONDS}s', true)"
 )
-_NOT_ALLOWED = {"42501", "25006"}  # no privilege, a standby
+_NO_PRIVILEGE, _READ_ONLY = "42501", "25006"  # PostgreSQL's codes
 _REFUSED = (
     "authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry",
     "could not translate host name", "failed to resolve host", "not permitted to log in",
@@ -60,6 +60,10 @@ _REACHED: WeakSet[sa.Dialect] = WeakSet()
 _IN_DOUBT = "; perennial status shows whether it was done"
 _AGAIN_SECONDS = 8.0
 _PAUSES_SECONDS = (0.1, 0.3, 1.0)
+
+
+class NotAllowedError(InputError):
+    """The database's user may not do this."""
 
 
 class _LostError(UnavailableError):
@@ -206,9 +210,12 @@ def _sqlite_error(where: str, original: sqlite3.Error) -> None:
 def _postgresql_error(where: str, context: sa.ExceptionContext) -> None:
     original = context.original_exception
     text = " ".join(str(original).split())
-    if getattr(original, "sqlstate", None) in _NOT_ALLOWED:
-        fix = "docs/postgresql.md has what the user must be granted"
-        raise InputError(Problem(where, text, fix))
+    code = getattr(original, "sqlstate", None)
+    if code == _NO_PRIVILEGE:
+        fix = "docs/postgresql.md has what its user must be granted"
+        raise NotAllowedError(Problem(where, text, fix))
+    if code == _READ_ONLY:
+        raise InputError(Problem(where, text, "name the server that may be written"))
     if context.connection is None and any(sign in text for sign in _REFUSED):
         fix = "check user, password, host and database in PERENNIAL_REGISTRY_URL"
         raise InputError(Problem(where, text, fix))

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from perennial.contracts.errors import IntegrityError, Problem
-from perennial.stores.registry.engine import repeatable, shown, writing
+from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.stores.registry.engine import NotAllowedError, repeatable, shown, writing
 from perennial.stores.registry.schema import REVISION_TABLE, REVISIONS
 
 _LOCK = 0x706572656E6E  # one number for every Perennial: PostgreSQL's advisory lock on migrating
@@ -32,7 +32,14 @@ def migrate(engine: sa.Engine) -> None:
             where = f"registry {shown(engine.url)}"
             what = f"its schema {current} is newer than this Perennial knows ({REVISIONS[-1]})"
             raise IntegrityError(Problem(where, what, "upgrade perennial"))
-        _upgrade(connection)
+        try:
+            _upgrade(connection)
+        except NotAllowedError:
+            where = f"registry {shown(engine.url)}"
+            has = f"are of schema {current}" if current else "are not made yet"
+            what = f"its tables {has}, {REVISIONS[-1]} is needed, and this user may not make them"
+            fix = "run perennial status once as their owner; see docs/postgresql.md"
+            raise InputError(Problem(where, what, fix)) from None
 
 
 def _revision(connection: sa.Connection) -> str | None:

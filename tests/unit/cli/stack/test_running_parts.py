@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perennial.cli.stack import running as running_module
-from perennial.cli.stack.parts import Part
+from perennial.cli.stack.parts import Part, parts_of
 from perennial.cli.stack.processes import find
 from perennial.cli.stack.running import Running
 from perennial.stores.project import Project
@@ -132,3 +132,18 @@ def test_a_log_that_grew_is_cut_while_its_writer_goes_on(
     assert (tmp_path / "sleeper.log.1").read_text() == "ready\n"
     assert part.state.process is not None
     assert find(part.state.process.pid) == part.state.process
+
+
+def test_the_servers_database_is_told_to_the_server_and_to_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "postgresql+asyncpg://prefect:secret@db.example.com/prefect"
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", address)
+    monkeypatch.setenv("PERENNIAL_REGISTRY_URL", "postgresql://app@db.example.com/perennial")
+    project, ports = Project(tmp_path), {"server": 4200, "serving": 8080}
+    parts = parts_of(project, ports)
+    given = {name: part.environment() for name, part in parts.items()}
+    assert given["server"]["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == address
+    assert "secret" not in str(given["worker"])
+    for name in ("worker", "serving"):
+        assert given[name]["PERENNIAL_REGISTRY_URL"].endswith("/perennial")
