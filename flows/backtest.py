@@ -16,6 +16,7 @@ from tasks.notification import tag_run
     name="backtest",
     flow_run_name="{model} backtested",
     persist_result=False,
+    result_serializer="json",
     on_running=[tag_run],
 )
 def backtest(

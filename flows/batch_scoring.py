@@ -10,7 +10,12 @@ from perennial.contracts.scoring import ScoringSummary
 from tasks.scoring import find_scores, inspect_scoring, publish_scores, score_rows, summarise_scores
 
 
-@flow(name="batch-scoring", flow_run_name="score by {model}", persist_result=False)
+@flow(
+    name="batch-scoring",
+    flow_run_name="score by {model}",
+    persist_result=False,
+    result_serializer="json",
+)
 def batch_scoring(
     model: str,
     source: str,

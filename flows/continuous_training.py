@@ -17,6 +17,7 @@ from tasks.retraining import claim_retraining, end_retraining, finish_retraining
     name="continuous-training",
     flow_run_name=flow_run_name,
     persist_result=False,
+    result_serializer="json",
     on_running=[tag_run],
     on_failure=[end_retraining],
     on_crashed=[end_retraining],

@@ -18,6 +18,7 @@ from tasks.rollout import remind
     name="drift-watch",
     flow_run_name="{model} watched",
     persist_result=False,
+    result_serializer="json",
     on_running=[tag_run],
 )
 def drift_watch(model: str, end: datetime | None = None) -> Look:

@@ -18,6 +18,7 @@ from tasks.replaying import conclude, score_period, trained
     name="replay",
     flow_run_name="{model} replayed",
     persist_result=False,
+    result_serializer="json",
     on_running=[tag_run],
 )
 def replay(model: str, moments: list[datetime], metric: str) -> ReplaySummary:

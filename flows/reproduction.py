@@ -16,6 +16,7 @@ from tasks.training import train
     name="reproduction",
     flow_run_name="{model}@{version} again",
     persist_result=False,
+    result_serializer="json",
     on_running=[tag_run],
 )
 def reproduction(

@@ -16,6 +16,7 @@ from tasks.rollout import conclude, report, successor, take_up, watch
     name="rollout",
     flow_run_name="roll out {model}",
     persist_result=False,
+    result_serializer="json",
     on_running=[tag_run],
 )
 def rollout(
