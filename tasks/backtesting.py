@@ -19,6 +19,7 @@ from perennial.spec import ModelSpec
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.hindsight import Past, plan_backtest, read_past, walk_past
 from perennial.stores.project import Project, feature_source
+from perennial.stores.storage.publishing import publish
 from tasks._caching import Stage
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
@@ -81,11 +82,14 @@ def walk_policies(model: ModelRef, plan: BacktestPlan) -> BacktestResult:
 )
 def report_walk(model: ModelRef, result: BacktestResult) -> BacktestSummary:
     """The backtest as a page with its pictures, as JSON, and as one artifact."""
-    with new_folder(Project.current().folder("reports", model.name)) as folder:
+    project = Project.current()
+    with new_folder(project.working("reports", model.name)) as folder:
         (folder / "backtest.json").write_text(result.model_dump_json(indent=1), encoding="utf-8")
         (folder / "backtest.html").write_text(render_html(result), encoding="utf-8")
-        kept, _ = keep_folder(folder)
-    page = f"\nThe page: {code(str(kept / 'backtest.html'))}\n"
+        kept, digest = keep_folder(folder)
+    place = f"{project.uri('reports', model.name)}/{digest}"
+    publish(kept, place, last="backtest.json")
+    page = f"\nThe page: {code(f'{place}/backtest.html')}\n"
     create_markdown_artifact(
         render_markdown(result) + page,
         key=f"{model.name}-backtest",
@@ -93,7 +97,7 @@ def report_walk(model: ModelRef, result: BacktestResult) -> BacktestSummary:
     )
     return BacktestSummary(
         result=result,
-        report_uri=str(kept / "backtest.html"),
-        json_uri=str(kept / "backtest.json"),
+        report_uri=f"{place}/backtest.html",
+        json_uri=f"{place}/backtest.json",
         seconds=round(time.time() - flow_run.get_scheduled_start_time().timestamp(), 1),
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -21,6 +20,8 @@ from perennial.stores.folders import new_folder
 from perennial.stores.performance import SAMPLED_ROWS
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
+from perennial.stores.storage.objects import Objects
+from perennial.stores.storage.publishing import replace
 from perennial.stores.watching import Seen, watch
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
@@ -64,18 +65,18 @@ def look_at_window(model: ModelRef, end: datetime | None) -> Look:
 
 
 def _written(seen: Seen, project: Project) -> Look:
-    """The look with its pages: a folder a look, written whole or not at all."""
+    """The look with its pages: a folder a look, in place of the same look's former one."""
     look = seen.look
-    looks = project.folder("drift", look.model)
+    looks = project.uri("drift", look.model)
     cause = hashlib.sha256(look.trigger.cause.encode()).hexdigest()[:8]
-    place = looks / f"{look.window[1].astimezone(UTC):%Y%m%dT%H%M%SZ}-{cause}"
+    place = f"{looks}/{look.window[1].astimezone(UTC):%Y%m%dT%H%M%SZ}-{cause}"
     workspace = project.home / "evidently"
-    with new_folder(looks) as folder:
+    with new_folder(project.working("drift", look.model)) as folder:
         pages, notes = _drawn(seen, folder, workspace)
         reports = LookReports(
-            html_uri=str(place / "drift.html"),
-            json_uri=str(place / "look.json"),
-            evidently={what: str(place / name) for what, name in pages.items()},
+            html_uri=f"{place}/drift.html",
+            json_uri=f"{place}/look.json",
+            evidently={what: f"{place}/{name}" for what, name in pages.items()},
             sampled_rows=SAMPLED_ROWS if pages else 0,
             workspace=str(workspace) if pages else "",
         )
@@ -86,9 +87,8 @@ def _written(seen: Seen, project: Project) -> Look:
         )
         (folder / "look.json").write_text(look.model_dump_json(indent=1), encoding="utf-8")
         (folder / "drift.html").write_text(render_html(look), encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        folder.rename(place)
-    _prune(looks)
+        replace(folder, place, last="drift.html")
+    _prune(Objects(looks))
     return look
 
 
@@ -107,11 +107,12 @@ def _drawn(seen: Seen, folder: Path, workspace: Path) -> tuple[dict[str, str], l
         return {}, [f"Evidently drew nothing: {type(error).__name__} {error}"[:200]]
 
 
-def _prune(looks: Path) -> None:
-    older = sorted(place for place in looks.iterdir() if not place.name.startswith("."))
-    for place in older[:-_PAGES_KEPT]:
-        for page in place.glob("evidently-*.html"):
-            page.unlink(missing_ok=True)
+def _prune(looks: Objects) -> None:
+    pages = [PurePosixPath(name) for name in looks.sizes() if not name.startswith(".")]
+    older = sorted({page.parts[0] for page in pages})[:-_PAGES_KEPT]
+    looks.remove(
+        [str(page) for page in pages if page.parts[0] in older and page.match("evidently-*.html")]
+    )
 
 
 def _due() -> datetime | None:

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from perennial.bundle.outputs import aligned
 from perennial.bundle.probe import check_serving
-from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.read import Bundle
 from perennial.contracts.errors import IntegrityError, PerennialError
 from perennial.contracts.refs import BundleRef, FeaturesRef, ModelRef, ReportRef, VersionRef
 from perennial.contracts.runs import EvaluationRef, RouteRef
@@ -25,11 +25,13 @@ from perennial.learning.holdout import Holdout
 from perennial.reports.evaluation import render_html, render_markdown
 from perennial.reports.markdown import code, plain
 from perennial.spec import ModelSpec
+from perennial.stores.bundles import open_stored
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.importance import feature_importance
 from perennial.stores.matrices import read_matrix, read_schema
 from perennial.stores.project import Project
 from perennial.stores.promises import HOLDOUT
+from perennial.stores.storage.publishing import publish
 from tasks._caching import Stage
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
@@ -56,24 +58,26 @@ def evaluate(
     Beside it lies the holdout, which estimates of a version's performance learn from.
     """
     spec = read_definition(model)
-    place = Path(features.uri)
     with measured("evaluate") as counts:
-        report, holdout = _evaluate(spec, bundle, place, route.champion)
+        report, holdout = _evaluate(spec, bundle, Path(features.uri), route.champion)
         counts.rows_in = counts.rows_out = report.holdout_rows
-        with new_folder(Project.current().folder("reports", model.name)) as folder:
+        project = Project.current()
+        with new_folder(project.working("reports", model.name)) as folder:
             (folder / "evaluation.json").write_text(report.model_dump_json(indent=1))
             (folder / "evaluation.html").write_text(render_html(report), encoding="utf-8")
             if holdout is not None:
                 pq.write_table(holdout.to_table(), folder / HOLDOUT)
             kept, digest = keep_folder(folder)
-    page = f"\nThe page with its plots: {code(str(kept / 'evaluation.html'))}\n"
+        place = f"{project.uri('reports', model.name)}/{digest}"
+        publish(kept, place, last="evaluation.json")
+    page = f"\nThe page with its plots: {code(f'{place}/evaluation.html')}\n"
     create_markdown_artifact(
         render_markdown(report) + page,
         key=f"{model.name}-evaluation",
         description=plain(report.judgement.reason),
     )
     written = ReportRef(
-        uri=str(kept / "evaluation.json"), html_uri=str(kept / "evaluation.html"), digest=digest
+        uri=f"{place}/evaluation.json", html_uri=f"{place}/evaluation.html", digest=digest
     )
     return EvaluationRef(
         report=written, outcome=report.judgement.outcome, reason=report.judgement.reason
@@ -88,11 +92,11 @@ def _evaluate(
     x, y = read_matrix(place, "test")
     rows_file = place / "test.rows.parquet"
     rows = canonical_frame(pq.read_table(rows_file), table_columns(spec))
-    opened = open_bundle(Path(bundle.uri), bundle.digest)
+    opened = open_stored(bundle)
     schema = read_schema(place)
     expected = _trained_predictions(opened, x)
     beaten = _champion_predictions(champion, rows, schema.classes)
-    serving = check_serving(Path(bundle.uri), rows_file, expected)
+    serving = check_serving(opened.path, rows_file, expected)
     found = measure(spec, np.asarray(y), expected, beaten, rows, seed=spec.split.seed)
     judgement = judge(
         spec.gates,
@@ -155,7 +159,7 @@ def _champion_predictions(
 
     if champion is None:
         return None
-    bundle = open_bundle(Path(champion.uri), champion.digest)
+    bundle = open_stored(champion)
     predictor = Predictor(bundle, cores())
     try:
         values = predictor.predict(rows).values

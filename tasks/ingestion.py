@@ -33,9 +33,9 @@ def inspect_source(model: ModelRef, as_of: datetime | None, full: bool) -> Sourc
     """
     project = Project.current()
     spec = read_definition(model)
-    table = str(project.folder("tables", model.name))
+    table = project.uri("tables", model.name)
     source = sources.inspect(spec, project.root, tables.watermark(spec, table), as_of, full)
-    return ingested(Path(table), source) or source
+    return ingested(table, source) or source
 
 
 @task(
@@ -75,10 +75,10 @@ def publish(
         raise PerennialError(f"the batch was not accepted; see {audit.uri}")
     project = Project.current()
     spec = read_definition(model)
-    table = str(project.folder("tables", model.name))
+    table = project.uri("tables", model.name)
     with measured("publish") as counts:
-        tables.publish(spec, staged, table, str(project.folder("quarantine", model.name)))
-        remember(Path(table), source)
+        tables.publish(spec, staged, table, project.uri("quarantine", model.name))
+        remember(table, source)
         staging.prune(project.folder("staging", model.name), keep=Path(staged.uri))
         dataset = tables.dataset(spec, table, as_of)
         counts.rows_in, counts.rows_out = staged.rows, dataset.rows

@@ -4,12 +4,12 @@ of that is audited."""
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from perennial.contracts.errors import IntegrityError, Problem
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
 from perennial.contracts.refs import BundleRef, ModelRef, StudyRef, VersionRef
 from perennial.contracts.rollouts import Rollout
@@ -18,6 +18,7 @@ from perennial.contracts.verdicts import EvaluationReport, Outcome
 from perennial.decisions.plans import plan_of
 from perennial.stores.project import Project
 from perennial.stores.registry import Action, Registry, StaleRouteError
+from perennial.stores.storage.objects import read
 from tasks._definition import read_definition
 from tasks._events import emit, payload_of
 from tasks._running import RETRIES, measured
@@ -50,7 +51,7 @@ def register(
             why = f"the same data and settings make version {route.champion.version} again"
             return Decision(action="unchanged", version=route.champion, reason=why)
 
-        report = EvaluationReport.model_validate_json(Path(evaluation.report.uri).read_text())
+        report = _report(evaluation)
         evidence = report.judgement.model_dump(mode="json")
         cause = f"judged {bundle.digest} against {report.champion_digest or 'nobody'}"
         if evaluation.outcome is not Outcome.PASSED:
@@ -95,6 +96,13 @@ def register(
         if not rollout.ended:
             emit(Event.VERSION_REGISTERED, model.name, told, {ROLLOUT_LABEL: BEGUN})
         return _decided(rollout, version, evaluation.reason)
+
+
+def _report(evaluation: EvaluationRef) -> EvaluationReport:
+    text = read(evaluation.report.uri)
+    if text is None:  # gone since the task before: a run that is started again makes it anew
+        raise IntegrityError(Problem(evaluation.report.uri, "the report is gone", "run again"))
+    return EvaluationReport.model_validate_json(text)
 
 
 def _decided(rollout: Rollout, version: VersionRef, passed: str) -> Decision:

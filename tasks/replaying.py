@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from pathlib import Path
 
 import pandas as pd
 from prefect import task
@@ -13,7 +12,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from perennial.bundle.predictor import Predictor
-from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import ModelRef, VersionRef
 from perennial.contracts.runs import Claim, ReplayPeriod, ReplaySummary, RunSummary
@@ -22,6 +20,7 @@ from perennial.learning.metrics import scores
 from perennial.reports.replay import render_replay
 from perennial.spec import ModelSpec
 from perennial.stores import tables
+from perennial.stores.bundles import open_stored
 from perennial.stores.project import Project
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores
@@ -80,7 +79,7 @@ def trained(run: RunSummary | Claim) -> RunSummary:
 
 
 def _rows_between(spec: ModelSpec, start: datetime, end: datetime) -> pd.DataFrame:
-    uri = str(Project.current().folder("tables", spec.name))
+    uri = Project.current().uri("tables", spec.name)
     dataset = tables.dataset(spec, uri, end).model_copy(update={"start": start, "end": end})
     frame = pd.concat(list(tables.scan(dataset, spec)), ignore_index=True)
     labelled = frame[frame[spec.label.column].notna()].reset_index(drop=True)
@@ -91,7 +90,7 @@ def _rows_between(spec: ModelSpec, start: datetime, end: datetime) -> pd.DataFra
 
 
 def _score(spec: ModelSpec, version: VersionRef, rows: pd.DataFrame, metric: str) -> float:
-    bundle = open_bundle(Path(version.uri), version.digest)
+    bundle = open_stored(version)
     predicted = Predictor(bundle, cores()).predict(rows).values
     label = encode_label(rows[spec.label.column], spec, bundle.schema.classes)
     return scores(spec.objective, label, predicted)[metric]

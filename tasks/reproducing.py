@@ -10,16 +10,17 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
 from perennial.contracts.runs import Recalled, ReproductionSummary
 from perennial.reports.markdown import plain
 from perennial.stores.artefacts import intact
+from perennial.stores.bundles import open_stored
 from perennial.stores.ensembles import members_within
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project, load_model
 from perennial.stores.registry import Registry
+from perennial.stores.storage.places import is_remote
 from tasks._running import RETRIES
 
 
@@ -33,18 +34,17 @@ def recall(model: str, version: int) -> Recalled:
     """
     project = Project.current()
     ref = Registry(project.registry_url).version(model, version).ref
-    place = Path(ref.uri)
-    bundle = open_bundle(place, ref.digest)
+    bundle = open_stored(ref)
     lineage = bundle.lineage
-    dataset = DatasetRef.model_validate(
-        {**lineage["dataset"], "uri": str(project.root / lineage["dataset"]["uri"])}
-    )
+    uri = lineage["dataset"]["uri"]
+    place = uri if is_remote(uri) else str(project.root / uri)
+    dataset = DatasetRef.model_validate({**lineage["dataset"], "uri": place})
     if not intact(dataset):
         what = f"version {dataset.version} is gone"
         raise InputError(Problem(dataset.uri, what, "restore the table, then run this again"))
     folder = project.folder("reproductions", model) / ref.digest
-    write_file(folder / "model.yaml", (place / "spec.yaml").read_text(encoding="utf-8"))
-    write_file(folder / "features.py", (place / "features.py").read_text(encoding="utf-8"))
+    write_file(folder / "model.yaml", bundle.contents["spec.yaml"].decode())
+    write_file(folder / "features.py", bundle.features_source)
     name = f"{model}@{version}"
     study = StudyRef.model_validate({**lineage["study"], "study": name, "tracking_group": ""})
     return Recalled(
@@ -65,7 +65,7 @@ def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
     """File by file, the version's bundle beside the one just trained."""
     version = original.version
     name = f"{version.model}@{version.version}"
-    differences = tuple(_differences(Path(version.uri), Path(again.uri)))
+    differences = tuple(_differences(open_stored(version).path, open_stored(again).path))
     if again.digest == version.digest:
         reason = f"{name} was reproduced: the digest is {again.digest} again"
     elif any(line.startswith("weights.json") for line in differences):

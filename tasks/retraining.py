@@ -7,7 +7,6 @@ lost and what died.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -86,9 +85,9 @@ def look_for_data(model: ModelRef) -> Trigger | None:
     from perennial.stores.ingested import ingested
 
     project = Project.current()
-    table = str(project.folder("tables", model.name))
+    table = project.uri("tables", model.name)
     source = sources.inspect(spec, project.root, tables.watermark(spec, table), as_of=None)
-    if ingested(Path(table), source) is not None:
+    if ingested(table, source) is not None:
         return None
     return Trigger(
         kind="data",

@@ -10,12 +10,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from perennial.bundle.read import open_bundle
 from perennial.contracts.refs import SourceRef, StagedRef, VersionRef
 from perennial.contracts.scoring import ScoresRef, ScoringJob, ScoringSummary
 from perennial.reports.markdown import plain
 from perennial.reports.scoring import headline, render_scoring
 from perennial.stores import scored, scoring, staging
+from perennial.stores.bundles import open_stored
 from perennial.stores.project import Project
 from tasks._caching import Stage
 from tasks._running import RETRIES, cores, measured, stage_records
@@ -51,7 +51,7 @@ def find_scores(job: ScoringJob) -> ScoresRef | None:
 def score_rows(version: VersionRef, source: SourceRef, columns: tuple[str, ...]) -> StagedRef:
     """Score the source's rows into a folder of their own, in bounded memory."""
     project = Project.current()
-    bundle = open_bundle(Path(version.uri), version.digest)
+    bundle = open_stored(version)
     folder = project.folder("scores", version.model)
     with measured("score") as counts:
         staged = scoring.score(

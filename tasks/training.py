@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 
 from perennial.bundle.read import Bundle
-from perennial.bundle.write import BundleContent, write_bundle
+from perennial.bundle.write import BundleContent
 from perennial.contracts.refs import (
     BundleRef,
     DatasetRef,
@@ -22,9 +22,11 @@ from perennial.contracts.refs import (
     StudyRef,
 )
 from perennial.spec import ModelSpec
+from perennial.stores.bundles import keep_bundle
 from perennial.stores.ensembles import clean_since, open_members
 from perennial.stores.matrices import read_json, read_schema, read_training, reference_profile
 from perennial.stores.project import Project, feature_source
+from perennial.stores.storage.places import is_remote
 from tasks._caching import Stage, code_fingerprint
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
@@ -84,7 +86,7 @@ def train(
             weights={name: float(w) for name, w in study.best_params.items()} if mean else None,
             members=tuple((_member(member), bundles[member.name]) for member in members),
         )
-        bundle = write_bundle(project.folder("bundles", model.name), content)
+        bundle = keep_bundle(project, content)
         fitted = features.rows["validation"] if mean else features.rows["train"]
         if spec.training.refit and not mean:
             fitted += features.rows["validation"]
@@ -118,12 +120,13 @@ def _definition(spec: ModelSpec) -> ModelSpec:
 def _lineage(
     project: Project, dataset: DatasetRef, features: FeaturesRef, study: StudyRef
 ) -> dict[str, Any]:
-    """What the candidate was made from. Places are relative to the project: a bundle made on
-    another machine from the same data is the same bundle."""
-    place = Path(dataset.uri)
-    uri = place.relative_to(project.root) if place.is_relative_to(project.root) else place
+    """What the candidate was made from. Places are relative to the project, or those of a storage
+    that is elsewhere: a bundle made on another machine from the same data is the same bundle."""
+    uri, place = dataset.uri, Path(dataset.uri)
+    if not is_remote(uri) and place.is_relative_to(project.root):
+        uri = str(place.relative_to(project.root))
     return {
-        "dataset": {**dataset.model_dump(mode="json"), "uri": str(uri)},
+        "dataset": {**dataset.model_dump(mode="json"), "uri": uri},
         "rows": dict(features.rows),
         "features_digest": features.digest,
         "study": study.model_dump(mode="json", exclude={"study", "tracking_group"}),

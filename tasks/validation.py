@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import IntegrityError
 from perennial.contracts.refs import ModelRef, StagedRef, ValidationRef
 from perennial.contracts.runs import RouteRef
 from perennial.reports.markdown import plain
 from perennial.reports.validation import render_validation, verdict
 from perennial.stores import staging
+from perennial.stores.bundles import open_stored
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from tasks._caching import Stage
@@ -59,7 +58,7 @@ def _reference(route: RouteRef) -> dict[str, Any] | None:
     if route.champion is None:
         return None
     try:
-        return open_bundle(Path(route.champion.uri), route.champion.digest).profile
+        return open_stored(route.champion).profile
     except IntegrityError as error:
         get_run_logger().warning("Compared with no champion: %s", error.message)
         return None

@@ -29,8 +29,8 @@ def look_over(project: Project, name: str, as_of: datetime | None) -> None:
     from perennial.stores.ingested import ingested
 
     spec, program = _compiled(project, name)
-    table = project.folder("tables", name)
-    source = sources.inspect(spec, project.root, tables.watermark(spec, str(table)), as_of)
+    table = project.uri("tables", name)
+    source = sources.inspect(spec, project.root, tables.watermark(spec, table), as_of)
     if ingested(table, source) is not None:
         return
     for batch in sources.read(spec, project.root, source):
@@ -80,7 +80,7 @@ def _compiled(project: Project, name: str) -> tuple[ModelSpec, Program]:
     from perennial.bundle.predictor import member_program
     from perennial.stores.ensembles import find_members, open_members
 
-    return spec, member_program(open_members(find_members(project, spec, source)), spec)
+    return spec, member_program(open_members(find_members(project, spec, source), project), spec)
 
 
 def _checked(spec: ModelSpec, rows: object) -> Checked:

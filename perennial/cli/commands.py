@@ -109,11 +109,11 @@ def reproduce(
 ) -> None:
     """Train a version again and compare. From its recorded lineage, file by file. Exit code 1: it
     is not the same."""
-    from perennial.bundle.read import open_bundle
+    from perennial.stores.bundles import open_stored
 
     found = context_of(context)
     ref = find_version(found.project, version).ref
-    open_bundle(Path(ref.uri), ref.digest)  # a damaged one is told before Prefect is started
+    open_stored(ref, found.project)  # a damaged one is told before Prefect is started
     result = found.run_flow("reproduction", model=ref.model, version=ref.version)
     summary = ReproductionSummary.model_validate(result)
     if as_json:

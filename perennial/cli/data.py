@@ -119,7 +119,7 @@ def export(
 def _table(context: typer.Context) -> tuple[Project, str, str]:
     project, name = context_of(context).project, str(context.meta[_MODEL])
     project.model_folder(name)
-    return project, name, str(project.folder("tables", name))
+    return project, name, project.uri("tables", name)
 
 
 def _print_log(versions: Sequence[DataVersion]) -> None:

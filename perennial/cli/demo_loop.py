@@ -147,7 +147,7 @@ def _rolled_out(
     from perennial.stores.rollout_pages import page_of
 
     ended = _until(found, "the end of the rollout")
-    _until(page_of(project, ended).exists, "the rollout's page")
+    _until(Path(page_of(project, ended)).exists, "the rollout's page")
     hops = [
         (d.at, f"version {d.version} {d.action}: {d.reason}")
         for d in reversed(registry.decisions(model))

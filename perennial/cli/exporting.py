@@ -54,7 +54,7 @@ def export(
 ) -> None:
     """Write a version for KServe, Triton or MLflow. Manifests, a model repository, or a model
     folder."""
-    from perennial.bundle.read import open_bundle
+    from perennial.stores.bundles import open_stored
     from perennial.stores.exports import check_place, write_export
 
     if to not in TARGETS:
@@ -74,7 +74,7 @@ def export(
     place = output.expanduser().resolve()
     check_place(place, force)
     found = find_version(project, version)
-    bundle = open_bundle(Path(found.ref.uri), found.ref.digest)
+    bundle = open_stored(found.ref, project)
     about: dict[str, object] = {
         "model": found.ref.model,
         "version": found.ref.version,

@@ -14,7 +14,7 @@ from perennial.stores.project import Project
 def show_rows(project: Project, name: str, limit: int, as_json: bool) -> None:
     """Print the newest quarantined rows."""
     project.load_model(name)
-    uri = str(project.folder("quarantine", name))
+    uri = project.uri("quarantine", name)
     total, rows = quarantine.count(uri), quarantine.rows(uri, limit)
     if as_json:
         values = [row.model_dump(mode="json") for row in rows]
@@ -34,9 +34,7 @@ def show_rows(project: Project, name: str, limit: int, as_json: bool) -> None:
 def put_rows_back(project: Project, name: str, as_json: bool) -> None:
     """Check the rows by today's rules, put back what passes, and say how it went."""
     _, spec = project.load_model(name)
-    done = quarantine.put_back(
-        spec, str(project.folder("quarantine", name)), str(project.folder("tables", name))
-    )
+    done = quarantine.put_back(spec, project.uri("quarantine", name), project.uri("tables", name))
     if as_json:
         typer.echo(done.model_dump_json(indent=2))
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.rollouts import Rollout
 from perennial.spec.schema import nearest
 from perennial.stores.project import Project
+from perennial.stores.storage.objects import read
 
 if TYPE_CHECKING:
     from perennial.contracts.retraining import Retraining
@@ -85,8 +85,8 @@ def show(
     found = find_version(project, version)
     registry, name = open_registry(project), found.ref.model
     values = _version_values(found, registry.route(name), registry.quarantined(name))
-    lineage = Path(found.ref.uri) / "lineage.json"
-    values["lineage"] = json.loads(lineage.read_text()) if lineage.is_file() else None
+    lineage = read(f"{found.ref.uri}/lineage.json")
+    values["lineage"] = None if lineage is None else json.loads(lineage)
     if as_json:
         _print_json(values)
         return

@@ -29,10 +29,10 @@ def adopt(service: Service, fixed: Fixed) -> None:
         model=fixed.model, version=fixed.version, digest=fixed.digest, uri=str(fixed.bundle)
     )
     written = datetime.fromtimestamp((fixed.bundle / MANIFEST).stat().st_mtime, UTC)
-    loaded = load(
-        Version(ref=ref, created_at=written, params={}, metrics={}, judgement={}, links={})
-    )
     project = Project(service.settings.project)
+    loaded = load(
+        Version(ref=ref, created_at=written, params={}, metrics={}, judgement={}, links={}), project
+    )
     if fixed.model in project.model_names():
         logging = Logging.of(project.load_model(fixed.model)[1])
     else:

@@ -115,7 +115,7 @@ class Follower(threading.Thread):
             for version in wanted.versions:
                 same = present.loaded.get(version.ref.version) if present else None
                 if same is None or same.version.ref != version.ref:
-                    same = load(version)
+                    same = load(version, self._project)
                 loaded[version.ref.version] = same
         except PerennialError as error:
             self._failed(name, error.message)

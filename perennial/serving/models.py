@@ -6,19 +6,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 
 import pyarrow as pa
 
 from perennial.bundle.predictor import Predictor
-from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.read import Bundle
 from perennial.contracts.features import FeatureSchema, InputColumn
 from perennial.data.frames import table_columns
 from perennial.decisions.routing import assign
 from perennial.serving.replies import Refusal
 from perennial.serving.state import ModelState, VersionState
 from perennial.spec import ModelSpec
+from perennial.stores.bundles import open_stored
+from perennial.stores.project import Project
 from perennial.stores.registry import Route, Version
 
 _WARM_UP_ROWS = 50
@@ -43,12 +44,12 @@ class Loaded:
         return self.version.ref.version
 
 
-def load(version: Version) -> Loaded:
+def load(version: Version, project: Project) -> Loaded:
     """Open a version's bundle, check every byte of it, and run it until it is warm.
 
-    Raises IntegrityError or InputError when it can't be used.
+    Raises IntegrityError or InputError when it can't be used, and as ``open_stored``.
     """
-    bundle = open_bundle(Path(version.ref.uri), version.ref.digest)
+    bundle = open_stored(version.ref, project)
     predictor = Predictor(bundle, also=_carried(bundle))
     seconds = _warm_up(predictor, bundle)
     return Loaded(

@@ -183,7 +183,7 @@ class Shadow:
             ref = self._registry.version(model, version).ref
             while len(self._loaded) >= _MOST_VERSIONS:
                 del self._loaded[next(iter(self._loaded))]
-            self._loaded[key] = ShadowVersion(ref)
+            self._loaded[key] = ShadowVersion(ref, self._project)
         return self._loaded[key]
 
     def _hashed(self, model: str) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -15,9 +14,10 @@ import pyarrow as pa
 
 from perennial.bundle.outputs import output_columns
 from perennial.bundle.predictor import Predictor, own_fault
-from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError
 from perennial.contracts.refs import VersionRef
+from perennial.stores.bundles import open_stored
+from perennial.stores.project import Project
 
 _ROW = re.compile(r",? row [\d,]+$")
 _SAME = ("_id", "_request_id", "_time")
@@ -99,10 +99,11 @@ class Scored:
 
 
 class ShadowVersion:
-    """A loaded version. Raises IntegrityError or InputError when its bundle can't be used."""
+    """A loaded version. Raises IntegrityError or InputError when its bundle can't be used, and as
+    ``open_stored``."""
 
-    def __init__(self, ref: VersionRef) -> None:
-        bundle = open_bundle(Path(ref.uri), ref.digest)
+    def __init__(self, ref: VersionRef, project: Project) -> None:
+        bundle = open_stored(ref, project)
         self.classes = bundle.schema.classes
         self._inputs = tuple(column.name for column in bundle.schema.inputs)
         self._predictor = Predictor(bundle)

@@ -40,9 +40,9 @@ def intact(ref: object) -> bool:
         case StagedRef():
             return Path(ref.uri).is_dir()
         case DatasetRef():
-            from perennial.stores import tables
+            from perennial.stores import history, tables
 
-            return tables.intact(ref)
+            return tables.intact(ref) and not history.restored_since(ref.uri, ref.version)
         case _:
             return True
 
@@ -55,10 +55,11 @@ def _report_intact(uri: str, digest: str) -> bool:
 
 
 def _bundle_intact(ref: BundleRef) -> bool:
+    from perennial.bundle.signing import SIGNATURE
     from perennial.stores.bundles import open_stored
 
     try:
         bundle = open_stored(ref)
     except IntegrityError:
         return False
-    return not is_remote(ref.uri) or published(bundle.path, ref.uri)
+    return not is_remote(ref.uri) or published(bundle.path, ref.uri, beside={SIGNATURE})

@@ -12,6 +12,7 @@ from typing import Any
 
 from perennial.contracts.errors import InputError
 from perennial.stores.folders import new_folder
+from perennial.stores.storage.places import is_remote
 
 MEMORY_MIB = 512
 """What DuckDB may hold before it spills to disk. The process takes about as much again for reading
@@ -64,7 +65,7 @@ def at(value: datetime) -> str:
 
 def spill_place(uri: str) -> Path:
     """Where work on a table spills: beside it, or in the system's place when it is remote."""
-    return Path(tempfile.gettempdir()) if "://" in uri else Path(uri).parent
+    return Path(tempfile.gettempdir()) if is_remote(uri) else Path(uri).parent
 
 
 def parquet(paths: Iterable[Path | str], by_name: bool = False) -> str:

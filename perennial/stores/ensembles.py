@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
-from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.read import Bundle
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.refs import Member, MemberRef, VersionRef
 from perennial.data.frames import table_columns
@@ -14,6 +13,7 @@ from perennial.data.overlap import fitted_before
 from perennial.spec import ModelSpec
 from perennial.spec.ensemble import member_of
 from perennial.spec.values import nearest
+from perennial.stores.bundles import open_stored
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 
@@ -48,19 +48,19 @@ def find_members(project: Project, spec: ModelSpec, source: str) -> tuple[Member
         registry.close()
     if problems:
         raise InputError(problems)
-    check_members(spec, members, open_members(members))
+    check_members(spec, members, open_members(members, project))
     return tuple(members)
 
 
-def open_members(members: Sequence[MemberRef]) -> dict[str, Bundle]:
-    """The members' bundles by name, every byte checked."""
-    return {member.name: open_bundle(Path(member.uri), member.digest) for member in members}
+def open_members(members: Sequence[MemberRef], project: Project | None = None) -> dict[str, Bundle]:
+    """The members' bundles by name, every byte checked. Raises as ``open_stored``."""
+    return {member.name: open_stored(member, project) for member in members}
 
 
 def members_within(version: VersionRef, bundle: Bundle) -> tuple[MemberRef, ...]:
     """The members of a registered ensemble as they lie in its own bundle, which needs no other."""
     return tuple(
-        MemberRef(**member.model_dump(), uri=str(Path(version.uri) / "members" / member.digest))
+        MemberRef(**member.model_dump(), uri=f"{version.uri}/members/{member.digest}")
         for member in bundle.manifest.members
     )
 

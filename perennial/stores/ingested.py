@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from perennial.contracts.refs import SourceRef
-from perennial.stores.folders import write_file
+from perennial.stores.storage.delta import has_log
+from perennial.stores.storage.objects import read, remove, write
 
 
-def remember(table: Path, source: SourceRef) -> None:
+def remember(table: str, source: SourceRef) -> None:
     """Note that all of ``source`` is in the table."""
-    write_file(_note(table), source.model_dump_json(indent=1))
+    write(_note(table), source.model_dump_json(indent=1))
 
 
-def ingested(table: Path, source: SourceRef) -> SourceRef | None:
+def ingested(table: str, source: SourceRef) -> SourceRef | None:
     """The source as it was taken in last, if ``source`` holds the same; else None.
 
     The two may differ in where reading starts: a table that has taken in everything from the
     beginning needs nothing from a later start. A table that is gone has taken in nothing.
     """
-    note = _note(table)
-    if not note.is_file() or not (table / "_delta_log").is_dir():
+    note = read(_note(table))
+    if note is None or not has_log(table):
         return None
-    before = SourceRef.model_validate_json(note.read_text(encoding="utf-8"))
+    before = SourceRef.model_validate_json(note)
     starts = before.since is None or (source.since is not None and before.since <= source.since)
     same = before.model_copy(update={"since": source.since}) == source
     return before if same and starts else None
 
 
-def forget(table: Path) -> None:
+def forget(table: str) -> None:
     """The source is read again, from the table's last event on."""
-    _note(table).unlink(missing_ok=True)
+    remove(_note(table))
 
 
-def _note(table: Path) -> Path:
-    return table.with_name(f"{table.name}.ingested.json")
+def _note(table: str) -> str:
+    return f"{table.rstrip('/')}.ingested.json"

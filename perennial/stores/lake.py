@@ -25,11 +25,14 @@ from perennial.contracts.errors import (
     UnavailableError,
 )
 from perennial.stores import engine
+from perennial.stores.storage.delta import delta_options, files_there, has_log
+from perennial.stores.storage.faults import fault, reason
+from perennial.stores.storage.places import is_remote
 
 _WRITER = "perennial"
 _ATTEMPTS = 8
 _ROW_GROUP = 131_072
-_LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
+_STREAMED_ROWS = 65_536
 _DISK_FULL = re.compile(r"os error (27|28|122)\b|No space left", re.IGNORECASE)
 _SQL_TYPES = {
     "double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN", "string": "VARCHAR",
@@ -47,20 +50,25 @@ class ConflictError(Exception):
 def open_table(uri: str, version: int | None = None) -> Any | None:
     """A Delta table, as of now or of a version; None when there is none.
 
-    Raises IntegrityError when its log is damaged or the version is gone.
+    Raises IntegrityError when its log is damaged or the version is gone, and as
+    ``storage.faults.fault`` when the storage doesn't answer.
     """
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
+    options = delta_options(uri)
     try:
         try:
-            return DeltaTable(uri, version=version)
+            return DeltaTable(uri, version=version, storage_options=options)
         except TableNotFoundError:
-            if not _has_log(uri):  # also what a writer killed before its first commit leaves
+            if not has_log(uri):  # also what a writer killed before its first commit leaves
                 return None
-            return DeltaTable(uri, version=version)  # unless another writer just made the table
+            # Unless another writer just made the table.
+            return DeltaTable(uri, version=version, storage_options=options)
     except (DeltaError, TableNotFoundError, OSError, ValueError) as error:
-        what = f"the Delta log can't be read: {_first_line(error)}"
+        if is_remote(uri) and isinstance(error, OSError):
+            raise fault(error, uri) from None
+        what = f"the Delta log can't be read: {reason(error)}"
         raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
 
 
@@ -91,15 +99,12 @@ def relation(
     """
     schema = schema_of(table)
     columns = [(field.name, _SQL_TYPES.get(str(field.type), "VARCHAR")) for field in schema]
-    if "://" in uri or table.protocol().min_reader_version > 1:
-        # Arrow reads ahead, which takes more memory, but knows remote stores and Delta's features.
+    if is_remote(uri) or table.protocol().min_reader_version > 1:
+        # Arrow knows remote stores and Delta's features.
         alias = f"table_{table.version()}_{abs(hash(uri))}"
-        dataset = table.to_pyarrow_dataset()
         if only is not None:
             alias += f"_{abs(hash(only))}"
-            parts = [part for part in dataset.get_fragments() if part.path in only]
-            dataset = FileSystemDataset(parts, dataset.schema, dataset.format, dataset.filesystem)
-        connection.register(alias, dataset)
+        connection.register(alias, _streamed(table.to_pyarrow_dataset(), only))
         return f"(SELECT * FROM {alias})"
     paths = _paths(table, time, window)
     files = [Path(uri) / path for path in paths if only is None or path in only]
@@ -113,6 +118,20 @@ def relation(
         for c, kind in columns
     )
     return f"(SELECT {chosen} FROM {source})"
+
+
+class _Streamed(FileSystemDataset):  # type: ignore[misc]
+    """A dataset that is read a batch at a time: DuckDB asks its class for a scanner, and Arrow's
+    usual one reads ahead by whole files, however little of them is wanted."""
+
+    def scanner(self, **chosen: Any) -> Any:
+        few = {"batch_size": _STREAMED_ROWS, "batch_readahead": 1, "fragment_readahead": 1}
+        return super().scanner(**{**chosen, **few})
+
+
+def _streamed(dataset: Any, only: frozenset[str] | None) -> Any:
+    parts = [part for part in dataset.get_fragments() if only is None or part.path in only]
+    return _Streamed(parts, dataset.schema, dataset.format, dataset.filesystem)
 
 
 def paths_of(table: Any) -> frozenset[str]:
@@ -138,12 +157,10 @@ def _paths(
 
 
 def files_intact(table: Any, uri: str) -> bool:
-    """Whether all files of a version are there in full. Remote ones are taken to be."""
-    if "://" in uri:
-        return True
-    actions = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pylist()
-    paths = [(Path(uri) / action["path"], action["size_bytes"]) for action in actions]
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+    """Whether all files of a version are there in full. Raises as ``Objects``."""
+    actions = pa.table(table.get_add_actions())
+    sizes = actions["size_bytes"].to_pylist()
+    return files_there(uri, dict(zip(actions["path"].to_pylist(), sizes, strict=True)))
 
 
 def write(
@@ -165,7 +182,8 @@ def write(
     ``lineage`` is kept with the commit, in the table's history. ``number`` is the commit's
     transaction number, the next one by default (see ``number_of``).
 
-    Raises ConflictError when somebody else committed since, InputError when the disk is full.
+    Raises ConflictError when somebody else committed since, InputError when the disk is full, and
+    as ``storage.faults.fault`` when the storage doesn't answer: then nothing was committed, or all.
     """
     from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
@@ -178,6 +196,7 @@ def write(
             uri if table is None else table,
             rows,
             mode=mode,
+            storage_options=delta_options(uri),
             predicate=predicate,
             schema_mode=None if table is None else schema_mode,
             description=json.dumps(about or {}) if table is None else None,
@@ -193,6 +212,8 @@ def write(
     except (DeltaError, OSError) as error:
         if table is None and open_table(uri) is not None:
             raise ConflictError("the table was made by another writer") from None
+        if is_remote(uri) and isinstance(error, OSError):
+            raise fault(error, uri) from None
         if _DISK_FULL.search(str(error)):
             raise InputError(
                 f"no space left while writing {uri}; it is as it was. Free some space and run again"
@@ -261,12 +282,3 @@ def check_fits(table: Any, uri: str, schema: Any, identity: Sequence[str]) -> No
         fix = "change model.yaml back, or remove the folder: the next run reads the source anew"
         problems[-1] = Problem(problems[-1].where, problems[-1].what, fix)
         raise InputError(problems)
-
-
-def _has_log(uri: str) -> bool:
-    log = Path(uri) / "_delta_log"
-    return log.is_dir() and any(_LOG_FILE.fullmatch(path.name) for path in log.iterdir())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -11,6 +11,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import ModelRef
 from perennial.spec import ModelSpec, load_spec, spec_text
 from perennial.spec.schema import nearest
+from perennial.stores.storage.places import STORAGE_VARIABLE, is_remote, storage_place
 
 PROJECT_VARIABLE = "PERENNIAL_PROJECT"
 
@@ -44,10 +45,32 @@ class Project:
         """SQLAlchemy URL of Optuna's database; may hold a password: never log it."""
         return os.environ.get("PERENNIAL_STUDIES_URL") or f"sqlite:///{self.home}/studies.db"
 
+    @property
+    def storage(self) -> str:
+        """Where durable things live, as PERENNIAL_STORAGE says: a folder (by default the home), or
+        ``s3://bucket/prefix``. Raises InputError when it is neither."""
+        return storage_place(os.environ.get(STORAGE_VARIABLE, ""), self.root, self.home)
+
+    def uri(self, kind: str, model: str) -> str:
+        """``<storage>/<kind>/<model>``, of what lasts: tables, quarantine, predictions, labels,
+        failures, bundles, reports, drift."""
+        return f"{self.storage}/{kind}/{model}"
+
     def folder(self, kind: str, model: str) -> Path:
-        """``.perennial/<kind>/<model>``: tables, quarantine, staging, splits, features, bundles,
-        reports, runs."""
+        """``.perennial/<kind>/<model>``, on this machine's disk, of what can be made anew: staging,
+        splits, features, audits, scores, backtests, reproductions."""
         return self.home / kind / model
+
+    @property
+    def cache(self) -> Path:
+        """Folders of a storage that is elsewhere, as they are there, by their digests."""
+        return self.home / "cache"
+
+    def working(self, kind: str, model: str) -> Path:
+        """Where a folder of a lasting kind is written, under its digest, before it is published:
+        at its place, or in the cache where the storage is elsewhere."""
+        uri = self.uri(kind, model)
+        return self.cache if is_remote(uri) else Path(uri)
 
     def model_names(self) -> list[str]:
         """The names of all models, sorted. Raises InputError for a wrong model.yaml, or for two of

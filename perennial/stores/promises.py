@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from perennial.contracts.errors import IntegrityError
 from perennial.contracts.verdicts import Estimate, EvaluationReport
 from perennial.learning.holdout import Holdout
 from perennial.stores.registry.records import Version
+from perennial.stores.storage.objects import read
 
 HOLDOUT = "holdout.parquet"
 """Beside ``evaluation.json``, in the folder of an evaluation's report."""
@@ -32,9 +33,11 @@ class Promise:
 
 def promise_of(version: Version) -> Promise:
     """The promise of a registered version. Raises nothing for a report that is gone or damaged:
-    the metrics in the registry then stand for it, without their intervals."""
+    the metrics in the registry then stand for it, without their intervals. UnavailableError
+    is a storage that doesn't answer."""
     place = version.links.get("report")
-    report = _report(Path(place).with_name("evaluation.json")) if place else None
+    folder = place.rpartition("/")[0] if place else ""
+    report = _report(f"{folder}/evaluation.json") if place else None
     if report is None:
         known = {name: value for name, value in version.metrics.items() if value is not None}
         estimates = tuple(
@@ -47,26 +50,25 @@ def promise_of(version: Version) -> Promise:
             "those of the registry, without intervals, and nothing can be estimated"
         )
         return Promise(estimates, 0, None, None, (why,))
-    assert place is not None
-    holdout, notes = _holdout(Path(place).with_name(HOLDOUT), version)
+    holdout, notes = _holdout(f"{folder}/{HOLDOUT}", version)
     return Promise(report.estimates, report.holdout_rows, _days(report), holdout, notes)
 
 
-def _report(path: Path) -> EvaluationReport | None:
+def _report(uri: str) -> EvaluationReport | None:
     try:
-        return EvaluationReport.model_validate_json(path.read_bytes())
+        return EvaluationReport.model_validate_json(read(uri) or b"")
     except (OSError, ValidationError):
         return None
 
 
-def _holdout(path: Path, version: Version) -> tuple[Holdout | None, tuple[str, ...]]:
+def _holdout(uri: str, version: Version) -> tuple[Holdout | None, tuple[str, ...]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return Holdout.from_table(pq.read_table(path)), ()
+        return Holdout.from_table(pq.read_table(io.BytesIO(read(uri) or b""))), ()
     except (OSError, pa.ArrowException, IntegrityError):
-        what = f"version {version.ref.version} has no holdout rows ({path})"
+        what = f"version {version.ref.version} has no holdout rows ({uri})"
         again = "nothing can be estimated until a version is trained that keeps them"
         return None, (f"{what}: {again}",)
 

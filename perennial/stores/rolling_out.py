@@ -71,12 +71,10 @@ def spec_of(project: Project, version: VersionRef) -> ModelSpec:
     try:
         return project.load_model(version.model)[1]
     except InputError as error:
-        from pathlib import Path
-
-        from perennial.bundle.read import open_bundle
+        from perennial.stores.bundles import open_stored
 
         _log.warning("the version's own settings are used: %s", error.message)
-        return open_bundle(Path(version.uri), version.digest).spec
+        return open_stored(version, project).spec
 
 
 def look(

@@ -37,7 +37,7 @@ def compare(project: Project, spec: ModelSpec, rollout: Rollout, now: datetime) 
     IntegrityError for a damaged table, UnavailableError for a store that doesn't answer.
     """
     arms = Arms(rollout, now)
-    uris = {kind: str(project.folder(kind, spec.name)) for kind in ("predictions", "failures")}
+    uris = {kind: project.uri(kind, spec.name) for kind in ("predictions", "failures")}
     found: dict[int, dict[str, Any]] = {CHALLENGER: {}, CHAMPION: {}}
     same_rows = None
     with reading(uris["predictions"], project.home) as connection:

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from perennial.bundle.outputs import aligned
-from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.rollouts import Guard, Measurement, Rollout
 from perennial.decisions.guards import shares
@@ -31,6 +29,7 @@ from perennial.decisions.sequential import (
 from perennial.learning.metrics import EPSILON
 from perennial.spec import ModelSpec
 from perennial.stores import engine
+from perennial.stores.bundles import open_stored
 from perennial.stores.predictions.joining import DUE, LABEL, labelled_rows
 from perennial.stores.predictions.tables import open_log
 from perennial.stores.project import Project
@@ -104,7 +103,7 @@ class _Look:
         return shares(self.rollout.plan)
 
     def uri(self, kind: str) -> str:
-        return str(self.project.folder(kind, self.spec.name))
+        return self.project.uri(kind, self.spec.name)
 
     def requests(self, latency: Sequence[Guard]) -> tuple[dict[int, Requests], str]:
         """Both arms' requests, and what kept them from being counted."""
@@ -243,9 +242,11 @@ class _Look:
 
     def _classes(self) -> dict[int, tuple[str, ...]]:
         """The classes of each arm's version, in the order of its probabilities."""
-        url, model = self.project.registry_url, self.spec.name
+        model = self.spec.name
         numbers = {CHALLENGER: self.rollout.version, CHAMPION: self.rollout.champion}
-        return {arm: _version_classes(url, model, number) for arm, number in numbers.items()}
+        return {
+            arm: _version_classes(self.project, model, number) for arm, number in numbers.items()
+        }
 
     def _connection(self) -> AbstractContextManager[Any]:
         return reading(self.uri("predictions"), self.project.home)
@@ -321,13 +322,13 @@ def _clipped(probability: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _version_classes(url: str, model: str, version: int) -> tuple[str, ...]:
-    registry = Registry(url)
+def _version_classes(project: Project, model: str, version: int) -> tuple[str, ...]:
+    registry = Registry(project.registry_url)
     try:
         ref = registry.version(model, version).ref
     finally:
         registry.close()
-    return open_bundle(Path(ref.uri), ref.digest).schema.classes or ()
+    return open_stored(ref, project).schema.classes or ()
 
 
 def _told(error: PerennialError) -> str:

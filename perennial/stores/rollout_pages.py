@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from perennial.contracts.comparing import StepComparison
@@ -12,11 +11,11 @@ from perennial.contracts.rollouts import Check, Rollout
 from perennial.decisions.guards import judge
 from perennial.reports.rollout import Happened, render_html
 from perennial.spec import ModelSpec
-from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Registry
 from perennial.stores.rollout_comparison import compare
 from perennial.stores.rollout_evidence import measure
+from perennial.stores.storage.objects import write
 
 LOOKS = 8
 """That are repeated a step: what a look found is counted anew from the log."""
@@ -57,16 +56,17 @@ def tell(
     return Story(history, tuple(looks), tuple(compared))
 
 
-def page_of(project: Project, rollout: Rollout) -> Path:
+def page_of(project: Project, rollout: Rollout) -> str:
     """Where the page of a rollout is, once it is written."""
-    return project.folder("reports", rollout.model) / f"rollout-{rollout.id}.html"
+    return f"{project.uri('reports', rollout.model)}/rollout-{rollout.id}.html"
 
 
-def write_page(project: Project, rollout: Rollout, story: Story) -> Path:
-    """Write the page, in place of an older one. Raises InputError when the disk is full."""
-    path = page_of(project, rollout)
-    write_file(path, render_html(rollout, *story))
-    return path
+def write_page(project: Project, rollout: Rollout, story: Story) -> str:
+    """Write the page, in place of an older one. Raises InputError when the disk is full, and as
+    ``storage.objects.Objects``."""
+    page = page_of(project, rollout)
+    write(page, render_html(rollout, *story))
+    return page
 
 
 def _windows(

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from perennial.bundle.outputs import output_columns
 from perennial.bundle.predictor import Predictor
-from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.read import Bundle
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.refs import SourceRef, StagedRef, Value, VersionRef
 from perennial.contracts.scoring import ScoringJob
@@ -30,6 +30,7 @@ from perennial.data.frames import table_columns
 from perennial.spec import ModelSpec
 from perennial.spec.inputs import Column, Source
 from perennial.stores import sources
+from perennial.stores.bundles import open_stored
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -69,7 +70,7 @@ def plan(
     relative to the project. Raises InputError for all that can be told wrong before any work."""
     spec = project.load_model(model)[1]
     chosen = _version(Registry(project.registry_url), model, version)
-    bundle = open_bundle(Path(chosen.uri), chosen.digest)
+    bundle = open_stored(chosen, project)
     found, carried = look(bundle, project.root, source, columns)
     place = output if "://" in output else str((project.root / output).absolute())
     if place.rstrip("/") == found.uri.rstrip("/"):

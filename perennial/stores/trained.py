@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from pathlib import Path
 
 from perennial.contracts.data_versions import TrainedVersion
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry, Version
+from perennial.stores.storage.objects import read
 
 
 def trained_on(
@@ -34,8 +34,8 @@ def trained_on(
 def _data_version(project: Project, version: Version, table_uri: str) -> int | None:
     """The version of the table in the bundle's lineage; None when it was another table."""
     try:
-        text = (Path(version.ref.uri) / "lineage.json").read_text(encoding="utf-8")
-        dataset = json.loads(text)["dataset"]
+        text = read(f"{version.ref.uri}/lineage.json")
+        dataset = json.loads(text or b"")["dataset"]
         uri, data = str(dataset["uri"]), int(dataset["version"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

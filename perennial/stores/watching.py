@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.read import Bundle
 from perennial.bundle.reference import bundle_reference
 from perennial.contracts.drift import (
     Change,
@@ -31,6 +30,7 @@ from perennial.decisions.drift import PREDICTIONS, judge_drift
 from perennial.decisions.watch import drifted, find
 from perennial.decisions.wording import counted, figure, listed
 from perennial.spec import ModelSpec
+from perennial.stores.bundles import open_stored
 from perennial.stores.importance import bundle_importance
 from perennial.stores.performance import (
     SAMPLED_ROWS,
@@ -81,12 +81,12 @@ def watch(
     data raises; IntegrityError is a damaged bundle or log, UnavailableError a store that does not
     answer.
     """
-    log, labels = (str(project.folder(kind, spec.name)) for kind in _FOLDERS)
+    log, labels = (project.uri(kind, spec.name) for kind in _FOLDERS)
     if version is None:
         why = f"no version of {spec.name} serves"
         return Seen(_look(spec, None, window, now, notes=(why,)))
     number, seed = version.ref.version, spec.split.seed
-    bundle = open_bundle(Path(version.ref.uri), version.ref.digest)
+    bundle = open_stored(version.ref, project)
     promise = promise_of(version)
     held_out = promise.holdout.p if promise.holdout is not None else None
     left_out = {*spec.log.hash, *spec.log.omit}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -57,7 +56,7 @@ def plan_backtest(
         raise InputError(problems)
     from perennial.stores import tables
 
-    place = str(project.folder("tables", name))
+    place = project.uri("tables", name)
     if not tables.exists(place):
         fix = f"perennial train {name} ingests its source"
         raise InputError(Problem(name, "nothing was ingested yet, so there is no past", fix))
@@ -122,13 +121,13 @@ def _too_little(
 
 
 def _recipe(project: Project, name: str) -> Recipe:
-    from perennial.bundle.read import open_bundle
+    from perennial.stores.bundles import open_stored
     from perennial.stores.registry import Registry
 
     champion = Registry(project.registry_url).champion(name)
     if champion is None:
         return Recipe(params={}, rounds=None, origin="XGBoost's defaults, as there is no champion")
-    study = open_bundle(Path(champion.uri), champion.digest).lineage["study"]
+    study = open_stored(champion, project).lineage["study"]
     return Recipe(
         params=study["best_params"],
         rounds=study["best_rounds"],

@@ -7,7 +7,6 @@ Delta lets one commit, and the other asks again and finds its work done.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,9 @@ from perennial.contracts.errors import IntegrityError, Problem, UnavailableError
 from perennial.stores.predictions.columns import DATE, TIME_COLUMNS, Layout
 from perennial.stores.predictions.segments import Kind, Segment
 from perennial.stores.predictions.waiting import Waiting
+from perennial.stores.storage.delta import delta_options, has_log
+from perennial.stores.storage.faults import fault, reason
+from perennial.stores.storage.places import is_remote
 
 _ATTEMPTS = 8
 _BATCH_ROWS = 16_384
@@ -29,15 +31,8 @@ _CONFIGURATION = {
     "delta.logRetentionDuration": "interval 7 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
 }
-# A remote store that does not answer must not hold up the other tables for long. Everything else
-# about it is in its usual environment variables (AWS_…).
-_OPTIONS = {
-    "connect_timeout": "5s",
-    "timeout": "60s",
-    "max_retries": "2",
-    "retry_timeout": "30s",
-}
-_LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
+# A remote store that does not answer must not hold up the other tables for long.
+_IMPATIENT = {"timeout": "60s", "max_retries": "2", "retry_timeout": "30s"}
 _REBUILD = "restore the table from a backup, or move its folder away: a new one is begun"
 
 
@@ -51,22 +46,22 @@ class Committed(NamedTuple):
 
 def open_log(uri: str) -> Any | None:
     """The table, as it is now; None when there is none. Raises IntegrityError when its log is
-    damaged, UnavailableError when the store does not answer."""
+    damaged, and as ``storage.faults.fault`` when the store does not answer."""
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
     try:
         try:
-            return DeltaTable(uri, storage_options=_OPTIONS)
+            return DeltaTable(uri, storage_options=_options(uri))
         except TableNotFoundError:
-            if not _has_log(uri):
+            if not has_log(uri):
                 return None
-            return DeltaTable(uri, storage_options=_OPTIONS)  # another writer just made it
+            return DeltaTable(uri, storage_options=_options(uri))  # another writer just made it
     except (DeltaError, TableNotFoundError, ValueError) as error:
         what = f"the Delta log can't be read: {reason(error)}"
         raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
     except OSError as error:
-        raise UnavailableError(f"{uri} does not answer: {reason(error)}") from None
+        raise fault(error, uri) from None
 
 
 def schema_of(table: Any) -> pa.Schema:
@@ -173,7 +168,7 @@ def _append(
             partition_by=[DATE] if table is None else None,
             configuration=_CONFIGURATION if table is None else None,
             schema_mode=None if table is None else "merge",
-            storage_options=_OPTIONS,
+            storage_options=_options(uri),
             writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP),
             # Not even one retry: Delta's own doesn't always look at the transaction again.
             commit_properties=CommitProperties(
@@ -185,6 +180,8 @@ def _append(
     except (DeltaError, OSError) as error:
         if table is None and open_log(uri) is not None:
             return None  # the table was made by another writer meanwhile
+        if is_remote(uri) and isinstance(error, OSError):
+            raise fault(error, uri) from None
         raise UnavailableError(f"{uri} can't be written: {reason(error)}") from None
     return count
 
@@ -204,12 +201,5 @@ def _placed(
         yield from pa.Table.from_arrays(arrays, schema=schema).combine_chunks().to_batches()
 
 
-def _has_log(uri: str) -> bool:
-    log = Path(uri) / "_delta_log"
-    return log.is_dir() and any(_LOG_FILE.fullmatch(path.name) for path in log.iterdir())
-
-
-def reason(error: Exception) -> str:
-    """A store's error on one line, without its colours and drawings."""
-    words = re.sub(r"\x1b\[[0-9;]*m|↳", " ", str(error)).split()
-    return " ".join(words)[:300] or type(error).__name__
+def _options(uri: str) -> dict[str, str] | None:
+    return delta_options(uri, **_IMPATIENT)

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from perennial.contracts.errors import UnavailableError
 from perennial.stores.predictions.columns import DATE
-from perennial.stores.predictions.tables import ROW_GROUP, open_log, reason
+from perennial.stores.predictions.tables import ROW_GROUP, open_log
+from perennial.stores.storage.faults import reason
 
 _SMALL_BYTES = 32 * 2**20
 _TARGET_BYTES = 128 * 2**20

@@ -15,6 +15,9 @@ from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.spec import ModelSpec
 from perennial.stores.sources.batches import ROWS, Piece, absent_columns
 from perennial.stores.sources.files import Files
+from perennial.stores.storage.delta import delta_options
+from perennial.stores.storage.faults import fault
+from perennial.stores.storage.places import is_remote
 
 Window = tuple[datetime | None, datetime | None]
 """From when on, and until when (exclusive); None: no bound."""
@@ -86,10 +89,12 @@ def _delta(where: str, version: int | None) -> Any:
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
     try:
-        return DeltaTable(where, version=version)
+        return DeltaTable(where, version=version, storage_options=delta_options(where))
     except TableNotFoundError:
         raise InputError(Problem(where, "no Delta table")) from None
     except (DeltaError, OSError) as error:
+        if is_remote(where) and isinstance(error, OSError):
+            raise fault(error, where) from None
         what = f"not readable as a Delta table: {str(error).splitlines()[0][:200]}"
         raise InputError(Problem(where, what)) from None
 

@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.spec.inputs import Source
+from perennial.stores.storage.delta import has_log
 
 _WILD = re.compile(r"[*?\[]")
 _COMPRESSED = r"(\.gz|\.bz2|\.zst|\.lz4)?"
@@ -77,11 +78,7 @@ def _kinds(paths: list[str]) -> list[str]:
 
 
 def _has_delta_log(where: str) -> bool:
-    if "://" not in where:
-        return (Path(where) / "_delta_log").is_dir()
-    from deltalake import DeltaTable
-
-    return bool(DeltaTable.is_deltatable(where))
+    return has_log(where)
 
 
 def locate(source: Source, root: Path) -> Files:

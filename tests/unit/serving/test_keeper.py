@@ -131,7 +131,7 @@ def test_a_store_that_can_not_be_reached_says_so_on_one_line(
     once(Keeper(settings(tmp_path, tables="s3://bucket/log/")))
     (problem,) = state(tmp_path)["problems"]
     assert problem.startswith(
-        "s3://bucket/log/predictions/m does not answer: Kernel error -> Generic S3 error"
+        "s3://bucket/log/predictions/m: http://127.0.0.1:9 does not answer: Kernel error"
     )
     assert "\n" not in problem
     assert "\x1b" not in problem

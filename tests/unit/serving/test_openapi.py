@@ -16,6 +16,7 @@ from perennial.contracts.refs import VersionRef
 from perennial.contracts.routes import Arm, Route
 from perennial.serving.models import LiveModel, load
 from perennial.serving.openapi import docs_page, openapi_document
+from perennial.stores.project import Project
 from perennial.stores.registry import Version
 from tests.unit.bundle.conftest import make
 
@@ -46,7 +47,7 @@ def _model(folder: Path, objective: str) -> LiveModel:
         updated_at=NOW,
     )  # fmt: skip
     model = LiveModel("parcels")
-    model.adopt(route, {3: load(version)})
+    model.adopt(route, {3: load(version, Project(folder))})
     return model
 
 

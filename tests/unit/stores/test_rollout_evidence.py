@@ -520,7 +520,7 @@ def test_the_page_of_a_rollout_tells_each_step_from_the_audit_and_the_log(log: L
     assert (canary.challenger.failed, canary.champion.rows) == (40, 60)
     assert [one.outcome for one in story.looks if one.step == 1][-1] == "failed"
     assert len({one.at for one in story.looks}) == len(story.looks)
-    path = write_page(project, begun, story)
+    path = Path(write_page(project, begun, story))
     text = path.read_text()
     assert path.name == f"rollout-{begun.id}.html"
     for word in ("Rolled back", "row-59", "quarantined", "Side by side: canary 25 %"):

@@ -1,0 +1,51 @@
+"""Bundles by their references, wherever the storage is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from perennial.bundle.manifest import MANIFEST
+from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.signing import SIGNATURE
+from perennial.bundle.write import BundleContent, write_bundle
+from perennial.contracts.refs import BundleRef
+from perennial.stores.project import Project
+from perennial.stores.storage.cache import fetch
+from perennial.stores.storage.places import is_remote
+from perennial.stores.storage.publishing import publish
+
+
+class Stored(Protocol):
+    """A reference to a bundle: a ``BundleRef``, ``VersionRef`` or ``MemberRef``."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+def open_stored(ref: Stored, project: Project | None = None) -> Bundle:
+    """Open the bundle that a reference is of, every byte checked; one that is elsewhere is fetched
+    into the project's cache first (by default the current project's).
+
+    Raises IntegrityError as ``open_bundle``, naming the storage's address; UnavailableError when
+    the storage doesn't answer and the cache has no copy.
+    """
+    if not is_remote(ref.uri):
+        return open_bundle(Path(ref.uri), ref.digest)
+    cache = (project or Project.current()).cache
+    place = fetch(ref.uri, cache, lambda folder: open_bundle(folder, ref.digest))
+    return open_bundle(place, ref.digest)
+
+
+def keep_bundle(project: Project, content: BundleContent) -> BundleRef:
+    """Write a bundle into the project's storage, its manifest last, or reuse the one that is there.
+    Raises as ``write_bundle`` and ``publish``."""
+    model = content.spec.name
+    written = write_bundle(project.working("bundles", model), content)
+    place = Path(written.uri)
+    there = f"{project.uri('bundles', model)}/{place.name}"
+    uri = publish(place, there, last=MANIFEST, beside={SIGNATURE})
+    return BundleRef(uri=uri, digest=written.digest)

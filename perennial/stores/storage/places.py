@@ -1,0 +1,83 @@
+"""Where the project's storage is: a folder, or ``s3://bucket/prefix``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from perennial.contracts.errors import InputError, Problem
+
+STORAGE_VARIABLE = "PERENNIAL_STORAGE"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9_.=/-]*")
+_REGION = "us-east-1"
+
+
+def is_remote(uri: str) -> bool:
+    """Whether something is not a path of this machine."""
+    return "://" in uri
+
+
+def storage_place(setting: str, root: Path, home: Path) -> str:
+    """Where durable things live: ``home`` when there is no setting, a folder (relative to the
+    project's ``root``), or ``s3://bucket/prefix``. Raises InputError for anything else."""
+    if not setting:
+        return str(home)
+    if not is_remote(setting):
+        return str((root / Path(setting).expanduser()).absolute())
+    parts = urlsplit(setting)
+    fits = (
+        parts.scheme == "s3"
+        and _BUCKET.fullmatch(parts.netloc)
+        and _PREFIX.fullmatch(parts.path)
+        and not parts.query + parts.fragment
+        and not {".", "..", ""} & set(parts.path.strip("/").split("/") if parts.path else ())
+    )
+    if not fits and not (parts.scheme == "s3" and parts.path == "/" and parts.netloc):
+        what = f"{_without_password(setting)!r} is neither a folder nor s3://bucket/prefix"
+        fix = "letters, digits and _ . = - in the prefix; credentials belong in AWS_… variables"
+        raise InputError(Problem(STORAGE_VARIABLE, what, fix))
+    return setting.rstrip("/")
+
+
+def bucket_of(uri: str) -> tuple[str, str]:
+    """The bucket and the key of an ``s3://`` address."""
+    parts = urlsplit(uri)
+    return parts.netloc, parts.path.strip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Which S3 it is. ``url`` is None for Amazon's own; plain HTTP is only spoken where ``url``
+    says so."""
+
+    url: str | None
+    region: str
+
+    @classmethod
+    def current(cls, environment: Mapping[str, str] = os.environ) -> Endpoint:
+        """As AWS's own variables say: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION,
+        AWS_DEFAULT_REGION (us-east-1 where there is none)."""
+        return cls(
+            url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
+            region=environment.get("AWS_REGION")
+            or environment.get("AWS_DEFAULT_REGION")
+            or _REGION,
+        )
+
+    @property
+    def plain_http(self) -> bool:
+        return (self.url or "").lower().startswith("http://")
+
+    @property
+    def told(self) -> str:
+        """For people: without a name or password that may stand in it."""
+        return _without_password(self.url) if self.url else f"Amazon S3 in {self.region}"
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", url)
