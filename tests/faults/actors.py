@@ -34,7 +34,9 @@ def heavy(weight_kg: pd.Series) -> pd.Series:
     return weight_kg > 10
 """
 _PAUSE_SECONDS = 0.4
-_BETWEEN_VERSIONS_SECONDS = 6.0
+_SOON_SECONDS, _LATER_SECONDS = 4.0, 40.0
+"""From one version to the next: every third comes soon, while the one before is being rolled out;
+the others when that has ended, or later."""
 
 
 class Journal:
@@ -100,11 +102,20 @@ def train(project: Project, journal: Journal) -> None:
                     raise
                 journal.tell(told="begun", version=ref.version, rollout=None, why=error.message)
             registry.close()
+            _wait_for_next(project, _SOON_SECONDS if number % 3 == 1 else _LATER_SECONDS)
         except (PerennialError, OSError) as error:
             print(f"version {number}: {error}", file=sys.stderr, flush=True)
             time.sleep(_PAUSE_SECONDS)
-            continue
-        time.sleep(_BETWEEN_VERSIONS_SECONDS)
+
+
+def _wait_for_next(project: Project, seconds: float) -> None:
+    registry = Registry(project.registry_url)
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
+        if passed > _SOON_SECONDS and registry.rollouts.active(MODEL) is None:
+            break
+        time.sleep(_PAUSE_SECONDS)
+    registry.close()
 
 
 def control(project: Project, journal: Journal) -> None:
