@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import lru_cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -84,7 +85,7 @@ def connect(url: str) -> sa.Engine:
     if backend == "sqlite" and parsed.database:
         return _sqlite(parsed, Path(parsed.database))
     if backend == "postgresql":
-        return _postgresql(parsed)
+        return _postgresql(url)
     fix = "use sqlite:///FILE or postgresql://USER@HOST/DATABASE"
     raise InputError(Problem("registry", "its address is not one of a supported database", fix))
 
@@ -108,19 +109,29 @@ def _sqlite(url: sa.URL, path: Path) -> sa.Engine:
     return engine
 
 
-def _postgresql(url: sa.URL) -> sa.Engine:
+@lru_cache(maxsize=4)
+def _postgresql(address: str) -> sa.Engine:
+    """One a process: however often it opens a registry, it has the connections that it uses at
+    once, and keeps two."""
     if find_spec("psycopg") is None:
         fix = "pip install 'perennial[postgres]'"
         raise InputError(Problem("registry", "PostgreSQL needs the package psycopg", fix))
+    url = sa.make_url(address)
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         json_serializer=_json,
+        pool_size=2,
+        max_overflow=20,
         pool_pre_ping=True,
         connect_args={name: value for name, value in _NETWORK.items() if name not in url.query},
     )
     event.listen(engine, "handle_error", _translate)
     event.listen(engine, "connect", lambda *_: _REACHED.add(engine.dialect))
     return engine
+
+
+# A forked process may not speak on its parent's connections.
+os.register_at_fork(after_in_child=_postgresql.cache_clear)
 
 
 @contextmanager
@@ -230,5 +241,5 @@ def _postgresql_error(where: str, context: sa.ExceptionContext) -> None:
 
 def shown(url: sa.URL) -> str:
     """A database's URL without a secret in it."""
-    secrets = dict.fromkeys(_SECRETS & set(url.query), "***")
+    secrets = dict.fromkeys(_SECRETS & set(url.query), "hidden")
     return url.update_query_dict(secrets).render_as_string(hide_password=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 
-from perennial.contracts.errors import UnavailableError
+from perennial.contracts.errors import InputError, UnavailableError
 from perennial.learning.studies import StudyStore, TrialRecord
 from perennial.spec.schema import Range
 
@@ -48,3 +49,34 @@ def test_a_database_that_is_none_is_unavailable_with_the_cause(tmp_path: Path) -
     assert caught.value.message == (
         "the database of studies does not answer: file is not a database"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "postgresql://app:secret@db.example.com/studies",
+            "studies: PostgreSQL needs the package psycopg (pip install 'perennial[postgres]')",
+        ),
+        (
+            "mysql://app:secret@db.example.com/studies",
+            "studies: their address is not one of a database "
+            "(use sqlite:///FILE or postgresql://USER@HOST/DATABASE in PERENNIAL_STUDIES_URL)",
+        ),
+        (
+            "studies.db",
+            "studies: their address is not one of a database "
+            "(use sqlite:///FILE or postgresql://USER@HOST/DATABASE in PERENNIAL_STUDIES_URL)",
+        ),
+    ],
+)
+def test_an_address_that_can_not_be_used_is_refused_without_repeating_it(
+    url: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with (
+        pytest.raises(InputError) as refused,
+        StudyStore.open(url, "s", SPACE, greater_is_better=False),
+    ):
+        raise AssertionError("opened")
+    assert str(refused.value) == message

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
 from perennial.stores.registry import Registry, engine
@@ -104,3 +106,21 @@ def test_the_file_is_in_write_ahead_mode(tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
     Registry(f"sqlite:///{path}").close()
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_without_the_driver_of_postgresql_it_is_said_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(InputError) as refused:
+        Registry("postgresql://app@db.example.com/perennial")
+    assert str(refused.value) == (
+        "registry: PostgreSQL needs the package psycopg (pip install 'perennial[postgres]')"
+    )
+
+
+def test_no_secret_of_an_address_is_shown() -> None:
+    url = "postgresql://anna:s3cret@h/d?password=s3cret&sslpassword=s3cret&sslmode=require"
+    assert engine.shown(sa.make_url(url)) == (
+        "postgresql://anna:***@h/d?password=hidden&sslmode=require&sslpassword=hidden"
+    )
