@@ -7,7 +7,7 @@ become what flows find on the server, wherever they run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
+from pathlib import Path
 
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
@@ -18,10 +18,10 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from perennial.contracts.errors import InputError, Problem
+from perennial.stores.storage.places import STORAGE_VARIABLE, bucket_of, is_remote, storage_place
 
 NAME = "perennial"
-"""Of the blocks; runs in containers are told it by PERENNIAL_STORAGE_BLOCK."""
-STORAGE = "PERENNIAL_STORAGE"
+"""Of the blocks; runs in containers are told it by PERENNIAL_STORAGE_VARIABLE_BLOCK."""
 IMAGE = "PERENNIAL_IMAGE"
 DATABASES = {
     "PERENNIAL_REGISTRY_URL": "perennial-registry-url",
@@ -77,7 +77,7 @@ def check_needs(
     """Raises InputError when what containers can't do without is neither declared nor there: what
     they write to their own disk is gone with them."""
     kinds = set(pools) - {"process"}
-    needed = {f"s3-bucket/{NAME}": STORAGE} if kinds else {}
+    needed = {f"s3-bucket/{NAME}": STORAGE_VARIABLE} if kinds else {}
     if "docker" in kinds:
         needed |= {f"secret/{name}": variable for variable, name in DATABASES.items()}
     problems = []
@@ -86,7 +86,7 @@ def check_needs(
             what = f"needed for pools of containers, and there is no block {title} yet"
             fix = (
                 _FORM
-                if variable == STORAGE
+                if variable == STORAGE_VARIABLE
                 else "write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
             )
             problems.append(Problem(variable, what, fix))
@@ -104,14 +104,10 @@ def _there(client: SyncPrefectClient, title: str) -> bool:
 
 
 def _place(environment: Mapping[str, str]) -> tuple[str, str] | None:
-    """Bucket and prefix; None where the storage is a folder of the project."""
-    text = environment.get(STORAGE, "").strip()
-    if not text:
-        return None
-    parts = urlsplit(text)
-    if parts.scheme != "s3" or not parts.netloc or parts.query or "@" in parts.netloc:
-        raise InputError(Problem(STORAGE, "not an address of S3", _FORM))
-    return parts.netloc, parts.path.strip("/")
+    """Bucket and prefix; None where the storage is a folder."""
+    setting = environment.get(STORAGE_VARIABLE, "").strip()
+    place = storage_place(setting, Path(), Path())
+    return bucket_of(place) if is_remote(place) else None
 
 
 def _credentials(environment: Mapping[str, str]) -> AwsCredentials:
