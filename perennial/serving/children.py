@@ -35,17 +35,22 @@ class Child:
         wait = 0.5
         while not self._ending.is_set():
             started = time.monotonic()
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the server, which then ends its children
-            )
-            code = self._process.wait()
+            fields: dict[str, object]
+            try:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for the server, which ends its children
+                )
+            except OSError as error:  # no memory or no process left: there may be again
+                fields = {"problem": str(error)}
+            else:
+                fields = {"code": self._process.wait()}
             if self._ending.is_set():
                 return
             if time.monotonic() - started > _SETTLED_SECONDS:
                 wait = 0.5
-            fields = {"process": self._what, "code": code, "again_in_seconds": wait}
+            fields |= {"child": self._what, "again_in_seconds": wait}
             _log.error("process ended and is started again", extra=fields)
             self._ending.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
@@ -61,7 +66,7 @@ class Child:
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
-                _log.warning("process does not end and is killed", extra={"process": self._what})
+                _log.warning("process does not end and is killed", extra={"child": self._what})
                 process.kill()
         self._watch.join(seconds)
 
