@@ -49,6 +49,7 @@ def continuous_training(
     from tasks.evaluation import evaluate
     from tasks.features import compute_features
     from tasks.ingestion import inspect_source, publish, stage
+    from tasks.publishing import publish_versions
     from tasks.registration import register
     from tasks.splitting import split
     from tasks.training import train
@@ -75,6 +76,7 @@ def continuous_training(
             evaluation = evaluate(definition, bundle, features, route)
         decision = register(definition, bundle, study, evaluation, route, as_of, reason)
     finish_retraining(claim, decision)
+    publish_versions(model)
 
     summary = summarise(definition, dataset, bundle, study, evaluation, decision, reason)
     return completed(summary)

@@ -10,6 +10,7 @@ from perennial.contracts.watching import Look
 from tasks.definition import read_model
 from tasks.drift import look_at_window
 from tasks.notification import tag_run
+from tasks.publishing import publish_versions
 from tasks.retraining import ask, look_for_data, reconcile
 from tasks.rollout import remind
 
@@ -23,8 +24,8 @@ from tasks.rollout import remind
 )
 def drift_watch(model: str, end: datetime | None = None) -> Look:
     """Compare a window of predictions with what the champion was trained on and promised, look for
-    new data, and ask for what follows from either; have a rollout watched that nobody watches. A
-    look at the past asks for nothing.
+    new data, and ask for what follows from either; have a rollout watched that nobody watches, and
+    published what was not yet. A look at the past asks for nothing.
 
     Args:
         model: Name of a model below ``models/``.
@@ -39,4 +40,5 @@ def drift_watch(model: str, end: datetime | None = None) -> Look:
             ask(definition, data)
         reconcile(definition)
         remind(definition)
+        publish_versions(model)
     return look

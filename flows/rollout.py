@@ -9,6 +9,7 @@ from prefect import flow
 from perennial.contracts.rollouts import Rollout
 from perennial.contracts.runs import Watch
 from tasks.notification import tag_run
+from tasks.publishing import publish_meanwhile
 from tasks.rollout import conclude, report, successor, take_up, watch
 
 
@@ -41,6 +42,7 @@ def rollout(
     """
     seen: list[Rollout] = []
     current = take_up(model, version, settings, reason, force, deaths)
+    begun = publish_meanwhile(model)
     while current is not None:
         while not current.ended:
             current = watch(current)
@@ -48,4 +50,7 @@ def rollout(
         current = successor(current)
     for ended in seen:  # not before: while a page is drawn nothing is watched
         report(ended)
+    for published in (begun, publish_meanwhile(model)):
+        if published is not None:
+            published.wait()
     return Watch(model=model, rollouts=tuple(seen))

@@ -15,6 +15,7 @@ from perennial.cli.backtest import backtest
 from perennial.cli.context import Context
 from perennial.cli.drift import drift
 from perennial.cli.exporting import export
+from perennial.cli.publishing import publish
 from perennial.cli.rollout import rollback, rollout
 from perennial.cli.scoring import score
 from perennial.cli.serving import serve
@@ -67,6 +68,7 @@ app.command()(score)
 app.command()(drift)
 app.command()(backtest)
 app.command()(export)
+app.command()(publish)
 app.command()(rollout)
 app.command()(rollback)
 app.command()(serve)

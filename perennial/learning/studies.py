@@ -206,3 +206,27 @@ def _thawed(trial: FrozenTrial) -> TrialRecord:
         curve=dict(trial.intermediate_values),
         **trial.user_attrs[_KEPT],
     )
+
+
+def best_curve(url: str, name: str) -> dict[int, float]:
+    """Rounds → the metric's best value up to there, of a study's best trial; {} when there is no
+    such study, or none of its trials is complete. Raises UnavailableError when the database does
+    not answer."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage: optuna.storages.RDBStorage | None = None
+    try:
+        storage = _storage(url)
+        best = optuna.load_study(study_name=name, storage=storage).best_trial
+        return dict(sorted(best.intermediate_values.items()))
+    except (KeyError, ValueError):
+        return {}
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
+        raise UnavailableError(f"the database of studies does not answer: {cause}") from error
+    finally:
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()

@@ -1,6 +1,6 @@
 """Runs in Weights & Biases that can't hurt: an error is logged once, and ends the tracking.
 
-Runs are written below a folder (``wandb sync`` uploads them later) unless ``WANDB_API_KEY`` or
+Runs are written below a folder (``sync`` uploads them later) unless ``WANDB_API_KEY`` or
 ``WANDB_MODE`` says otherwise; ``WANDB_PROJECT`` and ``WANDB_ENTITY`` say where to. Nothing of the
 machine, the code or the console is recorded, nothing is printed, and W&B's own process ends with
 the last user in this one.
@@ -11,10 +11,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,64 +27,66 @@ _log = logging.getLogger(__name__)
 ANSWER_SECONDS = 30
 """How long W&B's server may keep a run waiting; a study loses about twice that, once."""
 
+_FINISHED = "finished"
+"""Marks the folder of an offline run that may be uploaded."""
+_ABANDONED_SECONDS = 3600.0
+"""After so long without a word a run that never finished was killed: it is uploaded as it is."""
+_SYNC_AT_ONCE = 100
+_SYNC_SECONDS = 600
+"""For so many runs; W&B's own tool waits for a silent server for ever."""
+
 _users = 0
 _users_lock = threading.Lock()
+
+
+@contextmanager
+def process() -> Iterator[None]:
+    """Keeps W&B's own process while it is used; it ends with the last user."""
+    global _users  # noqa: PLW0603  # there is one W&B a process
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    with _users_lock:
+        _users += 1
+    try:
+        yield
+    finally:
+        with _users_lock:
+            _users -= 1
+            if not _users:
+                _end_process()
 
 
 class Runs:
     """Makes runs of one project. ``directory`` None: tracks nothing."""
 
     def __init__(self, project: str, directory: Path | None) -> None:
-        self._project = os.environ.get("WANDB_PROJECT") or project
-        self._directory = None if _mode() == "disabled" else directory
+        self._project = project
+        self._directory = None if mode() == "disabled" else directory
         self._broken = False
         self._running: list[Any] = []
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """Keeps W&B's process while runs are made."""
-        global _users  # noqa: PLW0603  # there is one W&B a process
         if self._directory is None:
             yield
             return
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        with _users_lock:
-            _users += 1
-        try:
-            yield
-        finally:
-            self._finish_running()
-            with _users_lock:
-                _users -= 1
-                if not _users:
-                    _end_process()
+        with process():
+            try:
+                yield
+            finally:
+                self._finish_running()
 
     def start(
         self, group: str, job: str, name: str, config: Mapping[str, Any], tags: Sequence[str]
     ) -> Run:
         """A new run. The same run of a group has the same id every time, so that one that is
         repeated after a kill takes the place of the first."""
-        identity = f"{self._project}/{group}/{job}/{name}"
         run = Run(self)
 
         def init() -> None:
-            import wandb
-
             assert self._directory is not None
-            self._directory.mkdir(parents=True, exist_ok=True)
-            wandb.setup(wandb.Settings(silent=True))
-            begun = wandb.init(
-                project=self._project,
-                group=group,
-                job_type=job,
-                id=hashlib.sha256(identity.encode()).hexdigest()[:16],
-                name=name,
-                tags=tags,
-                dir=str(self._directory),
-                config=dict(config),
-                mode=_mode(),
-                reinit="create_new",
-                settings=_settings(),
+            begun = begin(
+                self._project, group, job, name, directory=self._directory, config=config, tags=tags
             )
             self._running.append(begun)
             run.opened(begun)
@@ -92,6 +98,8 @@ class Runs:
         if run in self._running:
             self._running.remove(run)
             run.finish(exit_code=int(failed))
+            if run.offline:
+                (Path(run.dir).parent / _FINISHED).touch()
 
     def _finish_running(self) -> None:
         """What an error left open is ended too, all at once: each may wait for a silent server."""
@@ -138,8 +146,104 @@ class Run:
             self._runs.attempt(lambda: self._runs.finish(self._run, failed=failed))
 
 
-def _mode() -> Any:
-    """Offline unless there is a key, or the environment says which."""
+def begin(
+    project: str,
+    group: str,
+    job: str,
+    name: str,
+    *,
+    directory: Path,
+    config: Mapping[str, Any],
+    tags: Sequence[str] = (),
+) -> Any:
+    """Begin a run, W&B's own; raises what W&B raises. To be used within ``process``. The same run
+    of a group has the same id every time. ``WANDB_PROJECT`` goes before ``project``."""
+    import wandb
+
+    project = os.environ.get("WANDB_PROJECT") or project
+    identity = f"{project}/{group}/{job}/{name}"
+    directory.mkdir(parents=True, exist_ok=True)
+    wandb.setup(wandb.Settings(silent=True))
+    return wandb.init(
+        project=project,
+        group=group,
+        job_type=job,
+        id=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        name=name,
+        tags=tags,
+        dir=str(directory),
+        config=dict(config),
+        mode=mode(),
+        reinit="create_new",
+        settings=_settings(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """How many runs that were tracked offline were uploaded now; ``error`` is "" when all were."""
+
+    uploaded: int
+    error: str
+
+
+def sync(directory: Path) -> Synced:
+    """Upload the offline runs below a folder by ``wandb sync``, which marks each that it has
+    uploaded, so that it is uploaded once; runs keep their ids. Those still going on are left."""
+    waiting = [place for place in sorted(directory.glob("wandb/offline-run-*")) if _is_due(place)]
+    if waiting and (silence := _silence()):
+        return Synced(0, f"{len(waiting)} offline runs were not uploaded: {silence}")
+    command = [sys.executable, "-m", "wandb", "sync", "--skip-synced"]
+    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_ERROR_REPORTING": "false"}
+    said = ""
+    for start in range(0, len(waiting), _SYNC_AT_ONCE):
+        batch = waiting[start : start + _SYNC_AT_ONCE]
+        try:
+            done = subprocess.run(
+                [*command, *map(str, batch)], env=environment, capture_output=True, text=True,
+                timeout=_SYNC_SECONDS, check=False,
+            )  # fmt: skip
+            said = done.stderr or done.stdout
+        except subprocess.TimeoutExpired:
+            said = f"W&B did not answer for {_SYNC_SECONDS} s"
+        if not all(map(_is_synced, batch)):
+            break
+    left = [place for place in waiting if not _is_synced(place)]
+    if not left:
+        return Synced(len(waiting), "")
+    lines = [line.removeprefix("wandb: ") for line in said.splitlines() if line.strip()]
+    reason = f": {lines[-1][:200]}" if lines else ""
+    return Synced(len(waiting) - len(left), f"{len(left)} offline runs were not uploaded{reason}")
+
+
+def _silence() -> str:
+    """Why W&B can't be used now; "" when it answers and knows who asks."""
+    import wandb
+
+    with process():
+        try:
+            wandb.setup(wandb.Settings(silent=True))
+            wandb.Api(timeout=ANSWER_SECONDS)
+        except (wandb.Error, ValueError, OSError) as error:
+            return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return ""
+
+
+def _is_due(place: Path) -> bool:
+    logs = list(place.glob("*.wandb"))
+    if not logs or _is_synced(place):
+        return False
+    silent = time.time() - max(log.stat().st_mtime for log in logs)
+    return (place / _FINISHED).exists() or silent > _ABANDONED_SECONDS
+
+
+def _is_synced(place: Path) -> bool:
+    return any(place.glob("*.wandb.synced"))
+
+
+def mode() -> Any:
+    """``online``, ``offline``, ``disabled``…: offline unless there is a key, or the environment
+    says which."""
     key = "online" if os.environ.get("WANDB_API_KEY") else "offline"
     return os.environ.get("WANDB_MODE") or key
 

@@ -1,0 +1,44 @@
+"""Tell MLflow and W&B of new versions and of who serves. What can't be told now is told later."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+
+from perennial.contracts.errors import UnavailableError
+from perennial.contracts.publishing import Publication
+from perennial.stores.project import Project
+from perennial.stores.publishing import MOST_AT_ONCE, publish, servers
+from perennial.stores.registry import Registry
+
+
+def publish_versions(model: str) -> None:
+    """Publish what the destinations lack of a model, wherever settings name any; a failure of
+    theirs is a failed task in the run, and no failure of the run."""
+    if servers(Project.current()):
+        _publish(model, return_state=True)
+
+
+def publish_meanwhile(model: str) -> PrefectFuture[list[Publication]] | None:
+    """Begin to, while the flow goes on with what is more urgent. To be waited for at its end."""
+    return _publish.submit(model) if servers(Project.current()) else None
+
+
+@task(task_run_name="publish {model}", cache_policy=NO_CACHE, timeout_seconds=900)
+def _publish(model: str) -> list[Publication]:
+    """Each destination by itself. Raises UnavailableError when one of them fails: MLflow's and
+    W&B's clients have tried again before that, and the next look will."""
+    project = Project.current()
+    registry = Registry(project.registry_url)
+    log = get_run_logger()
+    done = []
+    for server in servers(project):
+        one = publish(server, registry, model, MOST_AT_ONCE)
+        done.append(one)
+        if one.versions or one.moved:
+            log.info("%s: published %s, aliases %s", one.place, [*one.versions], one.aliases)
+    registry.close()
+    if failed := [one.error for one in done if one.error]:
+        raise UnavailableError(f"not all is published, the next run tries again: {failed[0]}")
+    return done
