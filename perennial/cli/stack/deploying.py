@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from perennial.cli.stack.parts import Ports, client_environment
 from perennial.cli.stack.state import logs
 from perennial.contracts.errors import PerennialError
@@ -15,14 +17,16 @@ from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 
 _SECONDS = 120.0
+_EACH_SECONDS = 5.0
+"""More for each deployment: one takes a third of a second, and several where much else runs."""
 _SHOWN_LINES = 12
 
 
 def deploy(project: Project, ports: Ports) -> None:
     """Declare all deployments; what is declared already stays as it is. Raises PerennialError."""
-    digest = _digest(project)
+    declared, digest = _declared(project), _digest(project)
     deploying = ["-m", "prefect", "--no-prompt", "deploy", "--all"]
-    _run(project, ports, "prefect deploy --all", deploying, "deploy.log")
+    _run(project, ports, "prefect deploy --all", deploying, "deploy.log", declared)
     write_file(_note(project), digest)
 
 
@@ -36,9 +40,15 @@ def set_up(project: Project, ports: Ports) -> str:
 
 
 def _run(
-    project: Project, ports: Ports, command: str, arguments: Sequence[str], log_name: str
+    project: Project,
+    ports: Ports,
+    command: str,
+    arguments: Sequence[str],
+    log_name: str,
+    deployments: int = 0,
 ) -> str:
     """Run a Python program that speaks to the server. Returns what it printed, as its log does."""
+    seconds = _SECONDS + _EACH_SECONDS * deployments
     log = logs(project) / log_name
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
@@ -50,13 +60,13 @@ def _run(
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                timeout=_SECONDS,
+                timeout=seconds,
                 start_new_session=True,  # Ctrl-C is for the supervisor
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise PerennialError(
-                f"{command} was not done within {_SECONDS:.0f} s; see {log}"
+                f"{command} was not done within {seconds:.0f} s; see {log}"
             ) from None
     if done.returncode:
         said = "\n".join(f"  {line}" for line in _last_lines(log))
@@ -77,6 +87,13 @@ def _last_lines(log: Path) -> list[str]:
 
 def _note(project: Project) -> Path:
     return project.home / "prefect" / "deployed"
+
+
+def _declared(project: Project) -> int:
+    """How many deployments prefect.yaml has."""
+    document = yaml.safe_load((project.root / "prefect.yaml").read_bytes())
+    found = document.get("deployments") if isinstance(document, dict) else None
+    return len(found) if isinstance(found, list) else 0
 
 
 def _digest(project: Project) -> str:
