@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qs
 
 import httpx
 import sqlalchemy as sa
@@ -136,15 +135,14 @@ class World:
         if self._database == "sqlite":
             return
         url = sa.make_url(self._open.enter_context(postgres.server()))
-        self.pg_home = Path(parse_qs(f"host={url.query['host']}")["host"][0])
-        name = self._open.enter_context(
-            postgres.database(url.render_as_string(hide_password=False), "faults")
-        )
+        self.pg_home = Path(str(url.query["host"]))
+        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("CREATE DATABASE faults")
         way = Proxy(to_socket(str(self.pg_home / ".s.PGSQL.5432")))
         self._open.callback(way.close)
         self.ways["registry"] = way
-        user = sa.make_url(name).username
-        self.registry_url = f"postgresql+psycopg://{user}@127.0.0.1:{way.port}/faults"
+        self.registry_url = f"postgresql+psycopg://{url.username}@127.0.0.1:{way.port}/faults"
 
     def environment(self) -> dict[str, str]:
         kept = {
@@ -307,6 +305,7 @@ class World:
         spool = self.project.home / "spool"
         with contextlib.suppress(AssertionError):
             until(lambda: not list(segments(spool)), 120, "")
+        alone = [name for name in SERVERS if not self._has_keeper(name)]
         codes = {name: self.parts[name].stop() for name in SERVERS}
         told = list(read(self.journal.path))
         return Story(
@@ -332,10 +331,14 @@ class World:
             damaged=[str(path) for path in aside(spool)],
             wrong=promises.wrong,
             watched=watched,
+            chain="; ".join(self.asked(lambda registry: registry.audit(MODEL)).faults),
             more=[
-                f"{name} ended with {code} when it was told to"
-                for name, code in codes.items()
-                if code
+                *(
+                    f"{name} ended with {code} when it was told to"
+                    for name, code in codes.items()
+                    if code
+                ),
+                *(f"{name} has no keeper any more" for name in alone),
             ],
         )
 
@@ -343,6 +346,12 @@ class World:
         with contextlib.suppress(AssertionError):
             until(lambda: self.generation(server) == wanted, 120, "")
         return self.generation(server)
+
+    def _has_keeper(self, server: str) -> bool:
+        with contextlib.suppress(AssertionError):
+            until(lambda: bool(self.pids(f"{server}/keeper")), 90, "")
+            return True
+        return False
 
     def _rows(self, kind: str) -> list[Mapping[str, Any]]:
         from perennial.stores.predictions.tables import open_log
