@@ -41,20 +41,17 @@ def sign(
 ) -> None:
     """Sign a version that was made without a key, or by one that is no longer trusted. Its content
     is checked against its digest first; whether it deserves your signature you have to know."""
-    from perennial.bundle.read import open_unsigned
-    from perennial.bundle.signing import KEY_VARIABLE, Signature, sign
-    from perennial.bundle.write import put_signature
+    from perennial.bundle.signing import KEY_VARIABLE, Signature
+    from perennial.stores.bundles import sign_stored
 
-    ref = find_version(context_of(context).project, version).ref
-    place = Path(ref.uri)
-    open_unsigned(place, ref.digest)
-    signature = sign(ref.digest)
+    project = context_of(context).project
+    ref = find_version(project, version).ref
+    try:
+        signature = sign_stored(ref, project)
+    except OSError as error:
+        what = f"can't be written: {os.strerror(error.errno or 0)}"
+        raise InputError(Problem(f"bundle {ref.uri}", what)) from None
     if signature is None:
         fix = f"{KEY_VARIABLE}=FILE names one; perennial keys new FILE makes one"
         raise InputError(Problem(KEY_VARIABLE, "no key to sign with", fix))
-    try:
-        put_signature(place, signature)
-    except OSError as error:
-        what = f"can't be written: {os.strerror(error.errno or 0)}"
-        raise InputError(Problem(f"bundle {place}", what)) from None
     typer.echo(f"{version} signed by the key {Signature.model_validate_json(signature).key}")

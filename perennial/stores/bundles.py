@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Protocol
 
 from perennial.bundle.manifest import MANIFEST
-from perennial.bundle.read import Bundle, open_bundle
-from perennial.bundle.signing import SIGNATURE
-from perennial.bundle.write import BundleContent, write_bundle
+from perennial.bundle.read import Bundle, open_bundle, open_unsigned
+from perennial.bundle.signing import SIGNATURE, sign
+from perennial.bundle.write import BundleContent, put_signature, write_bundle
 from perennial.contracts.refs import BundleRef
 from perennial.stores.project import Project
 from perennial.stores.storage.cache import fetch
+from perennial.stores.storage.objects import Objects
 from perennial.stores.storage.places import is_remote
 from perennial.stores.storage.publishing import publish
 
@@ -38,6 +39,27 @@ def open_stored(ref: Stored, project: Project | None = None) -> Bundle:
     cache = (project or Project.current()).cache
     place = fetch(ref.uri, cache, lambda folder: open_bundle(folder, ref.digest))
     return open_bundle(place, ref.digest)
+
+
+def sign_stored(ref: Stored, project: Project | None = None) -> bytes | None:
+    """Sign the bundle that a reference is of, its content checked, signed before or not; returns
+    its new signature. None, and nothing done, without a key to sign with.
+
+    Raises as ``open_stored`` and ``signing.sign``, and OSError.
+    """
+    if not is_remote(ref.uri):
+        open_unsigned(Path(ref.uri), ref.digest)
+    else:
+        cache = (project or Project.current()).cache
+        fetch(ref.uri, cache, lambda folder: open_unsigned(folder, ref.digest))
+    signature = sign(ref.digest)
+    if signature is None:
+        return None
+    if not is_remote(ref.uri):
+        put_signature(Path(ref.uri), signature)
+    else:  # a copy in a cache is fetched anew by whoever asks for the signature
+        Objects(ref.uri).write(SIGNATURE, signature)
+    return signature
 
 
 def keep_bundle(project: Project, content: BundleContent) -> BundleRef:
