@@ -23,14 +23,14 @@ RUN /build/bin/hatchling build -t wheel -d /wheel \
 
 FROM ${BASE}
 RUN useradd --uid 1000 --no-create-home --home-dir /tmp perennial \
- && install -d -o 1000 -g 1000 /project/.perennial
+ && install -d -o 1000 -g 1000 /project/.perennial /etc/perennial
 COPY --from=build /opt/perennial /opt/perennial
 ENV PATH=/opt/perennial/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # Who serves needs to write to .perennial and /tmp only; all else may be read-only.
 WORKDIR /project
-VOLUME /project/.perennial
+VOLUME ["/project/.perennial", "/etc/perennial", "/tmp"]
 USER 1000:1000
 EXPOSE 8080
 HEALTHCHECK --start-period=60s \
