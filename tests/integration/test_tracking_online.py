@@ -2,107 +2,32 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import re
 import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from perennial.learning import wandb_runs
 from perennial.learning.studies import TrialRecord
 from perennial.learning.tracking import StudyTracker
+from tests.wandb_server import Server, wandb_server
 
 RECORD = TrialRecord(
     0, "search", {"max_depth": 4}, "complete", 0.4, 7, {7: 0.4}, "", "", {"speed": 1.0}, 0.5
 )
 
 
-@dataclass
-class Server:
-    """What it was asked, and whether it still answers."""
-
-    url: str = ""
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    uploads: dict[str, str] = field(default_factory=dict)
-    streams: list[str] = field(default_factory=list)
-    silent: threading.Event = field(default_factory=threading.Event)
-    closed: threading.Event = field(default_factory=threading.Event)
-
-    def answer(self, path: str, body: str) -> dict[str, Any]:
-        if self.silent.is_set():
-            self.closed.wait()
-        if path.startswith("/upload/"):
-            self.uploads[path.removeprefix("/upload/")] = body
-        elif path.endswith("/file_stream"):
-            self.streams.append(body)
-        elif path.startswith("/graphql"):
-            request = json.loads(body)
-            match = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
-            return {"data": self.data(match[1] if match else "", request.get("variables") or {})}
-        return {}
-
-    def data(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
-        if operation == "UpsertBucket":
-            self.runs.append(given)
-            project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "me"}}
-            bucket = {"id": "b", "name": given["name"], "config": "{}", "project": project}
-            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if operation == "CreateRunFiles":
-            files = [
-                {"name": name, "uploadUrl": f"{self.url}/upload/{given['run']}/{name}"}
-                for name in given["files"]
-            ]
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        return {}
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    found = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            if self.headers.get("content-encoding") == "gzip":
-                body = gzip.decompress(body)
-            answer = json.dumps(found.answer(self.path, body.decode())).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_GET = do_POST = do_PUT = handle_any  # noqa: N815  # the names are the base class's
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            pass  # a client that gave up
-
-    with Quiet(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        found.url = f"http://127.0.0.1:{http.server_port}"
-        for name in [name for name in os.environ if name.startswith("WANDB_")]:
-            monkeypatch.delenv(name)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    with wandb_server() as found:
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", found.url)
-        try:
-            yield found
-        finally:
-            found.closed.set()
-            http.shutdown()
+        yield found
 
 
 def test_with_a_key_runs_reach_the_server_and_nothing_of_the_machine_does(

@@ -23,7 +23,7 @@ from perennial.stores.registry import Version
 
 REGISTRY = "wandb-registry-model"
 _ADDRESS = "https://api.wandb.ai"
-_UPLOAD_SECONDS = 300
+UPLOAD_SECONDS = 300
 
 
 class WandbRegistry:
@@ -93,7 +93,7 @@ class WandbModel:
         try:
             artifact.add_dir(str(bundle.path), skip_cache=True)
             run.log_artifact(artifact)
-            artifact.wait(timeout=_UPLOAD_SECONDS)
+            artifact.wait(timeout=UPLOAD_SECONDS)
             failed = False
         finally:
             run.finish(exit_code=int(failed))
