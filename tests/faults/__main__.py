@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="by default drawn, and told")
     parser.add_argument("--runs", type=int, default=1, help="with seeds that count on from SEED")
     parser.add_argument("--registry", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--storage", choices=["local", "s3"], default="local")
     parser.add_argument("--settle", type=float, default=60.0, help="seconds for rollouts to end")
     parser.add_argument("--keep", action="store_true", help="keep the folder also when all is well")
     arguments = parser.parse_args()
@@ -33,7 +34,7 @@ def main() -> int:
         began = time.monotonic()
         result = run(
             folder, number, arguments.seconds, database=arguments.registry,
-            settle_seconds=arguments.settle,
+            storage=arguments.storage, settle_seconds=arguments.settle,
         )  # fmt: skip
         if result.violations:
             failed += 1

@@ -1,7 +1,7 @@
 """Who acts on the registry while faults come: a controller that watches rollouts, and a trainer
 that brings versions. The steps are those of the flows, without Prefect.
 
-    python -m tests.faults.actors controller|trainer JOURNAL
+    python -m tests.faults.actors first|controller|trainer JOURNAL
 
 What was done is told to the journal after it was done, a line of JSON each, whole or not at all.
 """
@@ -66,23 +66,32 @@ def is_bad(number: int) -> bool:
 
 def seed_version(project: Project, registry: Registry, number: int) -> Any:
     """Train a version, as it were, and register it: the same number is always the same version."""
-    from perennial.bundle.write import write_bundle
+    from perennial.stores.bundles import keep_bundle
 
     features = FEATURES + (_MISTAKE if is_bad(number) else "")
-    made = write_bundle(
-        project.folder("bundles", MODEL), content(MODEL, "binary", number, features)
-    )
+    made = keep_bundle(project, content(MODEL, "binary", number, features))
     return registry.register(
         MODEL, made, params={}, metrics={"logloss": 0.5}, judgement={}, links={},
         actor="trainer", reason="passed", now=datetime.now(UTC),
     )  # fmt: skip
 
 
+def begin(project: Project, journal: Journal) -> None:
+    """The first version, which answers everything."""
+    registry = Registry(project.registry_url)
+    ref = seed_version(project, registry, 1)
+    registry.promote(
+        MODEL, ref.version, expected_generation=0, actor="trainer", reason="the first",
+        evidence={}, cause="first", now=datetime.now(UTC),
+    )  # fmt: skip
+    journal.tell(told="registered", version=ref.version, digest=ref.digest)
+
+
 def train(project: Project, journal: Journal) -> None:
     """Version after version, each begun to be rolled out as registration does it. What fails is
     tried again; a kill loses at most what was not told, and the next trainer does it again."""
     from perennial.contracts.errors import InputError
-    from perennial.stores.rolling_out import begin
+    from perennial.stores import rolling_out
 
     while True:
         number = 2 + sum(line["told"] == "begun" for line in journal.lines())
@@ -92,7 +101,7 @@ def train(project: Project, journal: Journal) -> None:
             journal.tell(told="registered", version=ref.version, digest=ref.digest)
             settings = {"strategy": "shadow"} if number % 4 == 1 else {}
             try:
-                rollout = begin(
+                rollout = rolling_out.begin(
                     project, registry, MODEL, ref.version, settings, actor="trainer",
                     reason="passed", cause=f"trained {number}", force=False, now=datetime.now(UTC),
                 )  # fmt: skip
@@ -143,7 +152,7 @@ def main() -> None:
     what, path = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     journal = Journal(Path(path))
-    {"controller": control, "trainer": train}[what](Project.current(), journal)
+    {"first": begin, "controller": control, "trainer": train}[what](Project.current(), journal)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tests.faults.actors import MODEL
 from tests.faults.adversary import Fault, plan
 from tests.faults.checker import Story, violations
 from tests.faults.traffic import Traffic
-from tests.faults.world import Database, World, filled
+from tests.faults.world import Database, Storage, World, filled, until
 
 _ORDERS = (
     ("rollback", MODEL),
@@ -73,13 +73,14 @@ def run(
     seconds: float,
     *,
     database: Database = "sqlite",
+    storage: Storage = "local",
     settle_seconds: float = 20.0,
     clients: int = 2,
     orders_every: float = 6.0,
 ) -> Result:
     """Everything goes wrong for so many seconds; then all must be well."""
     history = History(folder / "history.txt")
-    with World(folder, database, history.tell) as world:
+    with World(folder, database, storage, history.tell) as world:
         faults = plan(seed, seconds, world.possible())
         traffic = Traffic(world.addresses, clients, seed)
         history.tell(f"seed {seed}: {len(faults)} faults in {seconds:g} s; a disk of its own: "
@@ -91,6 +92,8 @@ def run(
             _inflict(world, faults, seconds, history.tell)
             people.join()
             history.tell("no more faults")
+            before = len(traffic.promises.answers)
+            until(lambda: len(traffic.promises.answers) > before + 20, 240, "nobody answers")
             watched = world.quieten(settle_seconds, traffic.stop)
         finally:
             traffic.stop()

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,9 +23,9 @@ from perennial.stores.predictions.sessions import aside
 from perennial.stores.predictions.waiting import segments
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
-from tests.contract import postgres
+from tests.contract import postgres, s3
 from tests.faults import processes
-from tests.faults.actors import MODEL, Journal, read, seed_version
+from tests.faults.actors import MODEL, Journal, read
 from tests.faults.adversary import Possible
 from tests.faults.checker import Order, Story
 from tests.faults.processes import Part, clock_library
@@ -35,6 +34,7 @@ from tests.faults.traffic import Promises, as_float32
 from tests.fuzz.served import SPEC
 
 Database = Literal["sqlite", "postgresql"]
+Storage = Literal["local", "s3"]
 SERVERS = ("server-1", "server-2")
 CONTROLLERS = ("controller-1", "controller-2")
 ROLLOUT = """
@@ -58,11 +58,14 @@ class World:
     ``tell`` is called with each thing that happens.
     """
 
-    def __init__(self, folder: Path, database: Database, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, database: Database, storage: Storage, tell: Callable[[str], None]
+    ) -> None:
         self.folder = folder
         self.root = folder / "project"
         self.project = Project(self.root)
         self._database = database
+        self._storage = storage
         self._tell = tell
         self._open = contextlib.ExitStack()
         self._tending = threading.Event()
@@ -70,10 +73,14 @@ class World:
         self.parts: dict[str, Part] = {}
         self.ways: dict[str, Proxy] = {}
         self.orders: list[Order] = []
+        self.wrong: list[str] = []
+        """What did not come when nothing went wrong any more."""
         self.own_disk = False
         self.clocks: Path | None = None
         self.registry_url = f"sqlite:///{self.root}/.perennial/registry.db"
         self.pg_home: Path | None = None
+        self.s3: s3.Endpoint | None = None
+        """As nothing goes wrong with it; ``ways`` has the way that everybody takes."""
         self.journal = Journal(folder / "trained.jsonl")
 
     # Beginning and end
@@ -101,14 +108,9 @@ class World:
         (model / "model.yaml").write_text(text)
         self.project.home.mkdir()
         self._open_registry()
-        registry = Registry(self.registry_url)
-        ref = seed_version(self.project, registry, 1)
-        registry.promote(
-            MODEL, ref.version, expected_generation=0, actor="trainer", reason="the first",
-            evidence={}, cause="first", now=datetime.now(UTC),
-        )  # fmt: skip
-        registry.close()
-        self.journal.tell(told="registered", version=ref.version, digest=ref.digest)
+        self._open_storage()
+        first = [sys.executable, "-m", "tests.faults.actors", "first", str(self.journal.path)]
+        subprocess.run(first, env=self.environment(), cwd=self.folder, check=True, timeout=240)
         self._open.callback(self._end_all)
         for name, command in self._commands().items():
             part = Part(name, command, self.environment(), self.folder, self._tell, self.clocks)
@@ -144,14 +146,41 @@ class World:
         self.ways["registry"] = way
         self.registry_url = f"postgresql+psycopg://{url.username}@127.0.0.1:{way.port}/faults"
 
-    def environment(self) -> dict[str, str]:
+    def _open_storage(self) -> None:
+        """A bucket that both servers share, each with a folder of its own for what is on its way;
+        or one folder for all."""
+        if self._storage == "local":
+            return
+        self.s3 = self._open.enter_context(s3.moto())
+        way = Proxy(to_port(self._s3_port))
+        self._open.callback(way.close)
+        self.ways["storage"] = way
+        second = self.root_of(SERVERS[1])
+        second.mkdir()
+        (second / "models").symlink_to(self.root / "models")
+
+    def _s3_port(self) -> int | None:
+        return None if self.s3 is None else int(self.s3.url.rsplit(":", 1)[1])
+
+    def root_of(self, part: str) -> Path:
+        """The project's folder as a part has it."""
+        apart = self.s3 is not None and part == SERVERS[1]
+        return self.root.with_name(f"project-of-{part}") if apart else self.root
+
+    def spools(self) -> list[Path]:
+        return sorted({self.root_of(name) / ".perennial" / "spool" for name in SERVERS})
+
+    def environment(self, part: str = "") -> dict[str, str]:
         kept = {
             name: value for name, value in os.environ.items()
-            if not name.startswith(("PERENNIAL_", "PREFECT_", "WANDB_", "PYTEST_"))
+            if not name.startswith(("PERENNIAL_", "PREFECT_", "WANDB_", "PYTEST_", "AWS_"))
         }  # fmt: skip
+        if self.s3 is not None:
+            kept |= self.s3.environment("team/faults")
+            kept["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{self.ways['storage'].port}"
         return {
             **kept,
-            "PERENNIAL_PROJECT": str(self.root),
+            "PERENNIAL_PROJECT": str(self.root_of(part)),
             "PERENNIAL_REGISTRY_URL": self.registry_url,
             "PYTHONPATH": str(_REPOSITORY),
             "OMP_NUM_THREADS": "1",
@@ -208,6 +237,8 @@ class World:
             Possible("half", networks, 0.5),
             Possible("locked", ["registry"], 0.7),
         ]
+        if self.s3 is not None:
+            found.append(Possible("busy", ["storage"]))
         if self.own_disk:
             found.append(Possible("disk full", ["disk"]))
         if self.pg_home is not None:
@@ -275,6 +306,7 @@ class World:
         """Let everything come to rest: rollouts end by themselves within ``settle_seconds``, or by
         order; what waits reaches its tables; servers follow the route, and end. Returns whether
         somebody watched the rollout that had not ended by itself."""
+        self._expect(lambda: self._versions() > 1, "the trainer brings no version any more")
         self.parts["trainer"].stop()
         deadline = time.monotonic() + settle_seconds
         while time.monotonic() < deadline and self.active() is not None:
@@ -289,6 +321,16 @@ class World:
             self.parts[name].stop()
         return watched
 
+    def _versions(self) -> int:
+        return sum(line["told"] == "registered" for line in read(self.journal.path))
+
+    def _expect(self, true: Callable[[], object], otherwise: str) -> None:
+        """What has to come once nothing goes wrong any more, however slow the machine is."""
+        try:
+            until(true, 240, otherwise)
+        except AssertionError:
+            self.wrong.append(otherwise)
+
     def _is_watched(self) -> bool:
         """Whether somebody looks at the rollout under way, given time to start and to look."""
         looks = self.folder / "looks.jsonl"
@@ -301,11 +343,13 @@ class World:
     def story(self, promises: Promises, watched: bool) -> Story:
         """Everything read anew, after the servers have brought what they have to the tables."""
         route = self.asked(lambda registry: registry.route(MODEL))
-        served = {name: self._settled_generation(name, route.generation) for name in SERVERS}
-        spool = self.project.home / "spool"
-        with contextlib.suppress(AssertionError):
-            until(lambda: not list(segments(spool)), 120, "")
-        alone = [name for name in SERVERS if not self._has_keeper(name)]
+        for name in SERVERS:
+            follows = partial(self._follows, name, route.generation)
+            self._expect(follows, f"{name} does not follow the route")
+            has_keeper = partial(self.pids, f"{name}/keeper")
+            self._expect(has_keeper, f"{name} has no keeper")
+        served = {name: self.generation(name) for name in SERVERS}
+        self._expect(lambda: not self._waiting(), "segments do not reach their tables")
         codes = {name: self.parts[name].stop() for name in SERVERS}
         told = list(read(self.journal.path))
         return Story(
@@ -327,37 +371,39 @@ class World:
             rollouts=self.asked(lambda registry: registry.rollouts.last(MODEL, 100_000)),
             decisions=self.asked(lambda registry: registry.decisions(MODEL, 1_000_000)),
             served=served,
-            waiting=[str(one.path) for one in segments(spool)],
-            damaged=[str(path) for path in aside(spool)],
+            waiting=self._waiting(),
+            damaged=[str(path) for spool in self.spools() for path in aside(spool)],
             wrong=promises.wrong,
             watched=watched,
             chain="; ".join(self.asked(lambda registry: registry.audit(MODEL)).faults),
             more=[
+                *self.wrong,
                 *(
                     f"{name} ended with {code} when it was told to"
                     for name, code in codes.items()
                     if code
                 ),
-                *(f"{name} has no keeper any more" for name in alone),
             ],
         )
 
-    def _settled_generation(self, server: str, wanted: int) -> int | None:
-        with contextlib.suppress(AssertionError):
-            until(lambda: self.generation(server) == wanted, 120, "")
-        return self.generation(server)
+    def _follows(self, server: str, generation: int) -> bool:
+        return self.generation(server) == generation
 
-    def _has_keeper(self, server: str) -> bool:
-        with contextlib.suppress(AssertionError):
-            until(lambda: bool(self.pids(f"{server}/keeper")), 90, "")
-            return True
-        return False
+    def _waiting(self) -> list[str]:
+        return [str(one.path) for spool in self.spools() for one in segments(spool)]
 
     def _rows(self, kind: str) -> list[Mapping[str, Any]]:
-        from perennial.stores.predictions.tables import open_log
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
 
-        table = open_log(str(self.project.folder(kind, MODEL)))
-        if table is None:
+        place, options = f"{self.project.home}/{kind}/{MODEL}", None
+        if self.s3 is not None:
+            settings = self.s3.environment("team/faults")
+            place = f"{settings.pop('PERENNIAL_STORAGE')}/{kind}/{MODEL}"
+            options = {**settings, "AWS_ALLOW_HTTP": "true"}
+        try:
+            table = DeltaTable(place, storage_options=options)
+        except TableNotFoundError:
             return []
         wanted = [
             name for name in
@@ -374,7 +420,7 @@ def _as_answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**row, "_prediction": as_float32(row["_prediction"])}
 
 
-def until(true: Callable[[], bool], seconds: float, otherwise: str) -> None:
+def until(true: Callable[[], object], seconds: float, otherwise: str) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, otherwise
