@@ -36,7 +36,7 @@ def status(
     project = context_of(context).project
     registry = open_registry(project)
     names = [_known(project, registry, name)] if name else _all_models(project, registry)
-    found = [_status_of(registry, model, decisions) for model in names]
+    found = [status_of(registry, model, decisions) for model in names]
     if as_json:
         _print_json(found)
         return
@@ -136,7 +136,7 @@ def _known(project: Project, registry: Registry, name: str) -> str:
     return name
 
 
-def _status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
+def status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
     route, quarantined = registry.route(model), registry.quarantined(model)
     champion = registry.version(model, route.champion) if route.champion else None
     rollout = registry.rollouts.active(model)
