@@ -16,6 +16,7 @@ BENCHMARKS = {
     "drift": "the verdict on a million rows against Evidently's preset; memory",
     "serving": "requests a second against other servers, alone, in batches, in a switch; memory",
     "stack": "the embedded stack: processor time when idle, and how soon a flow runs",
+    "registry": "what each question costs after 10,000 versions of 100 models",
     "rollouts": "the traffic guards need to catch a harm, against tests of a fixed size",
 }
 _QUICK = {
@@ -25,6 +26,7 @@ _QUICK = {
     "drift": ["--rows", "20000", "--rounds", "1"],
     "serving": ["--quick"],
     "stack": ["--quick"],
+    "registry": ["--models", "10", "--versions", "200"],
     "rollouts": ["--rollouts", "100"],
 }
 

@@ -277,11 +277,10 @@ class Registry:
             return find_version(connection, model, version)
 
     @repeatable
-    def versions(self, model: str) -> list[Version]:
-        """All versions, the newest first."""
-        query = (
-            sa.select(versions).where(versions.c.model == model).order_by(versions.c.version.desc())
-        )
+    def versions(self, model: str, limit: int | None = None) -> list[Version]:
+        """All versions, or that many, the newest first."""
+        query = sa.select(versions).where(versions.c.model == model)
+        query = query.order_by(versions.c.version.desc()).limit(limit)
         with self._engine.begin() as connection:
             return [version_of(row) for row in connection.execute(query)]
 
@@ -291,7 +290,7 @@ class Registry:
         query = (
             sa.select(decisions)
             .where(decisions.c.model == model)
-            .order_by(decisions.c.id.desc())
+            .order_by(decisions.c.number.desc())
             .limit(limit)
         )
         with self._engine.begin() as connection:

@@ -90,7 +90,7 @@ decisions = sa.Table(
     sa.Column("seal", sa.String(64), nullable=False),
     sa.UniqueConstraint("model", "cause", name="one_decision_a_cause"),
     sa.UniqueConstraint("model", "number", name="one_decision_a_number"),
-    sa.Index("decisions_by_action", "model", "action"),
+    sa.Index("decisions_by_action", "model", "action", "version"),
     sa.ForeignKeyConstraint(
         ["model", "version"], ["versions.model", "versions.version"], name="version_exists"
     ),

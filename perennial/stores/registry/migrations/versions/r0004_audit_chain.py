@@ -61,7 +61,7 @@ def upgrade() -> None:
     else:
         op.execute("ALTER TABLE decisions ENABLE TRIGGER decisions_refuse_change")
 
-    op.create_index("decisions_by_action", "decisions", ["model", "action"])
+    op.create_index("decisions_by_action", "decisions", ["model", "action", "version"])
     op.create_index("retrainings_by_time", "retrainings", ["model", "decided_at", "id"])
     op.create_index("retrainings_by_state", "retrainings", ["answer", "state", "model"])
     op.create_index("rollouts_by_model", "rollouts", ["model", "id"])
