@@ -62,6 +62,13 @@ def secured(root: Path, tokens: Path, holders: dict[str, str]) -> Iterator[Serve
         running.is_well()
 
 
+def test_that_nothing_is_encrypted_is_told_where_others_can_listen(secured: Server) -> None:
+    warnings = [
+        line for line in secured.log.read_text().splitlines() if '"level":"warning"' in line
+    ]
+    assert "no TLS at an address that others reach" in warnings[0]
+
+
 def _ask(server: Server, path: str, token: str | None) -> int:
     method, body = PATHS.get(path, ("GET", None))
     headers = {"authorization": f"Bearer {token}" if token else ""}
