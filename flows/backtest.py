@@ -7,6 +7,7 @@ from datetime import datetime
 from prefect import flow
 
 from perennial.contracts.backtest import BacktestSummary
+from tasks._storage import connect_storage, result_storage
 from tasks.backtesting import plan_walk, report_walk, walk_policies
 from tasks.definition import read_model
 from tasks.notification import tag_run
@@ -16,6 +17,7 @@ from tasks.notification import tag_run
     name="backtest",
     flow_run_name="{model} backtested",
     persist_result=False,
+    result_storage=result_storage(),
     result_serializer="json",
     on_running=[tag_run],
 )
@@ -36,6 +38,7 @@ def backtest(
         every: The length of a step: a look, a decision and a value of the metric each.
         metric: What the policies are compared by; by default what trials are ranked by.
     """
+    connect_storage()
     definition = read_model(model)
     plan = plan_walk(definition, start, end, every, metric)
     result = walk_policies(definition, plan)

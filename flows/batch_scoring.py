@@ -7,6 +7,7 @@ from typing import Literal
 from prefect import flow
 
 from perennial.contracts.scoring import ScoringSummary
+from tasks._storage import connect_storage, result_storage
 from tasks.scoring import find_scores, inspect_scoring, publish_scores, score_rows, summarise_scores
 
 
@@ -14,6 +15,7 @@ from tasks.scoring import find_scores, inspect_scoring, publish_scores, score_ro
     name="batch-scoring",
     flow_run_name="score by {model}",
     persist_result=False,
+    result_storage=result_storage(),
     result_serializer="json",
 )
 def batch_scoring(
@@ -34,6 +36,7 @@ def batch_scoring(
         columns: Columns of the source to carry along: names, or "all"; by default the entity and
             the event time.
     """
+    connect_storage()
     job = inspect_scoring(model, source, output, version, columns)
     scores = find_scores(job)
     if scores is None:

@@ -8,6 +8,7 @@ from prefect import flow
 
 from perennial.contracts.retraining import Trigger
 from perennial.contracts.runs import Claim, RunSummary
+from tasks._storage import connect_storage, result_storage
 from tasks.definition import find_champion, find_members, read_model
 from tasks.notification import completed, declined, flow_run_name, summarise, tag_run
 from tasks.retraining import claim_retraining, end_retraining, finish_retraining
@@ -17,6 +18,7 @@ from tasks.retraining import claim_retraining, end_retraining, finish_retraining
     name="continuous-training",
     flow_run_name=flow_run_name,
     persist_result=False,
+    result_storage=result_storage(),
     result_serializer="json",
     on_running=[tag_run],
     on_failure=[end_retraining],
@@ -41,6 +43,7 @@ def continuous_training(
             no, or where another run has the retraining already. Without one it is by schedule or
             by hand.
     """
+    connect_storage()
     definition = read_model(model)
     claim = claim_retraining(definition, trigger, as_of, reason)
     if claim.refused:

@@ -7,6 +7,7 @@ from datetime import datetime
 from prefect import flow
 
 from perennial.contracts.watching import Look
+from tasks._storage import connect_storage, result_storage
 from tasks.definition import read_model
 from tasks.drift import look_at_window
 from tasks.notification import tag_run
@@ -19,6 +20,7 @@ from tasks.rollout import remind
     name="drift-watch",
     flow_run_name="{model} watched",
     persist_result=False,
+    result_storage=result_storage(),
     result_serializer="json",
     on_running=[tag_run],
 )
@@ -31,6 +33,7 @@ def drift_watch(model: str, end: datetime | None = None) -> Look:
         model: Name of a model below ``models/``.
         end: Where the window of ``drift.window`` ends (UTC); now by default.
     """
+    connect_storage()
     definition = read_model(model)
     look = look_at_window(definition, end)
     if end is None:

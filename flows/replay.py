@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.continuous_training import continuous_training
 from perennial.contracts.runs import ReplaySummary
+from tasks._storage import connect_storage, result_storage
 from tasks.definition import read_model
 from tasks.notification import tag_run
 from tasks.replaying import conclude, score_period, trained
@@ -18,6 +19,7 @@ from tasks.replaying import conclude, score_period, trained
     name="replay",
     flow_run_name="{model} replayed",
     persist_result=False,
+    result_storage=result_storage(),
     result_serializer="json",
     on_running=[tag_run],
 )
@@ -29,6 +31,7 @@ def replay(model: str, moments: list[datetime], metric: str) -> ReplaySummary:
         moments: Ascending, UTC; a training at each, and each stretch between two is scored.
         metric: What periods are scored by.
     """
+    connect_storage()
     runs = [
         trained(continuous_training(model, as_of=moment, reason="replay")) for moment in moments
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from perennial.contracts.runs import ReproductionSummary
+from tasks._storage import connect_storage, result_storage
 from tasks.features import compute_features
 from tasks.notification import tag_run
 from tasks.reproducing import compare, recall
@@ -16,6 +17,7 @@ from tasks.training import train
     name="reproduction",
     flow_run_name="{model}@{version} again",
     persist_result=False,
+    result_storage=result_storage(),
     result_serializer="json",
     on_running=[tag_run],
 )
@@ -31,6 +33,7 @@ def reproduction(
         version: A registered version of it.
         force: Do the work again, cached or not; without it only missing results are made.
     """
+    connect_storage()
     original = recall(model, version)
     parts = split(original.definition, original.dataset, original.members)
     features = compute_features(original.definition, original.dataset, parts, original.members)

@@ -8,6 +8,7 @@ from prefect import flow
 
 from perennial.contracts.rollouts import Rollout
 from perennial.contracts.runs import Watch
+from tasks._storage import connect_storage, result_storage
 from tasks.notification import tag_run
 from tasks.publishing import publish_meanwhile
 from tasks.rollout import conclude, report, successor, take_up, watch
@@ -17,6 +18,7 @@ from tasks.rollout import conclude, report, successor, take_up, watch
     name="rollout",
     flow_run_name="roll out {model}",
     persist_result=False,
+    result_storage=result_storage(),
     result_serializer="json",
     on_running=[tag_run],
 )
@@ -40,6 +42,7 @@ def rollout(
         deaths: How many runs in a row died while they watched; set by the automation that starts
             the next. After too many the rollout is aborted.
     """
+    connect_storage()
     seen: list[Rollout] = []
     current = take_up(model, version, settings, reason, force, deaths)
     begun = publish_meanwhile(model)
