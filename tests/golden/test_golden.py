@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,12 +51,7 @@ def test_a_bundle_of_every_format_opens_and_predicts_what_it_did(folder: Path) -
 def test_a_registry_of_every_revision_is_upgraded_and_says_what_it_did(
     path: Path, registry_url: str
 ) -> None:
-    url = sa.make_url(registry_url)
-    if url.get_backend_name() == "sqlite":
-        Path(str(url.database)).parent.mkdir()
-        shutil.copy(path, str(url.database))
-    else:
-        load(path, url)
+    place(path, registry_url)
     expected = json.loads(path.with_suffix(".json").read_text())
     said = told(registry_url)
     assert said.keys() == expected.keys()
@@ -81,6 +78,98 @@ def test_a_registry_of_every_revision_is_upgraded_and_says_what_it_did(
         assert audit.last[0].entry == entry
         assert audit.head.number == len(expected[model]["decisions"]) + 1
     registry.close()
+
+
+_OPEN_AT_ONCE = """
+import json, multiprocessing, sys
+from perennial.stores.registry import Registry
+
+url, processes = sys.argv[1], int(sys.argv[2])
+fork = multiprocessing.get_context("fork")
+barrier = fork.Barrier(processes)
+
+def look(_):
+    barrier.wait(240)
+    registry = Registry(url)
+    return {model: registry.audit(model).model_dump(mode="json") for model in registry.models()}
+
+with fork.Pool(processes) as pool:
+    print(json.dumps(pool.map(look, range(processes), chunksize=1)))
+"""
+
+
+def test_processes_that_open_an_old_registry_at_once_upgrade_it_once(registry_url: str) -> None:
+    place(REGISTRIES / "0003.db", registry_url)
+    command_line = [sys.executable, "-c", _OPEN_AT_ONCE, registry_url, "4"]
+    done = subprocess.run(command_line, check=True, capture_output=True, text=True, timeout=240)
+    first, *others = json.loads(done.stdout)
+    assert others == [first] * 3
+    assert {model: (len(a["last"]), a["faults"]) for model, a in first.items()} == {
+        "letters": (1, []), "parcels": (15, []),
+    }  # fmt: skip
+
+
+# The upgrade is tried by one process after another: each dies before another of its statements,
+# every third, until one has no such statement and gets through.
+_KILLED = """
+import multiprocessing, os, signal, sys
+import alembic.command
+import sqlalchemy as sa
+from sqlalchemy import event
+from perennial.stores.registry.engine import connect
+from perennial.stores.registry.migrate import migrate
+
+url, table = sys.argv[1:]
+
+def upgrade(n):
+    engine, seen = connect(url), 0
+
+    def executes(*_):
+        nonlocal seen
+        seen += 1
+        if seen == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(engine, "before_cursor_execute", executes)
+    migrate(engine)
+
+fork = multiprocessing.get_context("fork")
+n = 1
+while True:
+    process = fork.Process(target=upgrade, args=(n,))
+    process.start()
+    process.join()
+    if process.exitcode == 0:
+        break
+    assert process.exitcode == -signal.SIGKILL, process.exitcode
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalar_one()
+    assert found == "0003", (n, found)
+    n += 3
+print(n)
+"""
+
+
+def test_an_upgrade_that_is_killed_anywhere_leaves_the_old_tables(registry_url: str) -> None:
+    place(REGISTRIES / "0003.db", registry_url)
+    command_line = [sys.executable, "-c", _KILLED, registry_url, REVISION_TABLE]
+    done = subprocess.run(command_line, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    assert int(done.stdout) > 20
+    expected = json.loads((REGISTRIES / "0003.json").read_text())
+    said = told(registry_url)
+    for model, says in expected.items():
+        assert {key: said[model].get(key) for key in says} == says
+
+
+def place(path: Path, url: str) -> None:
+    """Put a golden registry where this URL leads."""
+    target = sa.make_url(url)
+    if target.get_backend_name() == "sqlite":
+        Path(str(target.database)).parent.mkdir()
+        shutil.copy(path, str(target.database))
+    else:
+        load(path, target)
 
 
 def load(path: Path, url: sa.URL) -> None:
