@@ -40,11 +40,22 @@ def draw(seen: Seen, folder: Path, workspace: Path) -> dict[str, str]:
     pages = {}
     for what, snapshot in _snapshots(seen):
         page = folder / f"evidently-{what}.html"
-        snapshot.save_html(str(page))
+        html = inert(snapshot.get_html_str(as_iframe=False))
+        page.write_text(html, encoding="utf-8")
         snapshot.save_json(str(page.with_suffix(".json")))
         _keep(snapshot, seen, what, workspace)
         pages[what] = page.name
     return pages
+
+
+def inert(html: str) -> str:
+    """Evidently's page, whose data can't leave their place: it writes them as JSON into a script,
+    with names and values as they are, so that one with ``</script>`` in it (a category that
+    somebody sent in a request) would be read as markup, and run. JSON has no line break and, out of
+    texts, no ``<``. Raises ValueError for a page that is made otherwise."""
+    begin = html.index("<script>\n    var ") + len("<script>")
+    end = html.index("\n</script>\n", begin)
+    return html[:begin] + html[begin:end].replace("<", "\\u003c") + html[end:]
 
 
 def _snapshots(seen: Seen) -> Iterator[tuple[str, Any]]:

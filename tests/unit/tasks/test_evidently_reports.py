@@ -85,3 +85,22 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     late = [["late"] * 300, frame["sent"] + 2 * DAY]
     place.put_labels(ids, *late)  # of one class: no performance to draw
     assert set(draw(seen(place), tmp_path, tmp_path / "workspace")) == {"drift"}
+
+
+def test_what_somebody_asked_is_not_run_by_who_looks_at_the_page(tmp_path: Path) -> None:
+    place = make_watched(tmp_path / "project")
+    frame = parcels(END - 7 * DAY, 7, 300, 4)
+    hostile = [f"</script><script>alert({i % 3})</script>" for i in range(300)]
+    place.log(
+        frame.assign(depot=pd.Series(hostile, dtype="str")),
+        [f"{i}" for i in range(300)],
+        np.full(300, 0.3),
+    )
+    page = tmp_path / draw(seen(place), tmp_path, tmp_path / "workspace")["drift"]
+
+    text = page.read_text()
+    assert "<script>alert" not in text
+    assert r"\u003c/script>\u003cscript>alert(1)" in text
+    begin = text.index(" = {") + 3
+    data = json.JSONDecoder().raw_decode(text[begin:])[0]  # what the browser reads is what was
+    assert "</script><script>alert(1)" in json.dumps(data)
