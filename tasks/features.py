@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 
 from prefect import task
@@ -15,12 +15,14 @@ from perennial.data.programs import Program
 from perennial.reports.features import render_features
 from perennial.reports.markdown import code
 from perennial.spec import ModelSpec
-from perennial.stores import tables
+from perennial.stores.compute import HERE
 from perennial.stores.ensembles import open_members
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.matrices import write_matrices
 from perennial.stores.project import Project, feature_source
+from perennial.stores.windows import reader
 from tasks._caching import Stage
+from tasks._compute import computing
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
 from tasks.splitting import read_parts
@@ -52,8 +54,10 @@ def compute_features(
     program, classes = _program(model, spec, members)
     with measured("features") as counts:
         with new_folder(Project.current().folder("features", model.name)) as folder:
-            scan = partial(tables.scan, dataset, spec)
-            schema = write_matrices(spec, program, scan, read_parts(parts), folder, classes)
+            with computing(spec) if not members else nullcontext(HERE) as compute:
+                scan = reader(dataset, spec, compute)
+                split = read_parts(parts)
+                schema = write_matrices(spec, program, scan, split, folder, classes, compute)
             place, digest = keep_folder(folder)
         counts.rows_in, counts.rows_out = dataset.rows, sum(parts.rows.values())
     picture = place / "graph.svg"

@@ -14,6 +14,7 @@ from perennial.stores import sources, staging, tables
 from perennial.stores.ingested import ingested, remember
 from perennial.stores.project import Project
 from tasks._caching import Stage
+from tasks._compute import computing
 from tasks._definition import read_definition
 from tasks._running import RETRIES, measured
 
@@ -48,10 +49,10 @@ def inspect_source(model: ModelRef, as_of: datetime | None, full: bool) -> Sourc
 def stage(model: ModelRef, source: SourceRef) -> StagedRef:
     """Read, type and check the source's rows into a folder of their own."""
     project = Project.current()
-    with measured("stage") as counts:
-        staged = staging.stage(
-            read_definition(model), project.root, source, project.folder("staging", model.name)
-        )
+    spec = read_definition(model)
+    with measured("stage") as counts, computing(spec) as compute:
+        place = project.folder("staging", model.name)
+        staged = staging.stage(spec, project.root, source, place, compute)
         counts.rows_in, counts.rows_out = staged.rows + staged.bad_rows, staged.rows
     return staged
 

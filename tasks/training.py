@@ -23,11 +23,13 @@ from perennial.contracts.refs import (
 )
 from perennial.spec import ModelSpec
 from perennial.stores.bundles import keep_bundle
+from perennial.stores.compute import Cluster
 from perennial.stores.ensembles import clean_since, open_members
 from perennial.stores.matrices import read_json, read_schema, read_training, reference_profile
 from perennial.stores.project import Project, feature_source
 from perennial.stores.storage.places import is_remote
 from tasks._caching import Stage, code_fingerprint
+from tasks._compute import computing
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
 
@@ -70,10 +72,11 @@ def train(
     with measured("train") as counts:
         mean = spec.ensemble is not None and spec.ensemble.combine == "mean"
         bundles = open_members(members)
+        booster, made_by = (None, {}) if mean else _booster(spec, folder, study)
         content = BundleContent(
             spec=_definition(spec),
             schema=read_schema(folder),
-            booster=None if mean else _booster(spec, folder, study),
+            booster=booster,
             features_source=feature_source(Path(model.directory)),
             state=read_json(folder / "state.json"),
             reference=(folder / "reference.parquet").read_bytes(),
@@ -81,6 +84,7 @@ def train(
             metrics={"validation": {study.metric: study.best_value}},
             lineage={
                 **_lineage(project, dataset, features, study),
+                **made_by,
                 **(_made_of(spec, members, bundles) if members else {}),
             },
             weights={name: float(w) for name, w in study.best_params.items()} if mean else None,
@@ -94,14 +98,22 @@ def train(
     return bundle
 
 
-def _booster(spec: ModelSpec, folder: Path, study: StudyRef) -> bytes:
+def _booster(spec: ModelSpec, folder: Path, study: StudyRef) -> tuple[bytes, dict[str, Any]]:
+    """The booster, and what the lineage tells of a cluster: its number of workers is part of the
+    result."""
     from perennial.learning.training import booster_bytes, train_booster
 
     part: Fitting = "train+validation" if spec.training.refit else "train"
-    booster = train_booster(
-        read_training(folder), spec, study.best_params, study.best_rounds, cores(), part
-    )
-    return booster_bytes(booster)
+    params, rounds = study.best_params, study.best_rounds
+    with computing(spec) as compute:
+        if isinstance(compute, Cluster):
+            from perennial.stores.distributed import train_distributed
+
+            workers = len(compute.workers)
+            booster = train_distributed(compute, folder, spec, params, rounds, part)
+            return booster_bytes(booster), {"compute": {"kind": "dask", "workers": workers}}
+    matrices = read_training(folder, spec.compute.memory)
+    return booster_bytes(train_booster(matrices, spec, params, rounds, cores(), part)), {}
 
 
 def _member(member: MemberRef) -> Member:

@@ -53,7 +53,7 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
     with measured("tune") as counts:
         found = run_study(
             spec,
-            read_training(Path(features.uri)),
+            read_training(Path(features.uri), spec.compute.memory),
             study_name=name,
             storage_url=project.studies_url,
             warm_start=registry.best_params(model.name, spec.tuning.warm_start),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import resource
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +19,18 @@ from perennial.contracts.features import FeatureSchema
 
 Fitting = Literal["train", "train+validation"]
 
+Batch = tuple[np.ndarray, np.ndarray]
+"""float32 rows and their labels."""
+
 MAX_BIN = 256
 """XGBoost's own default number of bins a feature."""
+
+_PAGES = 16
+"""Of a matrix that just exceeds its memory; XGBoost holds a few at a time."""
+_GROUP_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 
 _FORBIDDEN_IN_NAMES = str.maketrans("[]<", "()‹")
 """XGBoost refuses these three in a feature's name."""
@@ -26,7 +42,8 @@ class Matrices:
 
     ``x_*`` float32 (rows, features): a category is its position in the feature's levels, NaN is
     missing. ``y_*`` float32 (rows,): 0/1, the position of the class, or the value. Arrays may be
-    mapped from disk (np.memmap): they are read, never copied or changed.
+    mapped from disk (np.memmap): they are read, never copied or changed. A part of more than
+    ``memory`` bytes is trained on in pages; see ``quantile_matrix``.
     """
 
     x_train: np.ndarray
@@ -34,16 +51,17 @@ class Matrices:
     x_validation: np.ndarray
     y_validation: np.ndarray
     schema: FeatureSchema
+    memory: int | None = None
 
-    @property
-    def feature_names(self) -> list[str]:
-        """As the booster keeps them: the schema's, with brackets and ``<`` replaced."""
-        return [f.name.translate(_FORBIDDEN_IN_NAMES) for f in self.schema.features]
 
-    @property
-    def feature_types(self) -> list[str]:
-        """XGBoost's type of each feature: ``c`` has levels, ``q`` is a quantity."""
-        return ["q" if f.levels is None else "c" for f in self.schema.features]
+def feature_names(schema: FeatureSchema) -> list[str]:
+    """As the booster keeps them: the schema's, with brackets and ``<`` replaced."""
+    return [f.name.translate(_FORBIDDEN_IN_NAMES) for f in schema.features]
+
+
+def feature_types(schema: FeatureSchema) -> list[str]:
+    """XGBoost's type of each feature: ``c`` has levels, ``q`` is a quantity."""
+    return ["q" if f.levels is None else "c" for f in schema.features]
 
 
 def quantised(
@@ -54,17 +72,11 @@ def quantised(
     Both may be shared by boosters that train side by side in threads; their trees are the same as
     alone, whatever ``threads`` is.
     """
-    train = _quantile_matrix(
-        matrices, [(matrices.x_train, matrices.y_train)], max_bin=max_bin, threads=threads
-    )
-    validation = _quantile_matrix(
-        matrices,
-        [(matrices.x_validation, matrices.y_validation)],
-        max_bin=max_bin,
-        threads=threads,
-        ref=train,
-    )
-    return train, validation
+    schema, memory = matrices.schema, matrices.memory
+    train = [(matrices.x_train, matrices.y_train)]
+    validation = [(matrices.x_validation, matrices.y_validation)]
+    rows = quantile_matrix(schema, train, max_bin, threads, memory=memory)
+    return rows, quantile_matrix(schema, validation, max_bin, threads, memory=memory, ref=rows)
 
 
 def quantised_for_fitting(
@@ -74,37 +86,62 @@ def quantised_for_fitting(
     batches = [(matrices.x_train, matrices.y_train)]
     if part == "train+validation":
         batches.append((matrices.x_validation, matrices.y_validation))
-    return _quantile_matrix(matrices, batches, max_bin=max_bin, threads=threads)
+    return quantile_matrix(matrices.schema, batches, max_bin, threads, memory=matrices.memory)
 
 
-def _quantile_matrix(
-    matrices: Matrices,
-    batches: Sequence[tuple[np.ndarray, np.ndarray]],
-    *,
+def quantile_matrix(
+    schema: FeatureSchema,
+    batches: Sequence[Batch],
     max_bin: int,
     threads: int,
+    *,
+    memory: int | None = None,
     ref: xgb.QuantileDMatrix | None = None,
 ) -> xgb.QuantileDMatrix:
-    return xgb.QuantileDMatrix(
-        _Batches(batches, matrices.feature_names, matrices.feature_types),
-        max_bin=max_bin,
-        ref=ref,
-        nthread=threads,
-        enable_categorical=True,
-    )
+    """Rows in bins of their own, or in those of ``ref``.
+
+    Rows of more than ``memory`` bytes as float32 (by default half of what the process may use) lie
+    in pages on disk while they are trained on, below the system's temporary folder: XGBoost's
+    external memory. Boosters are the same to the byte.
+    """
+    settings = {"max_bin": max_bin, "ref": ref, "nthread": threads, "enable_categorical": True}
+    most = memory or usable_memory() // 2
+    if sum(x.nbytes for x, _ in batches) <= most:
+        return xgb.QuantileDMatrix(_Batches(batches, schema), **settings)
+    folder = tempfile.TemporaryDirectory(prefix="perennial-pages-")
+    paged = [page for batch in batches for page in _pages(batch, most // _PAGES)]
+    rows = xgb.ExtMemQuantileDMatrix(_Batches(paged, schema, f"{folder.name}/rows"), **settings)
+    weakref.finalize(rows, folder.cleanup)  # after XGBoost has closed them
+    return rows
+
+
+def _pages(batch: Batch, size: int) -> Iterator[Batch]:
+    x, y = batch
+    rows = max(size // max(x.shape[1] * x.itemsize, 1), 1)
+    for start in range(0, len(x), rows):
+        yield x[start : start + rows], y[start : start + rows]
+
+
+def usable_memory() -> int:
+    """Bytes that this process may use: the machine's memory, or less where a limit is set (RLIMIT
+    of data or address space, or of its control group)."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits += [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
+    for path in _GROUP_LIMITS:
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text()))
+    return min(limit for limit in limits if limit > 0)
 
 
 class _Batches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types
     """Hands XGBoost the parts one after the other, as often as it asks."""
 
     def __init__(
-        self,
-        batches: Sequence[tuple[np.ndarray, np.ndarray]],
-        names: list[str],
-        types: list[str],
+        self, batches: Sequence[Batch], schema: FeatureSchema, cache: str | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(cache_prefix=cache, on_host=False)
         self._batches = batches
+        names, types = feature_names(schema), feature_types(schema)
         self._columns = {"feature_names": names, "feature_types": types}
         self._next = 0
 

@@ -100,12 +100,13 @@ def read_matrix(folder: Path, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def read_training(folder: Path) -> Matrices:
-    """The training and the validation part, as boosters are fitted to them."""
+def read_training(folder: Path, memory: int | None = None) -> Matrices:
+    """The training and the validation part, as boosters are fitted to them; in pages, when one has
+    more bytes than ``memory``."""
     from perennial.learning.matrices import Matrices
 
     train, validation = read_matrix(folder, "train"), read_matrix(folder, "validation")
-    return Matrices(*train, *validation, read_schema(folder))
+    return Matrices(*train, *validation, read_schema(folder), memory)
 
 
 def read_schema(folder: Path) -> FeatureSchema:

@@ -10,11 +10,13 @@ The folder, named by the digest of its content::
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from perennial.data.checks import Checked, RowChecks, texts_of
 from perennial.data.profile import Profile
 from perennial.spec import ModelSpec
 from perennial.stores import sources
+from perennial.stores.compute import HERE, Compute
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.repeats import Repeats, find_repeats
 
@@ -44,18 +47,22 @@ BAD_SCHEMA = pa.schema(
     ]
 )
 _EXAMPLES = 5
+_AHEAD = 16
+"""Batches that are on their way to a cluster or back, at most: each takes memory here."""
 
 
-def stage(spec: ModelSpec, root: Path, source: SourceRef, folder: Path) -> StagedRef:
+def stage(
+    spec: ModelSpec, root: Path, source: SourceRef, folder: Path, compute: Compute = HERE
+) -> StagedRef:
     """Read, type and check a source's rows below ``folder``.
 
-    The same content gives the same digest. Memory is bounded by a batch and DuckDB's limit,
+    They are read here, in order; ``compute`` types, checks and profiles them. The same content
+    gives the same digest, wherever. Memory is bounded by a batch and DuckDB's limit,
     whatever the number of rows. Raises InputError for a source that can't be read (nothing stays).
     """
     with new_folder(folder) as new:
         writer = _Writer(spec, source, new)
-        for batch in sources.read(spec, root, source):
-            writer.add(batch)
+        writer.add_all(sources.read(spec, root, source), compute)
         stats = writer.finish()
         (new / "stats.json").write_text(stats.model_dump_json(), encoding="utf-8")
         place, digest = keep_folder(new)
@@ -152,6 +159,15 @@ class BadRows:
         )
 
 
+def _checked(checks: RowChecks, table: Any) -> tuple[Checked, Profile]:
+    """What the checks make of a batch, and the profile of its good rows."""
+    checked = checks.check(table)
+    profile = Profile(checks.columns)
+    if checked.good.num_rows:
+        profile.add(checked.good)
+    return checked, profile
+
+
 class _Writer:
     """Takes batches, writes the files, keeps count."""
 
@@ -169,8 +185,14 @@ class _Writer:
         self._bad = BadRows(folder / "bad")
         (folder / "good").mkdir()
 
-    def add(self, batch: sources.Batch) -> None:
-        checked = self._checks.check(batch.table)
+    def add_all(self, batches: Iterable[sources.Batch], compute: Compute) -> None:
+        waiting, sent = itertools.tee(batches)
+        checked = compute.map(partial(_checked, self._checks), (b.table for b in sent), _AHEAD)
+        for batch, (each, profile) in zip(waiting, checked, strict=True):
+            self._profile.merge(profile)
+            self._add(batch, each)
+
+    def _add(self, batch: sources.Batch, checked: Checked) -> None:
         self._write_good(checked)
         self._bad.add(batch, checked)
         self._before += checked.before
@@ -183,7 +205,6 @@ class _Writer:
         good = checked.good
         if not good.num_rows:
             return
-        self._profile.add(good)
         if self._spec.source.event_time is not None:
             self._follow(good[self._spec.source.event_time])
         numbers = pa.array(checked.good_rows + self._rows_read, pa.int64())

@@ -7,18 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.read import open_bundle
+from perennial.contracts.errors import PerennialError
 from perennial.contracts.refs import DatasetRef
 from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign, split_columns
+from perennial.learning.training import booster_bytes, load_booster, predict, train_booster
 from perennial.spec import ModelSpec, parse_spec
 from perennial.stores import sources, staging, tables, windows
-from perennial.stores.compute import HERE, Cluster, Compute
+from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute
+from perennial.stores.distributed import train_distributed
 from perennial.stores.folders import folder_digest
-from perennial.stores.matrices import write_matrices
+from perennial.stores.matrices import read_matrix, read_schema, read_training, write_matrices
 from tests.integration.clusters import Killer, client_of, running, two_workers
-from tests.workplace import FEATURES_PY, MODEL_YAML, demand_rows
+from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
 
 SPEC = parse_spec(MODEL_YAML)
 SLOW = FEATURES_PY.replace("def warm(", "import time\n\n\ndef warm(").replace(
@@ -91,3 +97,96 @@ def test_a_worker_killed_while_features_are_computed_is_replaced_and_nothing_dif
         there = features(dataset, tmp_path / "there", cluster, SLOW)
     assert killer.killed
     assert there == here
+
+
+@pytest.fixture(scope="module")
+def matrices(dataset: DatasetRef, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("matrices") / "features"
+    features(dataset, folder, HERE)
+    return folder
+
+
+PARAMS = {"max_depth": 4, "learning_rate": 0.2}
+
+
+def distributed(cluster: Cluster, folder: Path, rounds: int) -> bytes:
+    booster = train_distributed(cluster, folder, SPEC, PARAMS, rounds, "train+validation")
+    return booster_bytes(booster)
+
+
+def losses(content: bytes, folder: Path) -> np.ndarray:
+    x, y = read_matrix(folder, "test")
+    p = predict(load_booster(content), np.asarray(x), read_schema(folder)).astype(float)
+    return -np.log(np.where(np.asarray(y) == 1, p, 1 - p))
+
+
+def test_a_distributed_booster_predicts_as_well_and_is_the_same_again(
+    matrices: Path, cluster: Cluster
+) -> None:
+    there = distributed(cluster, matrices, 40)
+    assert distributed(cluster, matrices, 40) == there
+    here = booster_bytes(
+        train_booster(read_training(matrices), SPEC, PARAMS, 40, 2, "train+validation")
+    )
+    print("LOSS", losses(there, matrices), losses(here, matrices))
+
+
+def test_a_worker_killed_in_training_is_replaced_and_the_booster_is_the_same(
+    matrices: Path, address: str, cluster: Cluster
+) -> None:
+    expected = distributed(cluster, matrices, 250)
+    with Killer(address, lambda client: running(client, "_fit_share")) as killer:
+        found = distributed(cluster, matrices, 250)
+    assert killer.killed
+    assert found == expected
+
+
+def test_what_xgboost_refuses_is_told_as_it_is_on_one_machine(
+    matrices: Path, cluster: Cluster
+) -> None:
+    with pytest.raises(PerennialError, match="XGBoost can't train: Invalid"):
+        train_distributed(cluster, matrices, SPEC, {"max_depth": "deep"}, 3)
+
+
+def test_rows_checked_on_a_cluster_are_staged_to_the_byte_as_here(
+    place: Path, cluster: Cluster, tmp_path: Path
+) -> None:
+    rows = (place / "data" / "2021.csv").read_text().splitlines()
+    rows[1:4] = ["x,north,1,1,True,1", rows[2] + ",1", rows[3].replace("south", "")]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("\n".join(rows))
+    source = sources.inspect(SPEC, tmp_path, None, None)
+    here = staging.stage(SPEC, tmp_path, source, tmp_path / "staging")
+    there = staging.stage(SPEC, tmp_path, source, tmp_path / "elsewhere", cluster)
+    assert here.bad_rows >= 2
+    assert there.digest == here.digest
+
+
+def test_the_whole_flow_on_a_cluster_makes_the_same_data_and_as_good_a_model(
+    flow_project: Workplace, address: str
+) -> None:
+    flow_project.write_rows("2024-b.csv", demand_rows("2024-03-31", 120, seed=2))
+    here = flow_project.run(reason="here")
+    flow_project.edit("objective: binary", "objective: binary\ncompute: {kind: dask}")
+    flow_project.environment[ADDRESS_VARIABLE] = address
+    there = flow_project.run(reason="there", force=True)
+
+    assert {s["stage"] for s in there["stages"] if not s["cached"]} >= {
+        "stage", "features", "tune", "train",
+    }  # fmt: skip
+    bundles = [
+        open_bundle(flow_project.root / ".perennial" / "bundles" / "demand" / each, each)
+        for each in (here["bundle_digest"], there["bundle_digest"])
+    ]
+    local, distributed = (bundle.lineage for bundle in bundles)
+    assert distributed["dataset"]["content_digest"] == local["dataset"]["content_digest"]
+    assert distributed["features_digest"] == local["features_digest"]
+    # Trials run each on one worker, whole: the study is the same to the last bit.
+    assert distributed["study"]["best_params"] == local["study"]["best_params"]
+    assert distributed["study"]["best_value"] == local["study"]["best_value"]
+    assert distributed["compute"] == {"kind": "dask", "workers": 2}
+    assert "compute" not in local
+    rows = pd.read_parquet(bundles[0].path / "reference.parquet")
+    p, q = (Predictor(bundle).predict(rows).values for bundle in bundles)
+    assert np.abs(p - q).mean() < 0.05
+    assert np.corrcoef(p, q)[0, 1] > 0.95
