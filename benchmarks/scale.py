@@ -1,11 +1,15 @@
 """How far one machine goes: many models on one embedded stack, and a prediction log that grows.
 
-    python -m benchmarks.scale [models] [log] [--models N …] [--rows N …] [--idle SECONDS] [--quick]
+    python -m benchmarks.scale [serving] [stack] [log] [--models N …] [--stacks N …] [--rows N …]
+                               [--idle SECONDS] [--quick]
 
-**models**: projects of so many models, each with a champion and its five deployments. How long
+**serving**: one server of so many models, each with its champion: its start, its memory, what it
+costs when nobody asks, a request, and the registry it follows.
+
+**stack**: the embedded stack of so many models, each with its five deployments: how long
 ``perennial up`` takes, what the stack costs when nobody asks anything (processor seconds a minute
-and memory of each part, with its children), what registry and serving take, and what looks at the
-drift of several models at the same moment do.
+and memory of each part, with its children), and what looks at the drift of several models at the
+same moment take.
 
 **log**: so many rows written the way that a server's go, in a process of its own each
 (``benchmarks.scale_log``); what each size took, and what a hundred million would by the slope.
@@ -33,7 +37,7 @@ from benchmarks.harness import console, show
 from benchmarks.scale_project import inputs, model_names, write_models
 from perennial.cli.prefect_server import api_url, call
 from perennial.cli.stack import state as states
-from perennial.cli.stack.parts import SERVER, SERVING
+from perennial.cli.stack.parts import SERVER
 from perennial.cli.stack.processes import marked
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -43,13 +47,30 @@ FAR = 100_000_000
 _SETTLE_SECONDS = 20.0
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _PARTS = ("server", "worker", "serving")
+_ALL = ("serving", "stack", "log")
 _LOOKS = 6
+_START_SECONDS = 300.0
 _LOOK_SECONDS = 240.0
 
 
 @dataclass
-class Models:
-    """What so many models cost. Seconds; MiB; processor seconds a minute, by part."""
+class Served:
+    """What one server of so many models costs. Seconds, unless named otherwise; ``idle`` are
+    processor seconds a minute, of the server without the processes beside it."""
+
+    count: int
+    start: float = 0.0
+    mib: float = 0.0
+    idle: float = 0.0
+    request_ms: float = 0.0
+    routes_ms: float = 0.0
+    status: float = 0.0
+
+
+@dataclass
+class Stack:
+    """What a stack of so many models costs. Seconds; MiB and processor seconds a minute by part;
+    ``looks`` is the time that ``looked`` looks at one moment took."""
 
     count: int
     check: float = 0.0
@@ -57,9 +78,6 @@ class Models:
     up_again: float = 0.0
     idle: dict[str, float] = field(default_factory=dict)
     mib: dict[str, float] = field(default_factory=dict)
-    routes_ms: float = 0.0
-    status: float = 0.0
-    request_ms: float = 0.0
     scheduled: int = 0
     looked: int = 0
     looks: float = 0.0
@@ -69,42 +87,85 @@ class Models:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
-    parser.add_argument("parts", nargs="*", metavar="models|log", help="both by default")
+    parser.add_argument("parts", nargs="*", metavar="|".join(_ALL), help="all by default")
     parser.add_argument("--models", nargs="+", type=int, default=[1, 25, 100])
+    parser.add_argument("--stacks", nargs="+", type=int, default=[1, 10])
     parser.add_argument("--rows", nargs="+", type=int, default=[1_000_000, 10_000_000])
     parser.add_argument("--idle", type=float, default=60.0, help="seconds to watch an idle stack")
     parser.add_argument("--quick", action="store_true", help="small and once: that it works")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args(argv)
-    unknown = set(arguments.parts) - {"models", "log"}
+    unknown = set(arguments.parts) - set(_ALL)
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     if arguments.quick:
-        arguments.models, arguments.rows, arguments.idle = [2], [20_000, 40_000], 3.0
+        arguments.models, arguments.stacks, arguments.rows = [2], [1], [20_000, 40_000]
+        arguments.idle = 3.0
+    parts = arguments.parts or _ALL
     console.print(harness.machine())
     with tempfile.TemporaryDirectory(prefix="bench-scale-", dir=arguments.folder) as name:
         folder = Path(name)
-        if "models" in (arguments.parts or ["models"]):
+        if "serving" in parts:
+            served = [_served(folder / f"served-{n}", n, arguments.idle) for n in arguments.models]
+            _show_served(served)
+        if "stack" in parts:
             looks = 1 if arguments.quick else _LOOKS
-            found = [
-                models(folder / f"models-{count}", count, arguments.idle, looks)
-                for count in arguments.models
-            ]
-            _show_models(found)
-        if "log" in (arguments.parts or ["log"]):
+            _show_stacks(
+                [_stack(folder / f"stack-{n}", n, arguments.idle, looks) for n in arguments.stacks]
+            )
+        if "log" in parts:
             _show_log([_log(folder / f"log-{rows}", rows) for rows in arguments.rows])
 
 
-def models(root: Path, count: int, idle: float, looks: int) -> Models:
-    """Measure a stack with so many models."""
+def _served(root: Path, count: int, idle: float) -> Served:
+    """Measure a server of so many models."""
     names = model_names(count)
     project = write_models(root, names)
-    found = Models(count)
-    found.check = _perennial(project, "check", "--write")
+    found = Served(count)
     registry = Registry(project.registry_url)
     found.routes_ms = 1e3 * median(_seconds(registry.routes) for _ in range(20))
     registry.close()
     found.status = _perennial(project, "status", "--json")
+    command = [sys.executable, "-m", "perennial", "--project", str(root), "serve", "--port", "0"]
+    started = time.monotonic()
+    with (root / "server.log").open("wb") as log, subprocess.Popen(
+        command, env=harness.environment(), stdout=subprocess.PIPE, stderr=log
+    ) as server:  # fmt: skip
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().decode().split()[-1]
+            with httpx.Client(base_url=url, timeout=60) as client:
+                while len(_ready(client)) < count:
+                    if time.monotonic() - started > _START_SECONDS or server.poll() is not None:
+                        raise RuntimeError((root / "server.log").read_text()[-2000:])
+                    time.sleep(0.1)
+            found.start = time.monotonic() - started
+            time.sleep(_SETTLE_SECONDS / 4)
+            used, began = _cpu_of(server.pid), time.monotonic()
+            time.sleep(idle)
+            found.idle = (_cpu_of(server.pid) - used) * 60 / (time.monotonic() - began)
+            found.request_ms = _request_ms(url, names)
+            found.mib = _mib_of(server.pid)
+        finally:
+            server.terminate()
+    console.print(found)
+    return found
+
+
+def _ready(client: httpx.Client) -> list[str]:
+    try:
+        found = client.get("/models").json()["models"]
+    except httpx.TransportError:  # nobody listens yet
+        return []
+    return [one["name"] for one in found if one["ready"]]
+
+
+def _stack(root: Path, count: int, idle: float, looks: int) -> Stack:
+    """Measure a stack with so many models."""
+    names = model_names(count)
+    project = write_models(root, names)
+    found = Stack(count)
+    found.check = _perennial(project, "check", "--write")
     try:
         found.up = _up(project)
         time.sleep(_SETTLE_SECONDS)
@@ -117,7 +178,6 @@ def models(root: Path, count: int, idle: float, looks: int) -> Models:
         assert state is not None
         port = state.parts[SERVER].port
         assert port is not None
-        found.request_ms = _request_ms(str(state.url(SERVING)), names)
         url = api_url(port)
         found.scheduled = call("POST", f"{url}/flow_runs/count", {})
         found.looked = min(looks, count)
@@ -155,19 +215,25 @@ def _cpu(project: Project) -> dict[str, float]:
     """Processor seconds so far by part, with those of children that have ended."""
     found = dict.fromkeys(_PARTS, 0.0)
     for one in marked(project.home):
-        stat = Path(f"/proc/{one.process.pid}/stat").read_text(encoding="utf-8")
-        ticks = sum(map(int, stat.rpartition(")")[2].split()[11:15]))
-        found[one.part] = found.get(one.part, 0.0) + ticks / _TICKS
+        found[one.part] = found.get(one.part, 0.0) + _cpu_of(one.process.pid)
     return found
 
 
 def _mib(project: Project) -> dict[str, float]:
-    """Resident memory by part."""
     found = dict.fromkeys(_PARTS, 0.0)
     for one in marked(project.home):
-        pages = Path(f"/proc/{one.process.pid}/statm").read_text(encoding="utf-8").split()[1]
-        found[one.part] = found.get(one.part, 0.0) + int(pages) * _PAGE / 2**20
+        found[one.part] = found.get(one.part, 0.0) + _mib_of(one.process.pid)
     return found
+
+
+def _cpu_of(pid: int) -> float:
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / _TICKS
+
+
+def _mib_of(pid: int) -> float:
+    """Resident memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE / 2**20
 
 
 def _request_ms(url: str, names: Sequence[str]) -> float:
@@ -217,27 +283,32 @@ def _log(folder: Path, rows: int) -> dict[str, float]:
     return done.result()
 
 
-def _show_models(found: Sequence[Models]) -> None:
-    def row(what: str, *values: str) -> tuple[str, ...]:
-        return (what, *values)
-
+def _show_served(found: Sequence[Served]) -> None:
     rows = [
-        row("perennial check --write, s", *(f"{one.check:.1f}" for one in found)),
-        row("perennial up, the first time, s", *(f"{one.up:.0f}" for one in found)),
-        row("perennial up while it runs, s", *(f"{one.up_again:.1f}" for one in found)),
-        row("perennial status, s", *(f"{one.status:.1f}" for one in found)),
-        row("the registry's routes, ms", *(f"{one.routes_ms:.1f}" for one in found)),
-        row("one row of each model, median, ms", *(f"{one.request_ms:.1f}" for one in found)),
-        row("runs on the server's schedule", *(f"{one.scheduled:,}" for one in found)),
+        ("from its start until all answer, s", *(f"{one.start:.1f}" for one in found)),
+        ("resident memory, MiB", *(f"{one.mib:.0f}" for one in found)),
+        ("CPU s a minute, idle", *(f"{one.idle:.2f}" for one in found)),
+        ("a row of each model in turn, median, ms", *(f"{one.request_ms:.1f}" for one in found)),
+        ("the registry's routes, ms", *(f"{one.routes_ms:.1f}" for one in found)),
+        ("perennial status, s", *(f"{one.status:.1f}" for one in found)),
+    ]
+    show("Models on one server", ("", *(f"{one.count:,}" for one in found)), rows)
+
+
+def _show_stacks(found: Sequence[Stack]) -> None:
+    rows = [
+        ("perennial check --write, s", *(f"{one.check:.1f}" for one in found)),
+        ("perennial up, the first time, s", *(f"{one.up:.0f}" for one in found)),
+        ("perennial up while it runs, s", *(f"{one.up_again:.1f}" for one in found)),
+        ("runs on the server's schedule", *(f"{one.scheduled:,}" for one in found)),
     ]
     for part in _PARTS:
-        rows.append(
-            row(f"{part}: CPU s a minute, idle", *(f"{o.idle.get(part, 0):.2f}" for o in found))
-        )
+        idle = (f"{one.idle.get(part, 0):.2f}" for one in found)
+        rows.append((f"{part}: CPU s a minute, idle", *idle))
     for part in _PARTS:
-        rows.append(row(f"{part}: MiB", *(f"{one.mib.get(part, 0):.0f}" for one in found)))
-    each = [f"{o.looked}: {o.looks:.0f} ({o.look_cpu / o.looked:.1f})" for o in found]
-    rows.append(row("looks at one moment: n: s (CPU s each)", *each))
+        rows.append((f"{part}: MiB", *(f"{one.mib.get(part, 0):.0f}" for one in found)))
+    each = (f"{o.looked}: {o.looks:.0f} ({o.look_cpu / o.looked:.1f})" for o in found)
+    rows.append(("looks at one moment: n: s (CPU s each)", *each))
     show("Models on one stack", ("", *(f"{one.count:,}" for one in found)), rows)
 
 

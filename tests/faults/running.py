@@ -202,13 +202,17 @@ def _locked(world: World) -> Iterator[None]:
             connection.close()
         return
     engine = sa.create_engine(world.registry_url, poolclass=sa.NullPool)
-    with contextlib.suppress(sa.exc.DBAPIError), engine.connect() as locked:
+    locked = None
+    with contextlib.suppress(sa.exc.DBAPIError):
+        locked = engine.connect()
         locked.exec_driver_sql("SET lock_timeout = '1s'")
         locked.exec_driver_sql("LOCK TABLE routes IN ACCESS EXCLUSIVE MODE")
+    try:
         yield
-        locked.rollback()
-        return
-    yield
+    finally:
+        if locked is not None:
+            with contextlib.suppress(sa.exc.DBAPIError):
+                locked.close()
 
 
 def _restart_database(world: World) -> None:
