@@ -87,7 +87,7 @@ def check_needs(
             fix = (
                 _FORM
                 if variable == STORAGE_VARIABLE
-                else "write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+                else "write postgresql://USER:PASSWORD@HOST/DATABASE"
             )
             problems.append(Problem(variable, what, fix))
     if problems:

@@ -18,8 +18,8 @@ from tests.workplace import Workplace
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "aws-verysecret",
-    "PERENNIAL_REGISTRY_URL": "postgresql+psycopg://me:registry-verysecret@db/registry",
-    "PERENNIAL_STUDIES_URL": "postgresql+psycopg://me:studies-verysecret@db/studies",
+    "PERENNIAL_REGISTRY_URL": "postgresql://me:registry-verysecret@db/registry",
+    "PERENNIAL_STUDIES_URL": "postgresql://me:studies-verysecret@db/studies",
 }
 SETTINGS = {
     "PERENNIAL_STORAGE": "s3://lake/team",
@@ -250,7 +250,7 @@ def test_what_containers_need_is_asked_for_before_anything_is_done(
             "s3-bucket/perennial yet (write s3://BUCKET/PREFIX)",
             "PERENNIAL_STUDIES_URL: needed for pools of containers, and there is no block "
             "secret/perennial-studies-url yet "
-            "(write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE)",
+            "(write postgresql://USER:PASSWORD@HOST/DATABASE)",
         ],
     )
     assert on_server(client)["pools"] == {}
