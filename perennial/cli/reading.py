@@ -50,11 +50,12 @@ def versions(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model.")],
     as_json: AsJson = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many of the newest.")] = None,
 ) -> None:
     """All versions of a model, the newest first."""
     project = context_of(context).project
     registry = open_registry(project)
-    found = registry.versions(_known(project, registry, name))
+    found = registry.versions(_known(project, registry, name), limit)
     route, quarantined = registry.route(name), registry.quarantined(name)
     values = [_version_values(version, route, quarantined) for version in found]
     if as_json:

@@ -21,6 +21,9 @@ from perennial.learning.matrices import Matrices
 from perennial.learning.tracking import StudyTracker
 from perennial.learning.tuning import tune
 from perennial.spec import parse_spec
+from tests.contract import postgres
+
+pytest_plugins = ["tests.contract.databases"]
 
 SPEC = """\
 name: small
@@ -86,9 +89,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_a_study_killed_twice_ends_as_if_it_had_not_been(
-    tmp_path: Path, calm: dict[str, Any]
+    registry_url: str, tmp_path: Path, calm: dict[str, Any]
 ) -> None:
-    url = f"sqlite:///{tmp_path}/studies.db"
+    url = registry_url
     for trials in (3, 6):  # in the middle of the first round and of the second
         process = start(url, tmp_path, 2, stop=trials)
         assert process.stdout is not None
@@ -110,10 +113,13 @@ def test_a_study_killed_twice_ends_as_if_it_had_not_been(
     assert numbers == list(range(10)), "every place is kept once"
 
 
+@pytest.mark.parametrize(
+    "registry_url", ["postgresql" if postgres.binaries() else "sqlite"], indirect=True
+)
 def test_two_processes_that_run_one_study_come_to_the_same_result(
-    tmp_path: Path, calm: dict[str, Any]
+    registry_url: str, tmp_path: Path, calm: dict[str, Any]
 ) -> None:
-    url = f"sqlite:///{tmp_path}/studies.db"
+    url = registry_url
     both = [start(url, tmp_path / str(i), 1) for i in range(2)]
     assert [finish(process) for process in both] == [calm, calm]
     assert finish(start(url, tmp_path, 1)) == calm

@@ -266,6 +266,8 @@ def test_versions_say_what_each_does_in_the_route(rolling_out: Workplace) -> Non
         (3, 5, False), (2, None, False), (1, 95, False),
     ]  # fmt: skip
     assert [v["quarantined"] is not None for v in found] == [False, True, False]
+    newest = json.loads(said(rolling_out, "versions", "demand", "--json", "--limit", "2"))
+    assert newest == found[:2]
     assert said(rolling_out, "show", "demand@2").splitlines()[0] == "demand@2 (quarantined)"
 
 
