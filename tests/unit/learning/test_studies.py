@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from perennial.contracts.errors import InputError, UnavailableError
-from perennial.learning.studies import StudyStore, TrialRecord
+from perennial.learning.studies import StudyStore, TrialRecord, best_curve
 from perennial.spec.schema import Range
 
 SPACE = {"learning_rate": Range(low=0.05, high=0.3, log=True)}
@@ -80,3 +81,13 @@ def test_an_address_that_can_not_be_used_is_refused_without_repeating_it(
     ):
         raise AssertionError("opened")
     assert str(refused.value) == message
+
+
+def test_the_best_trials_curve_is_found_by_the_studys_name(url: str) -> None:
+    worse = dataclasses.replace(RECORD, number=1, value=0.7, curve={10: 0.6, 20: 0.7})
+    best = dataclasses.replace(RECORD, number=2, value=0.9, curve={20: 0.9, 10: 0.75})
+    with StudyStore.open(url, "s", SPACE, greater_is_better=True) as store:
+        for record in (RECORD, worse, best):
+            store.add(record)
+    assert list(best_curve(url, "s").items()) == [(10, 0.75), (20, 0.9)]
+    assert best_curve(url, "another") == {}
