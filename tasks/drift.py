@@ -23,6 +23,7 @@ from perennial.stores.registry import Registry
 from perennial.stores.storage.objects import Objects
 from perennial.stores.storage.publishing import replace
 from perennial.stores.watching import Seen, watch
+from tasks._compute import computing
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
 
@@ -50,9 +51,9 @@ def look_at_window(model: ModelRef, end: datetime | None) -> Look:
     version = registry.version(model.name, champion.version) if champion else None
     now = datetime.now(UTC)
     until = as_utc(end) if end else _due() or now
-    with measured("look") as counts:
+    with measured("look") as counts, computing(spec) as compute:
         window = (until - spec.drift.window, until)
-        seen = watch(project, spec, version, window, now=now, threads=cores())
+        seen = watch(project, spec, version, window, now=now, threads=cores(), compute=compute)
         look = _written(seen, project)
         counts.rows_in = look.rows
     create_markdown_artifact(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow as pa
 from perennial.bundle.read import Bundle
 from perennial.bundle.reference import bundle_reference
 from perennial.contracts.drift import (
+    Bins,
     Change,
     ColumnDrift,
     DriftOutcome,
@@ -20,17 +23,19 @@ from perennial.contracts.drift import (
     ReferenceStatistics,
     WindowStatistics,
 )
+from perennial.contracts.features import InputColumn
 from perennial.contracts.performance import PerformanceChange
 from perennial.contracts.refs import VersionRef
 from perennial.contracts.retraining import Trigger
 from perennial.contracts.watching import Look
-from perennial.data.drift.counting import count_window
+from perennial.data.drift.counting import count_window, empty_window, merged
 from perennial.decisions.binned import joined, named, shares
 from perennial.decisions.drift import PREDICTIONS, judge_drift
 from perennial.decisions.watch import drifted, find
 from perennial.decisions.wording import counted, figure, listed
 from perennial.spec import ModelSpec
 from perennial.stores.bundles import open_stored
+from perennial.stores.compute import HERE, Compute
 from perennial.stores.importance import bundle_importance
 from perennial.stores.performance import (
     SAMPLED_ROWS,
@@ -50,6 +55,8 @@ SHOWN_COLUMNS = 6
 """Whose values before and after are pictured."""
 _BARS = 10
 _CLOCKS = timedelta(minutes=5)  # by how much servers' clocks may differ
+_DAY = timedelta(days=1)
+_STRETCHES = 32
 _FOLDERS = ("predictions", "labels")
 
 
@@ -74,10 +81,12 @@ def watch(
     *,
     now: datetime,
     threads: int = 1,
+    compute: Compute = HERE,
 ) -> Seen:
     """Look at what the champion answered in a window, knowing the labels received before ``now``.
 
-    ``spec`` is the model's present one: its drift and log sections hold. Nothing that is in the
+    ``spec`` is the model's present one: its drift and log sections hold. ``compute`` counts the
+    answers, stretch by stretch of the window: the same wherever it does. Nothing that is in the
     data raises; IntegrityError is a damaged bundle or log, UnavailableError a store that does not
     answer.
     """
@@ -91,10 +100,11 @@ def watch(
     held_out = promise.holdout.p if promise.holdout is not None else None
     left_out = {*spec.log.hash, *spec.log.omit}
     reference = bundle_reference(bundle, held_out, left_out, window[1] - window[0])
-    sample = Sample(SAMPLED_ROWS)
-    counts = count_window(
-        reference.bins, sample.through(answers(log, number, bundle.schema.inputs, *window))
-    )
+    counts, sample = empty_window(reference.bins), Sample(SAMPLED_ROWS)
+    count = partial(_counted, log, number, bundle.schema.inputs, reference.bins)
+    for each, drawn in compute.map(count, _stretches(window)):
+        counts = merged(counts, each)
+        sample.merge(drawn)
     drift = judge_drift(
         reference, counts, importance=bundle_importance(bundle), settings=spec.drift, seed=seed
     )
@@ -118,6 +128,30 @@ def watch(
         pictures=_pictures(reference, counts, drift),
     )  # fmt: skip
     return Seen(look, bundle, promise, rows, known.rows, tuple(reference.bins))
+
+
+def _counted(
+    log: str,
+    version: int,
+    inputs: tuple[InputColumn, ...],
+    bins: Mapping[str, Bins],
+    window: tuple[datetime, datetime],
+) -> tuple[WindowStatistics, Sample]:
+    """A stretch of the log in the bins of the reference, and rows drawn from it."""
+    sample = Sample(SAMPLED_ROWS)
+    counts = count_window(bins, sample.through(answers(log, version, inputs, *window)))
+    return counts, sample.settled()
+
+
+def _stretches(window: tuple[datetime, datetime]) -> list[tuple[datetime, datetime]]:
+    """A window cut at midnights of UTC, where the log's folders are; a long one every few days."""
+    start, end = (moment.astimezone(UTC) for moment in window)
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = (end - midnight) // _DAY + 1
+    step = -(-days // _STRETCHES)
+    cuts = [midnight + number * _DAY for number in range(step, days, step)]
+    ends = [start, *(cut for cut in cuts if start < cut < end), end]
+    return list(pairwise(ends))
 
 
 def _look(

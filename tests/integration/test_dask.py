@@ -23,7 +23,10 @@ from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute
 from perennial.stores.distributed import train_distributed
 from perennial.stores.folders import folder_digest
 from perennial.stores.matrices import read_matrix, read_schema, read_training, write_matrices
+from perennial.stores.registry import Registry
+from perennial.stores.watching import watch
 from tests.integration.clusters import Killer, client_of, running, two_workers
+from tests.watched import DAY, END, make_watched
 from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
 
 SPEC = parse_spec(MODEL_YAML)
@@ -190,3 +193,20 @@ def test_the_whole_flow_on_a_cluster_makes_the_same_data_and_as_good_a_model(
     p, q = (Predictor(bundle).predict(rows).values for bundle in bundles)
     assert np.abs(p - q).mean() < 0.05
     assert np.corrcoef(p, q)[0, 1] > 0.95
+
+
+def test_drift_counted_on_a_cluster_is_the_look_of_this_process(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    watched = make_watched(tmp_path)
+    watched.traffic()
+    version = Registry(watched.project.registry_url).version(watched.spec.name, 1)
+    looks = [
+        watch(
+            watched.project, watched.spec, version, (END - 7 * DAY, END), now=END, compute=compute
+        )
+        for compute in (HERE, cluster)
+    ]
+    assert looks[0].look.rows == 2000
+    assert looks[1].look == looks[0].look
+    assert looks[1].rows == looks[0].rows

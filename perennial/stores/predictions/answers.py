@@ -109,6 +109,20 @@ class Sample:
         if self._waiting > 4 * self.most:
             self._settle()
 
+    def merge(self, other: Sample) -> None:
+        """Take in the sample, of as many rows at most, of other batches."""
+        self.rows += other.rows
+        self.digest = (self.digest + other.digest) % 2**64
+        self._kept += other._kept
+        self._waiting += other._waiting
+        if self._waiting > 4 * self.most:
+            self._settle()
+
+    def settled(self) -> Sample:
+        """This, holding no more rows than it keeps."""
+        self._settle()
+        return self
+
     def table(self) -> pa.Table | None:
         """The sampled rows in the order of their ids' hashes; None when no batch came. Columns of
         batches that differ in type come in that of the first."""
