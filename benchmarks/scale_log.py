@@ -9,6 +9,7 @@ keeper's code to a Delta table. A fifth of them get labels. Prints what was meas
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -53,7 +54,7 @@ class Log:
         self.project = project
         self.uri = {kind: str(project.folder(kind, model)) for kind in ("predictions", "labels")}
         self.commits: list[tuple[float, int]] = []
-        self.append_seconds = 0.0
+        self.append_seconds = self.commit_cpu = 0.0
         self.spool_bytes = 0
         self._spool = project.home / "spool"
 
@@ -72,8 +73,9 @@ class Log:
     def _commit(self) -> None:
         for stream in waiting(self._spool):
             for segment in stream:
-                started = time.perf_counter()
+                started, used = time.perf_counter(), _cpu()
                 done = commit_segments([segment], self.uri[segment.kind])
+                self.commit_cpu += _cpu() - used
                 self.commits.append((time.perf_counter() - started, done.rows))
                 self.spool_bytes += segment.bytes
                 finish(segment.path, "live")
@@ -148,6 +150,7 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     log.write("predictions", predictions(0, rows, rows))
     found: dict[str, Any] = {"rows": rows}
     seconds = [took for took, count in log.commits if count]
+    found["commit, CPU"] = log.commit_cpu
     found["append, rows/s"] = rows / log.append_seconds
     found["spool, bytes a row"] = log.spool_bytes / rows
     found["commits"] = len(seconds)
@@ -159,9 +162,11 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     for drip in range(_DRIPS):
         log.write("predictions", predictions(rows + drip * _DRIP_ROWS, _DRIP_ROWS, 2 * rows))
     found["commit of 200 rows"] = median(took for took, _ in log.commits)
-    found["tidy"], _ = _timed(lambda: tidy(log.uri["predictions"], _KEEP, 2, END, vacuum=False))
-    found["tidy, nothing to do"], _ = _timed(
-        lambda: tidy(log.uri["predictions"], _KEEP, 100_000, END, vacuum=False)
+    _timed(found, "tidy", lambda: tidy(log.uri["predictions"], _KEEP, 2, END, vacuum=False))
+    _timed(
+        found,
+        "tidy, nothing to do",
+        lambda: tidy(log.uri["predictions"], _KEEP, 100_000, END, vacuum=False),
     )
     found["files after"], _ = log.size()
     log.write("labels", labels(rows))
@@ -171,8 +176,10 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     registry = Registry(project.registry_url)
     spec, version = project.load_model(model)[1], registry.version(model, 1)
     week = (END - timedelta(days=9), END - timedelta(days=2))
-    found["look at a week"], seen = _timed(
-        lambda: watch(project, spec, version, week, now=END - timedelta(hours=1), threads=1)
+    seen = _timed(
+        found,
+        "look at a week",
+        lambda: watch(project, spec, version, week, now=END - timedelta(hours=1), threads=1),
     )
     found["rows of the week"] = seen.look.rows
     found["MiB of the look"] = _peak_mib()
@@ -186,24 +193,36 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
         model, 2, Plan(steps=(step,)), actor="benchmark", reason="measured", cause="measured",
         now=began,
     )  # fmt: skip
-    found["look at an hour's rollout"], checked = _timed(
-        lambda: look(project, registry, spec, rollout, actor="benchmark", now=END)
+    checked = _timed(
+        found,
+        "look at an hour's rollout",
+        lambda: look(project, registry, spec, rollout, actor="benchmark", now=END),
     )
     assert checked.state.last is not None
     found["rows of the rollout"] = checked.state.last.requests
     registry.close()
     command = [sys.executable, "-m", "perennial", "--project", str(folder), "status", model]
-    found["perennial status"], _ = _timed(
-        lambda: subprocess.run([*command, "--json"], check=True, capture_output=True)
+    _timed(
+        found,
+        "perennial status",
+        lambda: subprocess.run([*command, "--json"], check=True, capture_output=True),
     )
     found["GB on disk"] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e9
     return found
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
+def _timed(found: dict[str, Any], what: str, work: Callable[[], Any]) -> Any:
+    """What the work gives; its seconds by the clock and of the processors go to ``found``."""
+    started, used = time.perf_counter(), _cpu()
     value = work()
-    return time.perf_counter() - started, value
+    found[what], found[f"{what}, CPU"] = time.perf_counter() - started, _cpu() - used
+    return value
+
+
+def _cpu() -> float:
+    """Processor seconds of this process and of those it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _peak_mib() -> float:

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--registry", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--storage", choices=["local", "s3"], default="local")
     parser.add_argument("--settle", type=float, default=60.0, help="seconds for rollouts to end")
+    parser.add_argument("--pipeline", action="store_true", help="data, flows and training too")
     parser.add_argument("--keep", action="store_true", help="keep the folder also when all is well")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the world is to be taken down
@@ -35,6 +36,7 @@ def main() -> int:
         result = run(
             folder, number, arguments.seconds, database=arguments.registry,
             storage=arguments.storage, settle_seconds=arguments.settle,
+            pipeline=arguments.pipeline,
         )  # fmt: skip
         if result.violations:
             failed += 1
@@ -47,6 +49,7 @@ def main() -> int:
 
 def _show(result: Result, wall: float) -> None:
     story = result.story
+    print(result.history[-1])
     ends = Counter(rollout.state.phase for rollout in story.rollouts)
     print(f"{'VIOLATED' if result.violations else 'well'} after {wall:.0f} s; "
           f"faults: {dict(result.faults)}\n"

@@ -1,7 +1,7 @@
 """Who acts on the registry while faults come: a controller that watches rollouts, and a trainer
 that brings versions. The steps are those of the flows, without Prefect.
 
-    python -m tests.faults.actors first|controller|trainer JOURNAL
+    python -m tests.faults.actors first|controller|trainer|pipeline JOURNAL
 
 What was done is told to the journal after it was done, a line of JSON each, whole or not at all.
 """
@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from perennial.contracts.errors import PerennialError
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.fuzz.served import FEATURES, content
+from tests.workplace import demand_rows
 
 MODEL = "parcels"
 BAD_WEIGHT_KG = 1000.0
@@ -127,6 +129,35 @@ def _wait_for_next(project: Project, seconds: float) -> None:
     registry.close()
 
 
+def rows_of(number: int) -> Any:
+    """The rows that arrive as so many: ninety days at first, then two weeks each, some of which
+    have been there before."""
+    first = number == 0
+    start = "2024-01-01" if first else f"{date(2024, 3, 20) + timedelta(days=10 * number)}"
+    return demand_rows(start, 90 if first else 14, seed=1)
+
+
+def run_pipeline(project: Project, journal: Journal) -> None:
+    """Data arrives, and the real flow of continuous training takes it in, trains and registers; a
+    flow that fails is run again."""
+    while True:
+        number = sum(line["told"] == "ingested" for line in journal.lines())
+        try:
+            place = project.root / "data" / f"{number:04d}.csv"
+            new = place.with_suffix(".new")
+            rows_of(number).to_csv(new, index=False)
+            new.replace(place)
+        except OSError as error:
+            print(error, file=sys.stderr, flush=True)
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        command = [sys.executable, "-m", "flows", "continuous_training", '{"model": "demand"}']
+        done = subprocess.run(command, cwd=project.root, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode == 0:
+            journal.tell(told="ingested", number=number)
+        time.sleep(_PAUSE_SECONDS)
+
+
 def control(project: Project, journal: Journal) -> None:
     """Look at the rollout under way again and again, as the flow does; two of these may run."""
     from perennial.stores.rolling_out import look, spec_of
@@ -152,7 +183,9 @@ def main() -> None:
     what, path = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     journal = Journal(Path(path))
-    {"first": begin, "controller": control, "trainer": train}[what](Project.current(), journal)
+    {"first": begin, "controller": control, "trainer": train, "pipeline": run_pipeline}[what](
+        Project.current(), journal
+    )
 
 
 if __name__ == "__main__":

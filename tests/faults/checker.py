@@ -58,6 +58,10 @@ class Story:
     wrong: Sequence[str] = ()
     """Answers that no request may get."""
     watched: bool = True
+    ingested: Collection[tuple[str, ...]] = ()
+    """Rows of the model's data that a run which ended well took in, by what tells them apart."""
+    table: Sequence[tuple[str, ...]] = ()
+    """All rows of the model's table, likewise."""
     chain: str = ""
     """What the audit's own check says is wrong with it."""
     more: Sequence[str] = field(default_factory=tuple)
@@ -99,6 +103,7 @@ def _lost(story: Story) -> Iterator[str]:
         if order.obeyed and not any(order.mark in reason for reason in reasons)
     ]  # fmt: skip
     yield from _some("orders that were done are not in the audit", undone)
+    yield from _some("rows that were taken in are not there", {*story.ingested} - {*story.table})
     yield from _some("segments are still in a spool", story.waiting)
     yield from _some("segments were put aside as damaged", story.damaged)
 
@@ -109,6 +114,7 @@ def _doubled(story: Story) -> Iterator[str]:
     yield from _twice("rows of requests", live)
     marks = (row["metric_mark"] for row in story.labelled)
     yield from _twice("labels", (mark for mark in marks if mark is not None))
+    yield from _twice("rows of the model's data", story.table)
     yield from _twice("failures", ((r["_id"], r["_version"]) for r in story.failures))
     yield from _twice("digests of versions", story.versions.values())
     yield from _twice("causes in the audit", (entry.cause for entry in story.decisions))

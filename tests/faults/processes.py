@@ -121,7 +121,8 @@ class Part:
             return process.wait()
 
     def members(self) -> dict[str, list[int]]:
-        """The processes of this part by what they are: ``main``, ``keeper``, ``shadow``."""
+        """The processes of this part by what they are: ``main``, ``keeper``,
+        ``shadow``, ``flow``."""
         found: dict[str, list[int]] = {}
         for pid in marked(f"{self.folder}:{self.name}"):
             what = "main" if pid == self.pid else _what(pid)
@@ -148,6 +149,8 @@ def _what(pid: int) -> str:
         for name in ("keeper", "shadow"):
             if f"perennial.serving.{name}" in words:
                 return name
+        if "continuous_training" in words:
+            return "flow"
     return ""
 
 

@@ -77,10 +77,11 @@ def run(
     settle_seconds: float = 20.0,
     clients: int = 2,
     orders_every: float = 6.0,
+    pipeline: bool = False,
 ) -> Result:
     """Everything goes wrong for so many seconds; then all must be well."""
     history = History(folder / "history.txt")
-    with World(folder, database, storage, history.tell) as world:
+    with World(folder, database, storage, history.tell, pipeline=pipeline) as world:
         faults = plan(seed, seconds, world.possible())
         traffic = Traffic(world.addresses, clients, seed)
         history.tell(f"seed {seed}: {len(faults)} faults in {seconds:g} s; a disk of its own: "
@@ -99,8 +100,15 @@ def run(
             traffic.stop()
             people.join()
         story = world.story(traffic.promises, watched)
+        data = world.story_of_data()
+    found = violations(story) + [f"demand: {one}" for one in (violations(data) if data else [])]
+    if data is not None:
+        history.tell(
+            f"demand: {len(data.ingested):,} rows taken in, {len(data.table):,} in the table, "
+            f"{len(data.versions)} versions, {len(data.decisions)} decisions"
+        )
     return Result(
-        seed, seconds, violations(story), history.lines, Counter(f.kind for f in faults), story,
+        seed, seconds, found, history.lines, Counter(f.kind for f in faults), story,
         traffic.promises.statuses, traffic.promises.longest_silence,
     )  # fmt: skip
 

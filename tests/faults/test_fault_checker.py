@@ -64,6 +64,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Story:
         versions={v.ref.version: v.ref.digest for v in registry.versions(MODEL)},
         rollouts=registry.rollouts.last(MODEL),
         decisions=registry.decisions(MODEL, 1000),
+        ingested={("2026-03-01", "north")},
+        table=[("2026-03-01", "north"), ("2026-03-02", "north")],
         served={"server-1": registry.route(MODEL).generation},
     )
 
@@ -113,6 +115,16 @@ BROKEN: dict[str, tuple[str, str, Callable[[Story], Story]]] = {
     "an order is lost": (
         LOST, "1 orders that were done are not in the audit",
         lambda s: replace(s, orders=[*s.orders, Order("rollback", "order 0002", True)]),
+    ),
+    "data that was taken in is lost": (
+        LOST,
+        "1 rows that were taken in are not there: ('2026-03-01', 'north')",
+        lambda s: replace(s, table=s.table[1:]),
+    ),
+    "data is there twice": (
+        DOUBLED,
+        "1 rows of the model's data are there more than once: (('2026-03-01', 'north'), 2)",
+        lambda s: replace(s, table=[*s.table, s.table[0]]),
     ),
     "a segment never arrived": (
         LOST, "1 segments are still in a spool: x", lambda s: replace(s, waiting=["x"]),

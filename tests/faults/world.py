@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import httpx
 import sqlalchemy as sa
 
+from perennial.cli.prefect_server import prefect_server
 from perennial.contracts.errors import PerennialError
 from perennial.contracts.rollouts import Rollout
 from perennial.stores.predictions.sessions import aside
@@ -25,13 +26,14 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.contract import postgres, s3
 from tests.faults import processes
-from tests.faults.actors import MODEL, Journal, read
+from tests.faults.actors import MODEL, Journal, read, rows_of
 from tests.faults.adversary import Possible
 from tests.faults.checker import Order, Story
 from tests.faults.processes import Part, clock_library
 from tests.faults.proxy import Proxy, to_port, to_socket
 from tests.faults.traffic import Promises, as_float32
 from tests.fuzz.served import SPEC
+from tests.workplace import FEATURES_PY, MODEL_YAML
 
 Database = Literal["sqlite", "postgresql"]
 Storage = Literal["local", "s3"]
@@ -59,13 +61,21 @@ class World:
     """
 
     def __init__(
-        self, folder: Path, database: Database, storage: Storage, tell: Callable[[str], None]
+        self,
+        folder: Path,
+        database: Database,
+        storage: Storage,
+        tell: Callable[[str], None],
+        *,
+        pipeline: bool = False,
     ) -> None:
         self.folder = folder
         self.root = folder / "project"
         self.project = Project(self.root)
         self._database = database
         self._storage = storage
+        self._pipeline = pipeline
+        self._prefect_url = ""
         self._tell = tell
         self._open = contextlib.ExitStack()
         self._tending = threading.Event()
@@ -109,6 +119,8 @@ class World:
         self.project.home.mkdir()
         self._open_registry()
         self._open_storage()
+        if self._pipeline:
+            self._open_pipeline()
         first = [sys.executable, "-m", "tests.faults.actors", "first", str(self.journal.path)]
         subprocess.run(first, env=self.environment(), cwd=self.folder, check=True, timeout=240)
         self._open.callback(self._end_all)
@@ -159,6 +171,17 @@ class World:
         second.mkdir()
         (second / "models").symlink_to(self.root / "models")
 
+    def _open_pipeline(self) -> None:
+        """A second model, which is really trained: by its flow, on a Prefect server."""
+        model = self.root / "models" / "demand"
+        model.mkdir()
+        (model / "model.yaml").write_text(MODEL_YAML)
+        (model / "features.py").write_text(FEATURES_PY)
+        (self.root / "data").mkdir()
+        home = self.folder / "prefect"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        self._prefect_url = self._open.enter_context(prefect_server(home, environment))
+
     def _s3_port(self) -> int | None:
         return None if self.s3 is None else int(self.s3.url.rsplit(":", 1)[1])
 
@@ -184,6 +207,15 @@ class World:
             "PERENNIAL_REGISTRY_URL": self.registry_url,
             "PYTHONPATH": str(_REPOSITORY),
             "OMP_NUM_THREADS": "1",
+            **(self._of_flows() if self._pipeline else {}),
+        }
+
+    def _of_flows(self) -> dict[str, str]:
+        return {
+            "PREFECT_API_URL": self._prefect_url,
+            "PREFECT_HOME": str(self.folder / "prefect-home"),
+            "PREFECT_LOCAL_STORAGE_PATH": str(self.project.home / "results"),
+            "WANDB_MODE": "offline",
         }
 
     def _commands(self) -> dict[str, list[str]]:
@@ -197,7 +229,12 @@ class World:
             },
             **{name: [*actor, "controller", looks] for name in CONTROLLERS},
             "trainer": [*actor, "trainer", str(self.journal.path)],
+            **({"pipeline": [*actor, "pipeline", self._arrived]} if self._pipeline else {}),
         }
+
+    @property
+    def _arrived(self) -> str:
+        return str(self.folder / "arrived.jsonl")
 
     @staticmethod
     def _port_of(part: Part) -> Callable[[], int | None]:
@@ -226,6 +263,7 @@ class World:
     def possible(self) -> list[Possible]:
         everybody = list(self.parts)
         beside = [f"{name}/{what}" for name in SERVERS for what in ("keeper", "shadow")]
+        beside += ["pipeline/flow"] * 4 if self._pipeline else []
         networks = list(self.ways)
         found = [
             Possible("kill", [*everybody, *beside], 3.0),
@@ -308,6 +346,12 @@ class World:
         somebody watched the rollout that had not ended by itself."""
         self._expect(lambda: self._versions() > 1, "the trainer brings no version any more")
         self.parts["trainer"].stop()
+        if self._pipeline:
+            arrived = partial(read, Path(self._arrived))
+            before = sum(1 for _ in arrived())
+            self._expect(lambda: sum(1 for _ in arrived()) > before, "nothing is trained any more")
+            self.parts["pipeline"].stop()
+            until(lambda: not self.pids("pipeline/flow"), 240, "a flow does not end")
         deadline = time.monotonic() + settle_seconds
         while time.monotonic() < deadline and self.active() is not None:
             time.sleep(0.3)
@@ -386,6 +430,34 @@ class World:
             ],
         )
 
+    def story_of_data(self) -> Story | None:
+        """The same of the model that is really trained."""
+        if not self._pipeline:
+            return None
+        name = "demand"
+        taken = [line["number"] for line in read(Path(self._arrived))]
+        rows = [rows_of(number) for number in taken]
+        table = self._table("tables", name, ("at", "shop"))
+        return Story(
+            model=name,
+            answers=(), labels=(), registered={}, begun=(), orders=(), predictions=(),
+            labelled=(), failures=(),
+            ingested={
+                (moment, shop)
+                for frame in rows
+                for moment, shop in zip(frame["at"], frame["shop"], strict=True)
+            },
+            table=[(f"{row['at']:%Y-%m-%dT%H:%M:%SZ}", row["shop"]) for row in table],
+            route=self.asked(lambda registry: registry.route(name)),
+            versions=self.asked(
+                lambda registry: {v.ref.version: v.ref.digest for v in registry.versions(name)}
+            ),
+            rollouts=self.asked(lambda registry: registry.rollouts.last(name, 100_000)),
+            decisions=self.asked(lambda registry: registry.decisions(name, 1_000_000)),
+            served={},
+            chain="; ".join(self.asked(lambda registry: registry.audit(name)).faults),
+        )  # fmt: skip
+
     def _follows(self, server: str, generation: int) -> bool:
         return self.generation(server) == generation
 
@@ -393,25 +465,27 @@ class World:
         return [str(one.path) for spool in self.spools() for one in segments(spool)]
 
     def _rows(self, kind: str) -> list[Mapping[str, Any]]:
+        columns = ("_id", "_version", "_arm", "_prediction", "remark", "label", "metric_mark")
+        return [_as_answered(row) for row in self._table(kind, MODEL, columns)]
+
+    def _table(self, kind: str, model: str, columns: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Rows as any reader of Delta finds them, by a way on which nothing goes wrong."""
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        place, options = f"{self.project.home}/{kind}/{MODEL}", None
+        place, options = f"{self.project.home}/{kind}/{model}", None
         if self.s3 is not None:
             settings = self.s3.environment("team/faults")
-            place = f"{settings.pop('PERENNIAL_STORAGE')}/{kind}/{MODEL}"
+            place = f"{settings.pop('PERENNIAL_STORAGE')}/{kind}/{model}"
             options = {**settings, "AWS_ALLOW_HTTP": "true"}
         try:
             table = DeltaTable(place, storage_options=options)
         except TableNotFoundError:
             return []
-        wanted = [
-            name for name in
-            ("_id", "_version", "_arm", "_prediction", "remark", "label", "metric_mark")
-            if name in table.to_pyarrow_dataset().schema.names
-        ]  # fmt: skip
+        there = table.to_pyarrow_dataset().schema.names
+        wanted = [name for name in columns if name in there]
         rows: list[Mapping[str, Any]] = table.to_pyarrow_table(columns=wanted).to_pylist()
-        return [_as_answered(row) for row in rows]
+        return rows
 
 
 def _as_answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
