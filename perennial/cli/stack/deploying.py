@@ -13,6 +13,8 @@ import yaml
 from perennial.cli.stack.parts import Ports, client_environment
 from perennial.cli.stack.state import logs
 from perennial.contracts.errors import PerennialError
+from perennial.spec.deployment import is_ours, prefect_yaml
+from perennial.spec.places import FILE_NAME
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 
@@ -23,9 +25,17 @@ _SHOWN_LINES = 12
 
 
 def deploy(project: Project, ports: Ports) -> None:
-    """Declare all deployments; what is declared already stays as it is. Raises PerennialError."""
+    """Declare all deployments; what is declared already stays as it is. Raises PerennialError.
+
+    Here they go to the stack's own worker, also where deploy.yaml sends them elsewhere.
+    """
     declared, digest = _declared(project), _digest(project)
     deploying = ["-m", "prefect", "--no-prompt", "deploy", "--all"]
+    elsewhere = (project.root / FILE_NAME).is_file()
+    if elsewhere and is_ours(_prefect_yaml(project).read_text(encoding="utf-8")):
+        here = project.home / "prefect" / "prefect.yaml"
+        write_file(here, prefect_yaml(project.specs()))
+        deploying += ["--prefect-file", str(here)]
     _run(project, ports, "prefect deploy --all", deploying, "deploy.log", declared)
     write_file(_note(project), digest)
 
@@ -97,4 +107,8 @@ def _declared(project: Project) -> int:
 
 
 def _digest(project: Project) -> str:
-    return hashlib.sha256((project.root / "prefect.yaml").read_bytes()).hexdigest()
+    return hashlib.sha256(_prefect_yaml(project).read_bytes()).hexdigest()
+
+
+def _prefect_yaml(project: Project) -> Path:
+    return project.root / "prefect.yaml"
