@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Every decision is in the navigation: ``Decisions: adr/`` stands for all of that folder."""
-    config.nav = [_expanded(item, Path(config.docs_dir)) for item in config.nav or []]
+    """Every page is in the navigation: ``adr/`` stands for all decisions, and ``*`` for the pages
+    of ``docs`` itself that have no place of their own."""
+    docs = Path(config.docs_dir)
+    named = {*_named(config.nav), *_BESIDE.values()}
+    rest = sorted(path.name for path in docs.glob("*.md") if path.name not in named)
+    config.nav = [_expanded(item, docs, rest) for item in config.nav or []]
     return config
 
 
@@ -55,12 +60,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
     return _LINK.sub(there, markdown)
 
 
-def _expanded(item: Any, docs: Path) -> Any:
+def _named(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for item in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _named(item)
+
+
+def _expanded(item: Any, docs: Path, rest: list[str]) -> Any:
     if not isinstance(item, dict):
         return item
     ((title, below),) = item.items()
     if isinstance(below, list):
-        return {title: [_expanded(each, docs) for each in below]}
+        pages = [each for entry in below for each in (rest if entry == "*" else [entry])]
+        return {title: [_expanded(each, docs, rest) for each in pages]}
     if below.endswith("/"):
         pages = sorted(path.name for path in (docs / below).glob("[0-9]*.md"))
         return {title: [f"{below}README.md", *(f"{below}{name}" for name in pages)]}
