@@ -17,6 +17,7 @@ BENCHMARKS = {
     "serving": "requests a second against other servers, alone, in batches, in a switch; memory",
     "stack": "the embedded stack: processor time when idle, and how soon a flow runs",
     "registry": "what each question costs after 10,000 versions of 100 models",
+    "scale": "many models on one server and one stack; a prediction log that grows",
     "rollouts": "the traffic guards need to catch a harm, against tests of a fixed size",
 }
 _QUICK = {
@@ -27,6 +28,7 @@ _QUICK = {
     "serving": ["--quick"],
     "stack": ["--quick"],
     "registry": ["--models", "10", "--versions", "200"],
+    "scale": ["--quick"],
     "rollouts": ["--rollouts", "100"],
 }
 
