@@ -194,7 +194,12 @@ def sync(directory: Path) -> Synced:
     if waiting and (silence := _silence()):
         return Synced(0, f"{len(waiting)} offline runs were not uploaded: {silence}")
     command = [sys.executable, "-m", "wandb", "sync", "--skip-synced"]
-    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_ERROR_REPORTING": "false"}
+    environment = {
+        **os.environ,
+        "WANDB_MODE": "online",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_DIR": str(directory),  # where its log goes
+    }
     said = ""
     for start in range(0, len(waiting), _SYNC_AT_ONCE):
         batch = waiting[start : start + _SYNC_AT_ONCE]
