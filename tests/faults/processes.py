@@ -107,7 +107,7 @@ class Part:
             self._not_before = 0.0
             self.start()
 
-    def stop(self, seconds: float = 120.0) -> int:
+    def stop(self, seconds: float = 240.0) -> int:
         """Ask it to end, and wait; returns its code. One that doesn't is killed."""
         self.again = False
         process = self._process

@@ -380,7 +380,7 @@ class World:
         looks = self.folder / "looks.jsonl"
         before = sum(1 for _ in read(looks))
         with contextlib.suppress(AssertionError):
-            until(lambda: sum(1 for _ in read(looks)) > before or self.active() is None, 120, "")
+            until(lambda: sum(1 for _ in read(looks)) > before or self.active() is None, 240, "")
             return True
         return False
 
