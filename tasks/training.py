@@ -105,7 +105,7 @@ def _booster(spec: ModelSpec, folder: Path, study: StudyRef) -> tuple[bytes, dic
 
     part: Fitting = "train+validation" if spec.training.refit else "train"
     params, rounds = study.best_params, study.best_rounds
-    with computing(spec) as compute:
+    with computing(spec, matrices=True) as compute:
         if isinstance(compute, Cluster):
             from perennial.stores.distributed import train_distributed
 

@@ -1,0 +1,77 @@
+"""How a cluster that can't be used is told."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+
+import pytest
+
+from perennial.contracts.errors import InputError, UnavailableError
+from perennial.spec.compute import Compute as Settings
+from perennial.stores import compute
+from perennial.stores.compute import ADDRESS_VARIABLE, HERE, address_of, connect, differences
+
+NOWHERE = Settings(kind="dask", address="tcp://127.0.0.1:9")
+
+
+def test_local_compute_takes_items_one_by_one_in_their_order() -> None:
+    taken: list[int] = []
+    with connect(Settings()) as here:
+        assert here is HERE
+        results = here.map(
+            lambda item: (item, len(taken)), (taken.append(i) or i for i in range(3))
+        )
+        assert list(results) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_the_environment_says_where_the_cluster_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert address_of(NOWHERE) == "tcp://127.0.0.1:9"
+    monkeypatch.setenv(ADDRESS_VARIABLE, "tls://scheduler:8786")
+    assert address_of(NOWHERE) == "tls://scheduler:8786"
+    monkeypatch.setenv(ADDRESS_VARIABLE, "scheduler")
+    said = r"^PERENNIAL_DASK_ADDRESS: 'scheduler' is not a scheduler's address"
+    with pytest.raises(InputError, match=said):
+        address_of(NOWHERE)
+
+
+def test_a_cluster_without_an_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
+    with pytest.raises(InputError) as error, connect(Settings(kind="dask")):
+        pass
+    assert error.value.message == (
+        "model.yaml, compute: kind: dask, but no address of a cluster (give compute.address, or "
+        "set PERENNIAL_DASK_ADDRESS, such as tcp://scheduler:8786)"
+    )
+
+
+def test_a_scheduler_that_does_not_answer_is_worth_a_retry_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compute, "CONNECT_SECONDS", 1)
+    said = "^no Dask scheduler answers at tcp://127.0.0.1:9: .*; start it, or set compute.address"
+    with pytest.raises(UnavailableError, match=said), connect(NOWHERE):
+        pass
+
+
+def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    said = r"not installed \(pip install 'perennial\[dask\]'\)"
+    with pytest.raises(InputError, match=said), connect(NOWHERE):
+        pass
+
+
+def test_a_worker_of_another_environment_is_named_with_both_versions() -> None:
+    here = {"python": "3.11", "xgboost": "3.2.0"}
+    there = {
+        "tcp://a:1": dict(here),
+        "tcp://b:2": {"python": "3.11", "xgboost": "3.1.0"},
+        "tcp://c:3": {"python": "3.11"},
+    }
+    assert [str(problem) for problem in differences(here, there)] == [
+        "worker tcp://b:2: it has xgboost 3.1.0 (here 3.2.0) (start the worker from the same "
+        "environment as the flow)",
+        "worker tcp://c:3: it has xgboost missing (here 3.2.0) (start the worker from the same "
+        "environment as the flow)",
+    ]
+    assert compute.description() == pickle.loads(pickle.dumps(compute.description()))
