@@ -10,7 +10,7 @@ from perennial.contracts.rollouts import Rollout
 from perennial.contracts.runs import Watch
 from tasks._storage import connect_storage, result_storage
 from tasks.notification import tag_run
-from tasks.publishing import publish_meanwhile
+from tasks.publishing import publish_meanwhile, publish_versions
 from tasks.rollout import conclude, report, successor, take_up, watch
 
 
@@ -53,7 +53,7 @@ def rollout(
         current = successor(current)
     for ended in seen:  # not before: while a page is drawn nothing is watched
         report(ended)
-    for published in (begun, publish_meanwhile(model)):
-        if published is not None:
-            published.wait()
+    if begun is not None:
+        begun.wait()
+    publish_versions(model)
     return Watch(model=model, rollouts=tuple(seen))

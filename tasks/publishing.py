@@ -12,20 +12,23 @@ from perennial.stores.project import Project
 from perennial.stores.publishing import MOST_AT_ONCE, publish, servers
 from perennial.stores.registry import Registry
 
+_LONGEST = 900.0
+
 
 def publish_versions(model: str) -> None:
     """Publish what the destinations lack of a model, wherever settings name any; a failure of
     theirs is a failed task in the run, and no failure of the run."""
     if servers(Project.current()):
-        _publish(model, return_state=True)
+        _publish.with_options(timeout_seconds=_LONGEST)(model, return_state=True)
 
 
 def publish_meanwhile(model: str) -> PrefectFuture[list[Publication]] | None:
-    """Begin to, while the flow goes on with what is more urgent. To be waited for at its end."""
+    """Begin to, while the flow goes on with what is more urgent. To be waited for at its end. What
+    limits it is the clients' own patience: Prefect can't stop a thread."""
     return _publish.submit(model) if servers(Project.current()) else None
 
 
-@task(task_run_name="publish {model}", cache_policy=NO_CACHE, timeout_seconds=900)
+@task(task_run_name="publish {model}", cache_policy=NO_CACHE)
 def _publish(model: str) -> list[Publication]:
     """Each destination by itself. Raises UnavailableError when one of them fails: MLflow's and
     W&B's clients have tried again before that, and the next look will."""
