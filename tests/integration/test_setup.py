@@ -3,17 +3,27 @@ what differs between files and server is told, without a secret in it."""
 
 from __future__ import annotations
 
+import asyncio
+import io
+import os
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.deployments.steps.core import run_steps
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_aws import S3Bucket
 
+from deployments.__main__ import main as declare_all
 from deployments.pools import KINDS, declare_pools, template
+from perennial.stores.project import Project
+from tests.contract.s3 import BUCKET, Endpoint, moto
 from tests.workplace import Workplace
 
 SECRETS = {
@@ -22,11 +32,10 @@ SECRETS = {
     "PERENNIAL_STUDIES_URL": "postgresql://me:studies-verysecret@db/studies",
 }
 SETTINGS = {
-    "PERENNIAL_STORAGE": "s3://lake/team",
+    "PERENNIAL_STORAGE": f"s3://{BUCKET}/team",
     "PERENNIAL_IMAGE": "registry.example/perennial-pipeline:1",
     "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
     "AWS_REGION": "eu-central-1",
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
     **SECRETS,
 }
 DEPLOY_YAML = """\
@@ -43,10 +52,17 @@ flows:
 """
 
 
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with moto() as running:
+        yield running
+
+
 @pytest.fixture
-def client(flow_project: Workplace) -> Iterator[SyncPrefectClient]:
+def client(flow_project: Workplace, endpoint: Endpoint) -> Iterator[SyncPrefectClient]:
     """Of a server with nothing on it, before and after."""
-    flow_project.environment.update({"OWNER": "team", **SETTINGS})
+    settings = {**SETTINGS, "AWS_ENDPOINT_URL": endpoint.url, "OWNER": "team"}
+    flow_project.environment.update(settings)
     with (
         temporary_settings({PREFECT_API_URL: flow_project.environment["PREFECT_API_URL"]}),
         get_client(sync_client=True) as client,
@@ -72,9 +88,17 @@ def _clear(client: SyncPrefectClient) -> None:
 
 
 def setup(project: Workplace, *flags: str) -> tuple[int, list[str]]:
-    done = project.cli("setup", *flags)
-    assert "verysecret" not in done.stdout + done.stderr
-    return done.returncode, (done.stdout + done.stderr).splitlines()
+    """What ``perennial setup`` starts as a process, in this one: quicker."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, project.environment, clear=True),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        code = declare_all(flags)
+    told = out.getvalue() + err.getvalue()
+    assert "verysecret" not in told
+    return code, told.splitlines()
 
 
 def deploy(project: Workplace) -> None:
@@ -92,7 +116,7 @@ def on_server(client: SyncPrefectClient) -> dict[str, Any]:
             for one in client.read_deployments()
         },
         "automations": {
-            one.name: one.model_dump(mode="json", exclude=forgotten | {"id"})
+            one.name: one.model_dump(exclude=forgotten | {"id"})  # sets have no order as JSON
             for one in client.read_automations()
         },
         "blocks": {str(one.id): (one.name, one.data) for one in client.read_block_documents()},
@@ -109,7 +133,11 @@ def differing(lines: list[str]) -> list[str]:
 
 
 def test_a_project_is_set_up_and_deployed_twice_and_each_difference_is_told(
-    flow_project: Workplace, client: SyncPrefectClient
+    flow_project: Workplace,
+    client: SyncPrefectClient,
+    endpoint: Endpoint,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (flow_project.root / "deploy.yaml").write_text(DEPLOY_YAML)
     assert flow_project.command("check", "demand", "--write").returncode == 0
@@ -136,7 +164,9 @@ def test_a_project_is_set_up_and_deployed_twice_and_each_difference_is_told(
     ]
     assert on_server(client)["blocks"] == {}
 
-    assert setup(flow_project, "--pool", "docker")[0] == 0
+    done = flow_project.cli("setup", "--pool", "docker")
+    assert done.returncode == 0, done.stderr
+    assert "verysecret" not in done.stdout + done.stderr
     deploy(flow_project)
     once = on_server(client)
     code, lines = setup(flow_project)  # without --pool: what was made here before is known
@@ -158,8 +188,16 @@ def test_a_project_is_set_up_and_deployed_twice_and_each_difference_is_told(
     assert "verysecret" not in shown
     assert "{{ prefect.blocks.aws-credentials.perennial }}" in shown
     bucket = S3Bucket.load("perennial")
-    assert (bucket.bucket_name, bucket.bucket_folder) == ("lake", "team")
-    assert bucket.credentials.aws_client_parameters.endpoint_url == "http://127.0.0.1:9000"
+    assert (bucket.bucket_name, bucket.bucket_folder) == (BUCKET, "team")
+    assert bucket.credentials.aws_client_parameters.endpoint_url == endpoint.url
+    # What a run does first, in a container that knows nothing but the server.
+    key = "team/code/models/demand/model.yaml"
+    endpoint.client().upload_file(str(flow_project.model / "model.yaml"), BUCKET, key)
+    monkeypatch.chdir(tmp_path_factory.mktemp("container"))
+    assert training.pull_steps
+    pulled = asyncio.run(run_steps(training.pull_steps))
+    assert pulled["directory"] == str(Path.cwd())
+    assert Project(Path.cwd()).model_names() == ["demand"]
 
     # What was changed on the server, in the files, in the environment.
     client.update_deployment(training.id, DeploymentUpdate(job_variables={"image": "mine"}))
@@ -263,7 +301,7 @@ def test_what_containers_need_is_asked_for_before_anything_is_done(
             "s3-bucket/perennial yet (write s3://BUCKET/PREFIX)"
         ],
     )
-    flow_project.environment["PERENNIAL_STORAGE"] = "s3://lake/team"
+    flow_project.environment["PERENNIAL_STORAGE"] = SETTINGS["PERENNIAL_STORAGE"]
     code, lines = setup(flow_project, "--pool", "ecs=small")
     assert (code, lines) == (
         2,
