@@ -29,8 +29,21 @@ WORKER_SETTINGS = {
     # the automation that marks runs without any as crashed; see docs/adr/0023.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
+_RUN_BYTES = 768 * 2**20
+"""Of memory for each run: a look at drift takes 400 MiB, a training of a small model 500 to 800."""
+_LEAST_RUNS = 4
 _SERVERS_OWN = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
 """Of settings that only the Prefect server needs; a password may be among them."""
+
+
+def runs_at_once(memory_bytes: int) -> int:
+    """How many runs the worker has at a time on a machine with so much memory; others wait. All
+    models are looked at at the same minute unless they say otherwise: a hundred processes."""
+    return max(_LEAST_RUNS, memory_bytes // _RUN_BYTES)
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Part(ABC):
@@ -90,7 +103,8 @@ class Worker(Part):
 
     def command(self) -> list[str]:
         start = ["worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", WORK_POOL]
-        return [sys.executable, "-m", "prefect", *start]
+        limit = ["--limit", str(runs_at_once(_memory_bytes()))]
+        return [sys.executable, "-m", "prefect", *start, *limit]
 
     def environment(self) -> dict[str, str]:
         return client_environment(self.project, self.ports)

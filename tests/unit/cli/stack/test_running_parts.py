@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perennial.cli.stack import running as running_module
-from perennial.cli.stack.parts import Part, parts_of
+from perennial.cli.stack.parts import Part, Worker, parts_of, runs_at_once
 from perennial.cli.stack.processes import find
 from perennial.cli.stack.running import Running
 from perennial.stores.project import Project
@@ -147,3 +147,13 @@ def test_the_servers_database_is_told_to_the_server_and_to_nobody_else(
     assert "secret" not in str(given["worker"])
     for name in ("worker", "serving"):
         assert given[name]["PERENNIAL_REGISTRY_URL"].endswith("/perennial")
+
+
+@pytest.mark.parametrize(("gib", "runs"), [(1, 4), (3, 4), (8, 10), (24, 32), (256, 341)])
+def test_a_worker_has_no_more_runs_at_once_than_there_is_memory_for(gib: int, runs: int) -> None:
+    assert runs_at_once(gib * 2**30) == runs
+
+
+def test_the_worker_is_told_its_limit(tmp_path: Path) -> None:
+    command = Worker(Project(tmp_path), {}).command()
+    assert int(command[command.index("--limit") + 1]) >= 4
