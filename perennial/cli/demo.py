@@ -22,6 +22,7 @@ from perennial.contracts.runs import ReplaySummary, RunSummary
 from perennial.spec import load_spec
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project
+from perennial.stores.storage.places import STORAGE_VARIABLE
 
 MODEL = "flight-delay"
 _EXAMPLE = Path(perennial.__file__).parents[1] / "models" / "flight_delay"
@@ -32,6 +33,8 @@ def run_demo(context: Context, quick: bool) -> None:
     """Replay 2013, show a hasty retraining that the gates refuse, then let drift start one. Prints
     what came of it."""
     started = time.monotonic()
+    for name in (STORAGE_VARIABLE, f"{STORAGE_VARIABLE}_BLOCK"):  # a demo keeps to its own folder
+        os.environ.pop(name, None)
     root = context.project.home / "demo"
     end_stack(Project(root / "loop"))
     project = _prepare(root)

@@ -26,7 +26,7 @@ from perennial.contracts.errors import (
 )
 from perennial.stores import engine
 from perennial.stores.storage.delta import delta_options, files_there, has_log
-from perennial.stores.storage.faults import fault, reason
+from perennial.stores.storage.faults import fault, of_storage, reason
 from perennial.stores.storage.places import is_remote
 
 _WRITER = "perennial"
@@ -66,7 +66,7 @@ def open_table(uri: str, version: int | None = None) -> Any | None:
             # Unless another writer just made the table.
             return DeltaTable(uri, version=version, storage_options=options)
     except (DeltaError, TableNotFoundError, OSError, ValueError) as error:
-        if is_remote(uri) and isinstance(error, OSError):
+        if of_storage(error, uri):
             raise fault(error, uri) from None
         what = f"the Delta log can't be read: {reason(error)}"
         raise IntegrityError(Problem(f"{uri}/_delta_log", what, _REBUILD)) from None
@@ -212,7 +212,7 @@ def write(
     except (DeltaError, OSError) as error:
         if table is None and open_table(uri) is not None:
             raise ConflictError("the table was made by another writer") from None
-        if is_remote(uri) and isinstance(error, OSError):
+        if of_storage(error, uri):
             raise fault(error, uri) from None
         if _DISK_FULL.search(str(error)):
             raise InputError(

@@ -1,12 +1,17 @@
-"""Throw-away S3 endpoints for tests: moto's server, and Ceph's gateway where it is installed."""
+"""Throw-away S3 endpoints for tests: moto's server, and one that is at fault when told."""
 
 from __future__ import annotations
 
+import http.client
 import logging
+import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 BUCKET = "perennial-tests"
 
@@ -32,7 +37,6 @@ class Endpoint:
     def client(self) -> Any:
         """boto3's client: a view of the store that shares nothing with our code."""
         import boto3
-        from botocore.config import Config
 
         return boto3.client(
             "s3",
@@ -40,7 +44,6 @@ class Endpoint:
             aws_access_key_id=self.key,
             aws_secret_access_key=self.secret,
             region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}),
         )
 
 
@@ -59,3 +62,143 @@ def moto() -> Iterator[Endpoint]:
         yield endpoint
     finally:
         server.stop()
+
+
+_STARTING = {"moto": moto}
+KINDS = list(_STARTING)
+
+
+class Endpoints:
+    """Endpoints by their kinds, each started at its first use."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._running: dict[str, Endpoint] = {}
+
+    def __getitem__(self, kind: str) -> Endpoint:
+        if kind not in self._running:
+            self._running[kind] = self._stack.enter_context(_STARTING[kind]())
+        return self._running[kind]
+
+
+@contextmanager
+def started() -> Iterator[Endpoints]:
+    """Endpoints that end with the context."""
+    with ExitStack() as stack:
+        yield Endpoints(stack)
+
+
+class Faulty:
+    """A proxy before an endpoint. What it is told to do wrong it does until ``recover``.
+
+    ``busy``: so many of the next requests are answered 503 SlowDown. ``hold_after``: PUT requests
+    beyond so many are never answered. ``die_after``: with the PUT request after so many it dies, as
+    a machine does that is switched off. ``cut_answers_after``: it dies so many bytes into the next
+    object that is read. ``lose_answer_to``: the PUT request of this number is done, and its answer
+    lost. PUT requests are counted from 1.
+    """
+
+    def __init__(self, upstream: Endpoint, url: str) -> None:
+        self.endpoint = Endpoint(url, upstream.key, upstream.secret)
+        self.upstream = urlsplit(upstream.url).netloc
+        self._lock = threading.Lock()
+        self._recovered = threading.Event()
+        self._counts: Counter[str] = Counter()
+        self.busy = 0
+        self.recover()
+
+    def recover(self) -> None:
+        """In order again. Requests that are held are dropped."""
+        self._recovered.set()
+        self._recovered = threading.Event()
+        self.busy = 0
+        self.dead = self.holding = False
+        self.hold_after = self.die_after = self.cut_answers_after = self.lose_answer_to = -1
+
+    def received(self, method: str) -> int:
+        return self._counts[method]
+
+    @classmethod
+    @contextmanager
+    def before(cls, upstream: Endpoint) -> Iterator[Faulty]:
+        class Handler(_Handler):
+            pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        faulty = cls(upstream, f"http://127.0.0.1:{server.server_port}")
+        Handler.faulty = faulty
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield faulty
+        finally:
+            faulty.recover()
+            server.shutdown()
+            server.server_close()
+
+    def what_now(self, method: str, reading: bool) -> str:
+        """What becomes of a request."""
+        with self._lock:
+            self._counts[method] += 1
+            count = self._counts[method]
+            if method == "PUT" and -1 < self.die_after < count:
+                self.dead = True
+            if self.dead:
+                return "die"
+            if self.busy:
+                self.busy -= 1
+                return "busy"
+            if method == "PUT" and -1 < self.hold_after < count:
+                self.holding = True
+                return "hold"
+            if method == "PUT" and count == self.lose_answer_to:
+                return "lose"
+            return "cut" if reading and self.cut_answers_after >= 0 else "answer"
+
+    def hold(self) -> None:
+        self._recovered.wait()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    faulty: Faulty
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _handle(self) -> None:
+        faulty, query = self.faulty, urlsplit(self.path).query
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        todo = faulty.what_now(self.command, self.command == "GET" and "list-type" not in query)
+        self.close_connection = todo not in ("answer", "busy")
+        if todo == "hold":
+            faulty.hold()
+        if todo in ("hold", "die"):
+            return
+        if todo == "busy":
+            content = b"<Error><Code>SlowDown</Code><Message>Please slow down</Message></Error>"
+            self.send_response(503)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return
+        connection = http.client.HTTPConnection(faulty.upstream)
+        connection.request(self.command, self.path, body, dict(self.headers.items()))
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if todo == "lose":
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "server", "date"):
+                self.send_header(name, value)
+        if "content-length" not in {name.lower() for name, _ in answer.getheaders()}:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if todo == "cut" and len(content) > faulty.cut_answers_after:
+            content, faulty.dead = content[: faulty.cut_answers_after], True
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815

@@ -20,8 +20,7 @@ from perennial.stores.predictions.columns import DATE, TIME_COLUMNS, Layout
 from perennial.stores.predictions.segments import Kind, Segment
 from perennial.stores.predictions.waiting import Waiting
 from perennial.stores.storage.delta import delta_options, has_log
-from perennial.stores.storage.faults import fault, reason
-from perennial.stores.storage.places import is_remote
+from perennial.stores.storage.faults import fault, of_storage, reason
 
 _ATTEMPTS = 8
 _BATCH_ROWS = 16_384
@@ -180,7 +179,7 @@ def _append(
     except (DeltaError, OSError) as error:
         if table is None and open_log(uri) is not None:
             return None  # the table was made by another writer meanwhile
-        if is_remote(uri) and isinstance(error, OSError):
+        if of_storage(error, uri):
             raise fault(error, uri) from None
         raise UnavailableError(f"{uri} can't be written: {reason(error)}") from None
     return count

@@ -14,9 +14,9 @@ _LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
 _BOUNDS = {
     "connect_timeout": "5s",
     "timeout": "300s",
-    "max_retries": "8",
     "retry_timeout": "60s",
     "backoff_config.max_backoff": "5s",
+    "backoff_config.base": "3",
 }
 
 
@@ -29,6 +29,7 @@ def delta_options(uri: str, **bounds: str) -> dict[str, str] | None:
     endpoint = Endpoint.current()
     return {
         **_BOUNDS,
+        "max_retries": str(endpoint.attempts - 1),
         **bounds,
         "aws_region": endpoint.region,
         "aws_conditional_put": "etag",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from perennial.contracts.errors import InputError, PerennialError, Problem, UnavailableError
-from perennial.stores.storage.places import Endpoint, bucket_of, is_remote
+from perennial.stores.storage.places import Endpoint, bucket_of, is_remote, without_password
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"\b(\d{3}) [A-Z][a-z]+")
@@ -22,8 +22,14 @@ _POLICY = "check the keys (AWS_ACCESS_KEY_ID …) or the role, and what its poli
 def reason(error: Exception) -> str:
     """A store's error on one line, without its colours, drawings and documents."""
     text = re.split(r"<\?xml|Debug source:|\{\"", str(error))[0]
-    words = re.sub(r"\x1b\[[0-9;]*m|↳", " ", text).split()
+    words = without_password(re.sub(r"\x1b\[[0-9;]*m|↳", " ", text)).split()
     return " ".join(words)[:300] or type(error).__name__
+
+
+def of_storage(error: Exception, uri: str) -> bool:
+    """Whether an error of Delta's library about a table is one of its storage, and not of what is
+    in it."""
+    return is_remote(uri) and (isinstance(error, OSError) or "Generic S3 error" in str(error))
 
 
 def no_bucket(error: Exception) -> bool:
@@ -55,7 +61,7 @@ def fault(error: Exception, uri: str) -> PerennialError:
     if code in _DENIED or (status and status[1] in ("401", "403")):
         what = f"access to bucket {bucket!r} at {endpoint} was denied"
         return InputError(Problem(uri, f"{what} ({code or (status and status[1])})", _POLICY))
-    how = f"answered {status[0]} {code}".rstrip() if status else "does not answer"
+    how = f"answered {status[1]} {code}".rstrip() if status else "does not answer"
     return UnavailableError(f"{uri}: {endpoint} {how}: {reason(error)}")
 
 

@@ -24,7 +24,6 @@ _CHUNK = 8 * 2**20
 _PART = 8 * 2**20
 """Larger files are sent in parts of this size."""
 _CONNECT, _WHOLE_REQUEST = "5s", "300s"
-_MOST_RETRIES = 8
 _RETRY_SECONDS = 60
 
 
@@ -182,12 +181,12 @@ def _bucket(bucket: str, endpoint: Endpoint, identity: tuple[tuple[str, str], ..
             "timeout": _WHOLE_REQUEST,
         },
         retry_config={
-            "max_retries": _MOST_RETRIES,
+            "max_retries": endpoint.attempts - 1,
             "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
             "backoff": {
                 "init_backoff": timedelta(milliseconds=100),
                 "max_backoff": timedelta(seconds=5),
-                "base": 2,
+                "base": 3,
             },
         },
     )

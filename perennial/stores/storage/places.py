@@ -15,6 +15,7 @@ STORAGE_VARIABLE = "PERENNIAL_STORAGE"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_.=/-]*")
 _REGION = "us-east-1"
+_ATTEMPTS, _MOST_ATTEMPTS = 12, 100
 
 
 def is_remote(uri: str) -> bool:
@@ -38,7 +39,7 @@ def storage_place(setting: str, root: Path, home: Path) -> str:
         and not {".", "..", ""} & set(parts.path.strip("/").split("/") if parts.path else ())
     )
     if not fits and not (parts.scheme == "s3" and parts.path == "/" and parts.netloc):
-        what = f"{_without_password(setting)!r} is neither a folder nor s3://bucket/prefix"
+        what = f"{without_password(setting)!r} is neither a folder nor s3://bucket/prefix"
         fix = "letters, digits and _ . = - in the prefix; credentials belong in AWS_… variables"
         raise InputError(Problem(STORAGE_VARIABLE, what, fix))
     return setting.rstrip("/")
@@ -57,16 +58,23 @@ class Endpoint:
 
     url: str | None
     region: str
+    attempts: int = _ATTEMPTS
+    """How often a busy or lost store is asked at most."""
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> Endpoint:
         """As AWS's own variables say: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION,
-        AWS_DEFAULT_REGION (us-east-1 where there is none)."""
+        AWS_DEFAULT_REGION (us-east-1 where there is none), AWS_MAX_ATTEMPTS. Raises InputError."""
+        attempts = environment.get("AWS_MAX_ATTEMPTS") or str(_ATTEMPTS)
+        if not attempts.isdecimal() or not 0 < int(attempts) <= _MOST_ATTEMPTS:
+            what = f"is {attempts!r}, no number from 1 to {_MOST_ATTEMPTS}"
+            raise InputError(Problem("AWS_MAX_ATTEMPTS", what, "unset it"))
         return cls(
             url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
             region=environment.get("AWS_REGION")
             or environment.get("AWS_DEFAULT_REGION")
             or _REGION,
+            attempts=int(attempts),
         )
 
     @property
@@ -76,8 +84,9 @@ class Endpoint:
     @property
     def told(self) -> str:
         """For people: without a name or password that may stand in it."""
-        return _without_password(self.url) if self.url else f"Amazon S3 in {self.region}"
+        return without_password(self.url) if self.url else f"Amazon S3 in {self.region}"
 
 
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", url)
+def without_password(text: str) -> str:
+    """A text whose addresses have neither user nor password."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
