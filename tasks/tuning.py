@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,16 @@ from perennial.contracts.refs import FeaturesRef, ModelRef, StudyRef
 from perennial.data.mean import weighted_mean
 from perennial.reports.study import render_study, render_weights
 from perennial.spec import ModelSpec
+from perennial.stores.compute import Cluster
 from perennial.stores.matrices import read_matrix, read_schema, read_training
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tasks._caching import Stage
+from tasks._compute import computing
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
 from tasks._tracking import tracker_of
+from tasks._trials import ClusterTrials, trials_on
 
 _CACHE = Stage(
     name="tune",
@@ -50,16 +55,23 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
         return _weigh(spec, features)
     name = _study_name(spec, features)
     registry = Registry(project.registry_url)
-    with measured("tune") as counts:
+    folder = Path(features.uri)
+    with measured("tune") as counts, ExitStack() as stack:
+        compute = stack.enter_context(computing(spec, matrices=True))
+        elsewhere = None
+        if isinstance(compute, Cluster):
+            runner = stack.enter_context(trials_on(compute))
+            elsewhere = partial(ClusterTrials, runner, folder, spec)
         found = run_study(
             spec,
-            read_training(Path(features.uri), spec.compute.memory),
+            read_training(folder, spec.compute.memory),
             study_name=name,
             storage_url=project.studies_url,
             warm_start=registry.best_params(model.name, spec.tuning.warm_start),
             tracker=tracker_of(model),
-            workers=cores(),
+            workers=cores() if elsewhere is None else compute.threads,
             progress=counts.progress,
+            elsewhere=elsewhere,
         )
         counts.rows_in = features.rows["train"] + features.rows["validation"]
     create_markdown_artifact(

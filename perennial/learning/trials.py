@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import xgboost as xgb
 
@@ -31,6 +32,19 @@ class Proposal:
     number: int
     origin: str
     params: Params
+
+
+class Trials(Protocol):
+    """What runs trials, side by side in threads; see ``TrialRunner``."""
+
+    cancelled: threading.Event
+
+    @property
+    def out_of_time(self) -> bool: ...
+
+    def run(
+        self, proposal: Proposal, finished: Sequence[float], log: StudyLog
+    ) -> TrialRecord | None: ...
 
 
 class TrialRunner:

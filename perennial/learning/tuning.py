@@ -26,7 +26,7 @@ from perennial.learning.space import (
 )
 from perennial.learning.studies import StudyStore, TrialRecord, frozen
 from perennial.learning.tracking import StudyLog, StudyTracker
-from perennial.learning.trials import Proposal, TrialRunner
+from perennial.learning.trials import Proposal, TrialRunner, Trials
 from perennial.spec import ModelSpec
 
 Progress = Callable[[int, int, str], None]
@@ -84,6 +84,7 @@ def tune(
     tracker: StudyTracker | None = None,
     workers: int = 1,
     progress: Progress = lambda *_: None,
+    elsewhere: Callable[[float], Trials] | None = None,
 ) -> StudyResult:
     """Run the study to its end, or what is left of it.
 
@@ -96,6 +97,8 @@ def tune(
             ``tuning.warm_start`` of them first, and XGBoost's defaults when there are none.
         workers: Cores to use: as many trials side by side, and what is left as threads in each.
         progress: Called in this thread with trials done, trials in all, and a line of text.
+        elsewhere: Makes what runs trials outside this process, ``workers`` at a time, given when
+            they must end (of ``time.monotonic``). Trials are the same to the last bit.
 
     Raises InputError when the name is taken by a study of other settings, PerennialError when every
     trial failed, UnavailableError when the database does not answer.
@@ -112,7 +115,11 @@ def tune(
             tracker = StudyTracker(spec.name, None)
         parallel = max(1, min(workers, spec.tuning.batch))
         threads = max(1, workers // parallel)
-        runner = TrialRunner(spec, matrices, cores=workers, threads=threads, deadline=deadline)
+        runner: Trials = (
+            TrialRunner(spec, matrices, cores=workers, threads=threads, deadline=deadline)
+            if elsewhere is None
+            else elsewhere(deadline)
+        )
         with tracker.study(study_name, settings) as log:
             study.run(runner, parallel, log)
             result = study.result(study_name)
@@ -140,7 +147,7 @@ class _Study:
         """All trials have, or the time was up for as many as are asked for now."""
         return len(self._records) == self._total or self._store.get("out_of_time_at") == self._total
 
-    def run(self, runner: TrialRunner, parallel: int, log: StudyLog) -> None:
+    def run(self, runner: Trials, parallel: int, log: StudyLog) -> None:
         """Run what is missing, round by round."""
         batch = self._spec.tuning.batch
         with ThreadPoolExecutor(parallel) as pool:
@@ -160,7 +167,7 @@ class _Study:
                     self._store.put("out_of_time_at", self._total)
 
     def _run_round(
-        self, numbers: range, runner: TrialRunner, pool: ThreadPoolExecutor, log: StudyLog
+        self, numbers: range, runner: Trials, pool: ThreadPoolExecutor, log: StudyLog
     ) -> None:
         before = self._before(numbers.start)
         finished = [_value(record) for record in before if record.state == "complete"]

@@ -3,6 +3,9 @@ is summed in another order, also with a worker killed in the middle of it."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,3 +213,55 @@ def test_drift_counted_on_a_cluster_is_the_look_of_this_process(
     assert looks[0].look.rows == 2000
     assert looks[1].look == looks[0].look
     assert looks[1].rows == looks[0].rows
+
+
+def test_trials_run_side_by_side_on_both_workers_as_task_runs_of_their_own(
+    flow_project: Workplace, address: str, matrices: Path
+) -> None:
+    code = """
+import json, sys
+from pathlib import Path
+from prefect import flow, task
+from perennial.learning.tuning import tune
+from perennial.spec import parse_spec
+from perennial.stores.compute import connect_client
+from perennial.stores.matrices import read_training
+from tasks import _trials
+folder, address, text = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+spec = parse_spec(text)
+
+def study(elsewhere=None):
+    name = "here" if elsewhere is None else "there"
+    found = tune(spec, read_training(folder), study_name=name, storage_url="sqlite:///s.db",
+                 workers=2, elsewhere=elsewhere)
+    return [(r.number, r.params, r.value, r.rounds, r.state) for r in found.records]
+
+@task
+def both():
+    with connect_client(address) as cluster, _trials.trials_on(cluster) as runner:
+        made = lambda: cluster.client.run(lambda: _trials._runner.cache_info().misses)
+        before = made()
+        there = study(lambda deadline: _trials.ClusterTrials(runner, folder, spec, deadline))
+        ran = [count - before[worker] for worker, count in made().items()]
+    return there, study(), ran
+
+@flow
+def compare():
+    return both()
+
+there, here, ran = compare()
+print(json.dumps([there == here, len(there), ran]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(matrices), address, MODEL_YAML],
+        cwd=flow_project.root,
+        env=flow_project.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    same, trials, ran = json.loads(done.stdout.splitlines()[-1])
+    assert same
+    assert (trials, ran) == (4, [1, 1])  # each worker made the matrix once, and trained on it

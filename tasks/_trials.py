@@ -1,0 +1,122 @@
+"""Trials of a study on a Dask cluster, each a task run of its own on one worker."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from perennial.spec import ModelSpec, parse_spec, spec_text
+from perennial.stores.compute import Cluster
+from perennial.stores.matrices import read_training
+
+if TYPE_CHECKING:
+    from perennial.learning.studies import TrialRecord
+    from perennial.learning.tracking import StudyLog
+    from perennial.learning.trials import Proposal, TrialRunner
+
+Point = tuple[int, float, float]
+
+
+@task(task_run_name="trial {number}", cache_policy=NO_CACHE, persist_result=False)
+def run_trial(
+    number: int,
+    study: tuple[str, str, float],
+    proposal: Proposal,
+    finished: Sequence[float],
+) -> tuple[TrialRecord | None, list[Point]]:
+    """Train one trial on this worker: its record, and the points of its learning curve."""
+    del number  # it names the run
+    log = _Points()
+    record: TrialRecord | None = _runner(*study).run(proposal, finished, log)  # type: ignore[arg-type]
+    return record, log.points
+
+
+@lru_cache(maxsize=1)
+def _runner(folder: str, text: str, until: float) -> TrialRunner:
+    """Trials of one study share their matrix, on this worker too."""
+    from distributed import get_worker
+
+    from perennial.learning.trials import TrialRunner
+
+    spec = parse_spec(text)
+    deadline = time.monotonic() + until - time.time()
+    matrices = read_training(Path(folder), spec.compute.memory)
+    cores = get_worker().state.nthreads
+    return TrialRunner(spec, matrices, cores=cores, threads=1, deadline=deadline)
+
+
+@dataclass
+class _Points:
+    """Keeps what a trial would track, to be tracked where the study runs."""
+
+    points: list[Point] = field(default_factory=list)
+
+    def trial(self, *_: object) -> _Points:
+        return self
+
+    def point(self, rounds: int, value: float, best: float) -> None:
+        self.points.append((rounds, value, best))
+
+    def ended(self, record: TrialRecord) -> None:
+        pass
+
+
+class ClusterTrials:
+    """Runs trials as ``TrialRunner`` does, each on a worker of a cluster."""
+
+    def __init__(self, runner: Any, folder: Path, spec: ModelSpec, deadline: float) -> None:
+        self._runner = runner
+        self._deadline = deadline
+        until = time.time() + deadline - time.monotonic()
+        self._study = (str(folder), spec_text(spec), until)
+        self._context = contextvars.copy_context()  # the task's, for the threads that wait
+        self.cancelled = threading.Event()
+
+    @property
+    def out_of_time(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def run(
+        self, proposal: Proposal, finished: Sequence[float], log: StudyLog
+    ) -> TrialRecord | None:
+        if self.cancelled.is_set() or (self.out_of_time and proposal.number > 0):
+            return None
+        tracked = log.trial(proposal.number, proposal.origin, proposal.params)
+        record, points = self._context.copy().run(self._there, proposal, list(finished))
+        for point in points:
+            tracked.point(*point)
+        if record is not None:
+            tracked.ended(record)
+        return record
+
+    def _there(
+        self, proposal: Proposal, finished: list[float]
+    ) -> tuple[TrialRecord | None, list[Point]]:
+        parameters = {
+            "number": proposal.number,
+            "study": self._study,
+            "proposal": proposal,
+            "finished": finished,
+        }
+        found: tuple[TrialRecord | None, list[Point]]
+        found = self._runner.submit(run_trial, parameters=parameters).result()
+        return found
+
+
+@contextmanager
+def trials_on(cluster: Cluster) -> Iterator[Any]:
+    """prefect-dask's task runner on a cluster that is there."""
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    with cluster.answering(), DaskTaskRunner(address=cluster.address) as runner:
+        yield runner
