@@ -4,7 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test lint bench lock docs clean
+PINS   := --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+          --no-emit-find-links --quiet
+# What images install, at the pins of requirements.lock. NVIDIA's library for training on several
+# machines is as large as all the rest, and loaded by nobody else.
+IMAGE  := $(PINS) --constraints requirements.lock --no-annotate \
+          --custom-compile-command 'make lock' \
+          --no-emit-package nvidia-nccl-cu12 --no-emit-package nvidia-nccl-cu13
+EXTRAS := --extra postgres --extra otel --extra signing
+
+.PHONY: help setup demo test lint bench docs site audit lock clean
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -38,9 +47,20 @@ bench: $(READY)  ## the benchmarks, as ratios (benchmarks/README.md)
 docs: $(READY)   ## write the generated reference pages and prefect.yaml anew
 	$(BIN)/python -m docs.generate
 
-lock: $(READY)   ## resolve the pins anew
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --upgrade --extra dev --quiet pyproject.toml --output-file requirements.lock
+site: $(READY)   ## the docs as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+audit: $(READY)  ## known vulnerabilities of what is pinned
+	$(BIN)/pip-audit --requirement requirements.lock --disable-pip --progress-spinner off
+
+lock: $(READY)   ## resolve the pins anew, of the environment and of the images
+	$(BIN)/uv pip compile $(PINS) --upgrade --extra dev pyproject.toml \
+	  --output-file requirements.lock
+	$(BIN)/uv pip compile $(IMAGE) --upgrade --extra serving $(EXTRAS) pyproject.toml \
+	  --output-file requirements-serving.lock
+	$(BIN)/uv pip compile $(IMAGE) --upgrade --extra pipeline --extra dask --extra mlflow $(EXTRAS) \
+	  pyproject.toml --output-file requirements-pipeline.lock
+	echo hatchling | $(BIN)/uv pip compile $(IMAGE) --upgrade - --output-file requirements-build.lock
 
 clean:           ## remove the environment and all local state
 	rm -rf $(VENV) .perennial .pytest_cache .mypy_cache .ruff_cache
