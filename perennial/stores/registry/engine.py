@@ -29,10 +29,10 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_PERM,
 }
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+"""What a full disk makes of it, which passes: whoever watches a rollout waits for that."""
 _NETWORK: dict[str, Any] = {
     "connect_timeout": 10,
     # Nobody waits for long at a network that was cut.
@@ -213,6 +213,8 @@ def _sqlite_error(where: str, original: sqlite3.Error) -> None:
         raise IntegrityError(Problem(where, f"the file is damaged: {text}", fix))
     if code in _BUSY:
         raise UnavailableError(f"{where}: still locked after {_BUSY_SECONDS} s ({text})")
+    if code in _NO_ROOM:
+        raise UnavailableError(f"{where}: can't be read or written ({text}); is its disk full?")
     if code in _UNUSABLE:
         fix = "check the path, its permissions and the free space"
         raise InputError(Problem(where, f"can't be used: {text}", fix))

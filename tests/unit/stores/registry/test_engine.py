@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,38 @@ def test_a_writer_that_holds_the_file_too_long_is_worth_a_retry(
     ):
         pass
     other.close()
+
+
+def test_a_full_disk_is_worth_a_retry(tmp_path: Path) -> None:
+    registry = Registry(f"sqlite:///{tmp_path}/registry.db")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # no file may grow
+    try:
+        with pytest.raises(UnavailableError, match=r"can't be read or written .*disk full\?"):
+            record(registry)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert registry.decisions("m") == []
+    record(registry)
+    assert len(registry.decisions("m")) == 1
+
+
+def test_a_database_that_may_not_grow_is_worth_a_retry(tmp_path: Path) -> None:
+    registry = Registry(f"sqlite:///{tmp_path}/registry.db")
+
+    @sa.event.listens_for(registry._engine, "connect")
+    def limit(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+
+    with pytest.raises(UnavailableError, match="database or disk is full"):
+        record(registry, "because " * 50_000)
+
+
+def record(registry: Registry, reason: str = "tried") -> None:
+    registry.record(
+        "m", "kept champion", version=None, actor="tests", reason=reason, evidence={},
+        cause="tried", now=datetime(2026, 3, 1, tzinfo=UTC),
+    )  # fmt: skip
 
 
 def test_a_folder_in_place_of_the_file_can_not_be_opened(tmp_path: Path) -> None:
