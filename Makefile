@@ -48,10 +48,10 @@ docs: $(READY)   ## write the generated reference pages and prefect.yaml anew
 	$(BIN)/python -m docs.generate
 
 site: $(READY)   ## the docs as a site, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 audit: $(READY)  ## known vulnerabilities of what is pinned
-	$(BIN)/pip-audit --requirement requirements.lock --disable-pip --progress-spinner off
+	$(BIN)/python .ci/audit.py
 
 lock: $(READY)   ## resolve the pins anew, of the environment and of the images
 	$(BIN)/uv pip compile $(PINS) --upgrade --extra dev pyproject.toml \

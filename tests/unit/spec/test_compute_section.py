@@ -14,7 +14,7 @@ from perennial.spec import parse_spec, spec_text
     [("2GiB", 2 << 30), ("512MiB", 512 << 20), ("1.5 GiB", 3 << 29), ("0.5TiB", 1 << 39)],
 )
 def test_a_size_has_a_unit_and_is_written_back_the_same(spec: Any, written: str, read: int) -> None:
-    found = spec(**{"compute": {"memory": written}})
+    found = spec(compute={"memory": written})
     assert found.compute.memory == read
     assert parse_spec(spec_text(found)).compute == found.compute
 
