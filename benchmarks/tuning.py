@@ -35,7 +35,7 @@ import xgboost as xgb
 
 from benchmarks.harness import console, machine, show, write_flights
 from perennial.contracts.features import Feature, FeatureSchema
-from perennial.learning.matrices import MAX_BIN, Matrices, quantised
+from perennial.learning.matrices import MAX_BIN, Matrices, feature_names, feature_types, quantised
 from perennial.learning.space import Params, distributions, searched
 from perennial.learning.tracking import StudyTracker
 from perennial.learning.training import Watch, booster_params
@@ -191,8 +191,8 @@ def _plain(matrices: Matrices) -> tuple[xgb.DMatrix, xgb.DMatrix]:
         xgb.DMatrix(
             x,
             label=y,
-            feature_types=matrices.feature_types,
-            feature_names=matrices.feature_names,
+            feature_types=feature_types(matrices.schema),
+            feature_names=feature_names(matrices.schema),
             enable_categorical=True,
             nthread=cores(),
         )
