@@ -11,8 +11,14 @@ from perennial.stores.project import Project
 
 def tracker_of(model: ModelRef) -> StudyTracker:
     """Where this model's studies are tracked; below the project while W&B is offline."""
-    links = {
+    return StudyTracker(model.name, Project.current().home, links=run_links())
+
+
+def run_links() -> dict[str, str]:
+    """This Prefect run: its id, and its page, "" where the server doesn't say where its pages
+    are."""
+    page = str(flow_run.ui_url or "")
+    return {
         "prefect_flow_run": str(flow_run.get_id() or ""),
-        "prefect_flow_run_url": str(flow_run.ui_url or ""),
+        "prefect_flow_run_url": page if page.startswith("http") else "",
     }
-    return StudyTracker(model.name, Project.current().home, links=links)

@@ -22,7 +22,7 @@ from perennial.stores.storage.objects import read
 from tasks._definition import read_definition
 from tasks._events import emit, payload_of
 from tasks._running import RETRIES, measured
-from tasks._tracking import tracker_of
+from tasks._tracking import run_links, tracker_of
 
 
 @task(task_run_name="register {model.name}", cache_policy=NO_CACHE, timeout_seconds=300, **RETRIES)
@@ -117,8 +117,7 @@ def _decided(rollout: Rollout, version: VersionRef, passed: str) -> Decision:
 
 def _links(study: StudyRef, evaluation: EvaluationRef, reason: str) -> dict[str, str]:
     return {
-        "prefect_flow_run": str(flow_run.get_id()),
-        "prefect_flow_run_url": str(flow_run.ui_url or ""),
+        **run_links(),
         "study": study.study,
         "wandb_group": study.tracking_group,
         "report": evaluation.report.html_uri,

@@ -22,10 +22,11 @@ from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import Bundle, open_bundle
 from perennial.bundle.write import BundleContent, write_bundle
 from perennial.contracts.verdicts import EvaluationReport, Judgement, Outcome, ServingCheck
-from perennial.data.encoding import SchemaBuilder, encode, feature_types
+from perennial.data.encoding import SchemaBuilder, encode
 from perennial.data.features import FeatureProgram
 from perennial.learning.evaluation import measure
 from perennial.learning.holdout import Holdout
+from perennial.learning.matrices import feature_types
 from perennial.spec import ModelSpec, parse_spec
 from perennial.stores.predictions.columns import TIMESTAMP
 from perennial.stores.predictions.tables import commit_rows

@@ -29,7 +29,6 @@ __all__ = [
     "Seen",
     "encode",
     "encode_label",
-    "feature_types",
     "label_classes",
     "seen_in",
 ]
@@ -135,11 +134,6 @@ def seen_in(features: Columns, names: Sequence[str]) -> Seen:
         else:
             numeric.add(name)
     return Seen(levels, numeric, len(features[names[0]]))
-
-
-def feature_types(schema: FeatureSchema) -> list[str]:
-    """XGBoost's ``feature_types``: 'c' for a category, 'q' for a number."""
-    return ["q" if feature.levels is None else "c" for feature in schema.features]
 
 
 class Encoder:

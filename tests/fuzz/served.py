@@ -24,8 +24,9 @@ import sqlalchemy as sa
 import xgboost as xgb
 
 from perennial.bundle.write import BundleContent, write_bundle
-from perennial.data.encoding import SchemaBuilder, encode, feature_types
+from perennial.data.encoding import SchemaBuilder, encode
 from perennial.data.features import FeatureProgram
+from perennial.learning.matrices import feature_types
 from perennial.spec import parse_spec
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry

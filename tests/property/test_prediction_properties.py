@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.bundle.write import BundleContent, write_bundle
-from perennial.data.encoding import SchemaBuilder, encode, feature_types
+from perennial.data.encoding import SchemaBuilder, encode
 from perennial.data.features import FeatureProgram
+from perennial.learning.matrices import feature_types
 from perennial.spec import parse_spec
 
 SPEC = parse_spec("""

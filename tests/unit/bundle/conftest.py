@@ -17,8 +17,9 @@ from perennial.bundle.predictor import member_program
 from perennial.bundle.read import open_bundle
 from perennial.bundle.write import BundleContent, write_bundle
 from perennial.contracts.refs import Member
-from perennial.data.encoding import SchemaBuilder, encode, feature_types
+from perennial.data.encoding import SchemaBuilder, encode
 from perennial.data.features import FeatureProgram
+from perennial.learning.matrices import feature_types
 from perennial.spec import parse_spec
 
 ROWS = 400

@@ -7,8 +7,9 @@ import xgboost as xgb
 
 from perennial.contracts.errors import InputError
 from perennial.contracts.features import Feature, FeatureSchema, InputColumn
-from perennial.data.encoding import MAX_LEVELS, SchemaBuilder, encode, feature_types
+from perennial.data.encoding import MAX_LEVELS, SchemaBuilder, encode
 from perennial.data.features import FeatureProgram
+from perennial.learning.matrices import feature_types
 from perennial.spec import parse_spec
 
 SPEC = parse_spec("""

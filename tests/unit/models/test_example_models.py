@@ -15,17 +15,12 @@ import xgboost as xgb
 from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 
 from perennial.contracts.errors import InputError
-from perennial.data.encoding import (
-    SchemaBuilder,
-    encode,
-    encode_label,
-    feature_types,
-    label_classes,
-)
+from perennial.data.encoding import SchemaBuilder, encode, encode_label, label_classes
 from perennial.data.features import FeatureProgram
 from perennial.data.frames import canonical_frame, table_columns
 from perennial.data.leaks import check_row_local
 from perennial.data.splits import assign
+from perennial.learning.matrices import feature_types
 from perennial.spec import ModelSpec, load_spec
 
 MODELS = Path(__file__).parents[3] / "models"
