@@ -10,7 +10,13 @@ from perennial.stores.storage.places import Endpoint, bucket_of, is_remote, with
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"\b(\d{3}) [A-Z][a-z]+")
 _DISK_FULL = re.compile(r"os error (27|28|122)\b|No space left", re.IGNORECASE)
-_NO_CREDENTIALS = ("169.254.169.254", "169.254.170.2", "CredentialsNotLoaded", "providers in chain")
+_NO_CREDENTIALS = (
+    "loading credentials",
+    "169.254.169.254",
+    "169.254.170.2",
+    "CredentialsNotLoaded",
+    "providers in chain",
+)
 _DENIED = {
     "AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
     "SignatureDoesNotMatch", "TokenRefreshRequired", "RequestTimeTooSkewed",
