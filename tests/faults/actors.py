@@ -179,7 +179,7 @@ def control(project: Project, journal: Journal) -> None:
 
 def main() -> None:
     what, path = sys.argv[1:]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # DuckDB would make an error of an exit
     journal = Journal(Path(path))
     {"first": begin, "controller": control, "trainer": train, "pipeline": run_pipeline}[what](
         Project.current(), journal
