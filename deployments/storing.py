@@ -21,7 +21,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.stores.storage.places import STORAGE_VARIABLE, bucket_of, is_remote, storage_place
 
 NAME = "perennial"
-"""Of the blocks; runs in containers are told it by PERENNIAL_STORAGE_VARIABLE_BLOCK."""
+"""Of the blocks; runs in containers are told it by PERENNIAL_STORAGE_BLOCK."""
 IMAGE = "PERENNIAL_IMAGE"
 DATABASES = {
     "PERENNIAL_REGISTRY_URL": "perennial-registry-url",

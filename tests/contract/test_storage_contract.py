@@ -153,7 +153,6 @@ def test_a_folder_in_anothers_place_has_nothing_of_it(storage: str, tmp_path: Pa
         folder.mkdir()
         (folder / LAST).write_text(str(number))
         (folder / f"only-{number}.html").write_text("page")
-        Path(uri).parent.mkdir(parents=True, exist_ok=True)
         replace(folder, uri, LAST)
         assert set(Objects(uri).sizes()) == {LAST, f"only-{number}.html"}
         assert read(f"{uri}/{LAST}") == b"%d" % number

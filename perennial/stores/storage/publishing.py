@@ -41,6 +41,7 @@ def replace(folder: Path, uri: str, last: str) -> None:
         publish(folder, uri, last)
         return
     shutil.rmtree(uri, ignore_errors=True)
+    Path(uri).parent.mkdir(parents=True, exist_ok=True)
     folder.rename(uri)
 
 
