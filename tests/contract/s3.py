@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.contract import ceph
+
 BUCKET = "perennial-tests"
 
 
@@ -64,7 +66,16 @@ def moto() -> Iterator[Endpoint]:
         server.stop()
 
 
-_STARTING = {"moto": moto}
+@contextmanager
+def radosgw() -> Iterator[Endpoint]:
+    """Ceph's gateway, with an empty bucket."""
+    with ceph.radosgw(Endpoint.key, Endpoint.secret) as url:
+        endpoint = Endpoint(url)
+        endpoint.client().create_bucket(Bucket=BUCKET)
+        yield endpoint
+
+
+_STARTING = {"moto": moto, **({"radosgw": radosgw} if ceph.installed() else {})}
 KINDS = list(_STARTING)
 
 
