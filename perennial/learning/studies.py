@@ -76,12 +76,8 @@ class StudyStore:
         Raises UnavailableError when the database does not answer, also later inside the ``with``.
         """
         import optuna
-        from sqlalchemy.exc import SQLAlchemyError
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage: optuna.storages.RDBStorage | None = None
-        try:
-            storage = _storage(url)
+        with _database(url) as storage:
             study = optuna.create_study(
                 study_name=name,
                 storage=storage,
@@ -89,13 +85,6 @@ class StudyStore:
                 load_if_exists=True,
             )
             yield cls(study, space)
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            cause = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
-            raise UnavailableError(f"the database of studies does not answer: {cause}") from error
-        finally:
-            if storage is not None:
-                storage.remove_session()
-                storage.engine.dispose()
 
     def get(self, key: str) -> Any:
         """A JSON value kept with the study; None when there is none."""
@@ -213,16 +202,27 @@ def best_curve(url: str, name: str) -> dict[int, float]:
     such study, or none of its trials is complete. Raises UnavailableError when the database does
     not answer."""
     import optuna
+
+    with _database(url) as storage:
+        try:
+            best = optuna.load_study(study_name=name, storage=storage).best_trial
+        except (KeyError, ValueError):
+            return {}
+        return dict(sorted(best.intermediate_values.items()))
+
+
+@contextmanager
+def _database(url: str) -> Iterator[optuna.storages.RDBStorage]:
+    """Optuna's storage, given back in the end. Raises UnavailableError when the database does not
+    answer, also later inside the ``with``."""
+    import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage: optuna.storages.RDBStorage | None = None
     try:
         storage = _storage(url)
-        best = optuna.load_study(study_name=name, storage=storage).best_trial
-        return dict(sorted(best.intermediate_values.items()))
-    except (KeyError, ValueError):
-        return {}
+        yield storage
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
         raise UnavailableError(f"the database of studies does not answer: {cause}") from error
