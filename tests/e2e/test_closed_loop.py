@@ -68,12 +68,14 @@ def stack(project: Workplace) -> Iterator[tuple[Workplace, str, str]]:
 
 def run(api: str, name: str, **parameters: Any) -> dict[str, Any]:
     """Run a deployment to its end, as ``prefect deployment run`` does."""
-    deployment = httpx.get(f"{api}/deployments/name/{name}/{MODEL}").json()["id"]
+    deployment = httpx.get(f"{api}/deployments/name/{name}/{MODEL}", timeout=120).json()["id"]
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    started = httpx.post(f"{api}/deployments/{deployment}/create_flow_run", json=body).json()["id"]
+    started = httpx.post(
+        f"{api}/deployments/{deployment}/create_flow_run", json=body, timeout=120
+    ).json()["id"]
 
     def ended() -> dict[str, Any] | None:
-        found: dict[str, Any] = httpx.get(f"{api}/flow_runs/{started}").json()
+        found: dict[str, Any] = httpx.get(f"{api}/flow_runs/{started}", timeout=120).json()
         return found if found["state"]["type"] not in ("SCHEDULED", "PENDING", "RUNNING") else None
 
     return until(ended)
@@ -126,13 +128,13 @@ def traffic(serving: str, frame: pd.DataFrame) -> Iterator[None]:
 
 
 def serves(url: str, row: dict[str, Any], version: int) -> bool:
-    answer = httpx.post(f"{url}/models/{MODEL}/predict", json=row)
+    answer = httpx.post(f"{url}/models/{MODEL}/predict", json=row, timeout=120)
     return answer.status_code == 200 and answer.json()["version"] == version
 
 
 def all_logged(url: str) -> bool:
     """Whether every prediction and label that the server took is in its table."""
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    lines = httpx.get(f"{url}/metrics", timeout=120).text.splitlines()
     return any(line == "perennial_log_waiting_bytes 0.0" for line in lines)
 
 
@@ -167,7 +169,7 @@ def test_turned_traffic_ends_in_a_better_version_and_a_bad_one_is_sent_back_unto
         until(lambda: serves(serving, rows(known)[0], 2))
     assert found.trigger.finding is Finding.CONCEPT
     assert found.outcome == "rolling out"
-    its = httpx.get(f"{api}/flow_runs/{found.started_run}").json()
+    its = httpx.get(f"{api}/flow_runs/{found.started_run}", timeout=120).json()
     assert its["created_by"]["type"] == "AUTOMATION"
     assert its["parameters"]["trigger"]["window"] is not None
     assert its["parameters"]["reason"] == found.current.reason

@@ -89,7 +89,7 @@ def emit(project: Workplace, name: str, cause: str, **payload: Any) -> None:
         "resource": {"prefect.resource.id": resource_id("demand"), CAUSE_LABEL: cause},
         "payload": {"model": "demand", "cause": cause, **payload},
     }
-    assert httpx.post(url, json=[event]).status_code == 204
+    assert httpx.post(url, json=[event], timeout=120).status_code == 204
 
 
 def start(project: Workplace, flow: str, what: str) -> subprocess.Popen[bytes]:
@@ -110,8 +110,12 @@ def server_log(tmp_path_factory: pytest.TempPathFactory) -> str:
 def states(project: Workplace) -> dict[str, str]:
     """The state of the newest run of each flow, by the flow's name."""
     url = project.environment["PREFECT_API_URL"]
-    runs = httpx.post(f"{url}/flow_runs/filter", json={"sort": "START_TIME_ASC"}).json()
-    names = {flow["id"]: flow["name"] for flow in httpx.post(f"{url}/flows/filter").json()}
+    runs = httpx.post(
+        f"{url}/flow_runs/filter", json={"sort": "START_TIME_ASC"}, timeout=120
+    ).json()
+    names = {
+        flow["id"]: flow["name"] for flow in httpx.post(f"{url}/flows/filter", timeout=120).json()
+    }
     return {names[run["flow_id"]]: run["state_type"] for run in runs}
 
 
@@ -273,7 +277,7 @@ def _heartbeats(project: Workplace) -> int:
     """How many running runs of the two have been heard of."""
     wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}}
     url = f"{project.environment['PREFECT_API_URL']}/events/filter"
-    events = httpx.post(url, json={"filter": wanted}).json()["events"]
+    events = httpx.post(url, json={"filter": wanted}, timeout=120).json()["events"]
     names = [
         related["prefect.resource.name"]
         for event in events
@@ -325,8 +329,8 @@ def test_who_refuses_is_told_in_the_event_feed_without_the_address(
     emit(flow_project, "perennial.data.faulty", "a", reason="all is empty")
     url = f"{flow_project.environment['PREFECT_API_URL']}/events/filter"
     failed = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
-    until(lambda: len(httpx.post(url, json=failed).json()["events"]) >= 2)
-    told = httpx.post(url, json=failed).text
+    until(lambda: len(httpx.post(url, json=failed, timeout=120).json()["events"]) >= 2)
+    told = httpx.post(url, json=failed, timeout=120).text
     assert "Failed to send JSON POST notification" in told
     assert "Connection error while submitting email" in told
     assert SECRET not in told + server_log(tmp_path_factory)

@@ -124,7 +124,9 @@ def audit(place: Rolling, model: str = MODEL) -> list[tuple[str, int | None, int
 def events(place: Rolling, model: str = MODEL) -> list[dict[str, Any]]:
     """What was told of a model's rollouts, oldest first."""
     asked = {"filter": {"resource": {"id": [f"perennial.model.{model}"]}}, "limit": 50}
-    answer = httpx.post(f"{place.environment['PREFECT_API_URL']}/events/filter", json=asked)
+    answer = httpx.post(
+        f"{place.environment['PREFECT_API_URL']}/events/filter", json=asked, timeout=120
+    )
     answer.raise_for_status()
     told = [e for e in answer.json()["events"] if e["event"].startswith("perennial.rollout.")]
     ours = [e for e in told if e["payload"]["rollout"] in {r.id for r in rollouts(place, model)}]
@@ -294,6 +296,7 @@ def test_people_give_orders_to_the_run_that_watches(place: Rolling) -> None:
     left = httpx.post(
         f"{place.environment['PREFECT_API_URL']}/flow_runs/{run}/input/filter",
         json={"prefix": "", "limit": 10, "exclude_keys": []},
+        timeout=120,
     )
     assert left.json() == []
 

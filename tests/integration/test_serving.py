@@ -460,7 +460,7 @@ def test_a_server_that_has_enough_to_do_tells_others_to_come_back(project: Path)
     with serving(project, "--max-requests", "1", "--max-rows", "2") as server:
         thread = threading.Thread(
             target=lambda: slow.append(
-                httpx.post(f"{server.url}{PREDICT}", content=body()).status_code
+                httpx.post(f"{server.url}{PREDICT}", content=body(), timeout=120).status_code
             )
         )
         thread.start()

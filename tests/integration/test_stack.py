@@ -92,13 +92,15 @@ def train(project: Workplace, printed: str, meanwhile: Callable[[], None]) -> No
 def runs(api: str) -> list[dict[str, Any]]:
     """Runs that have begun; those of the schedule are yet to come."""
     begun = {"flow_runs": {"start_time": {"is_null_": False}}}
-    found: list[dict[str, Any]] = httpx.post(f"{api}/flow_runs/filter", json=begun).json()
+    found: list[dict[str, Any]] = httpx.post(
+        f"{api}/flow_runs/filter", json=begun, timeout=120
+    ).json()
     return found
 
 
 def answers(url: str) -> bool:
     """Whether a prediction is made; it takes a moment to load a version."""
-    found = httpx.post(url, json=ROW)
+    found = httpx.post(url, json=ROW, timeout=120)
     return found.status_code == 200 and found.json()["version"] == 1
 
 
@@ -132,7 +134,7 @@ def test_the_stack_trains_serves_survives_and_ends(stacked: Workplace) -> None:
     assert {begun.parts[SERVER].port, begun.parts[SERVING].port}.isdisjoint({4200, 8080})
     assert "Prefect server: port 4200 is taken, so another" in printed
     assert "automations: as declared; alerts go nowhere yet" in printed
-    page = httpx.get(f"{prefect_url}/ui-settings").json()
+    page = httpx.get(f"{prefect_url}/ui-settings", timeout=120).json()
     assert page["api_url"] == f"{prefect_url}/api"  # or the page would ask at the usual port
 
     again = up(stacked)

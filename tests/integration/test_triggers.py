@@ -85,7 +85,9 @@ class Place(Workplace):
 
     def start_deployment(self, model: str, **state: Any) -> dict[str, Any]:
         """A run of the deployment that an event of ``model``'s first retraining would start."""
-        deployment = httpx.get(f"{self.api}/deployments/name/continuous-training/{model}").json()
+        deployment = httpx.get(
+            f"{self.api}/deployments/name/continuous-training/{model}", timeout=120
+        ).json()
         asked = self.registry.retrainings.last(model)[-1].trigger
         body = {"parameters": {"trigger": asked.model_dump(mode="json")}, **state}
         run: dict[str, Any] = self.post(f"deployments/{deployment['id']}/create_flow_run", body)
@@ -390,7 +392,7 @@ def test_a_run_of_the_schedule_is_on_record_as_the_schedules(place: Place) -> No
     until(lambda: [r.state for r in table.last("timed")] == ["finished"])
     (row,) = table.last("timed")
     assert (row.trigger.kind, row.outcome) == ("schedule", "failed")
-    run = httpx.get(f"{place.api}/flow_runs/{row.started_run}").json()
+    run = httpx.get(f"{place.api}/flow_runs/{row.started_run}", timeout=120).json()
     assert run["auto_scheduled"]
     due = datetime.fromisoformat(run["expected_start_time"])
     assert row.trigger.data == due.isoformat()
