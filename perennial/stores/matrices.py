@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,12 +65,13 @@ def write_matrices(
     state = _fitted(program, scan, parts, compute)
     label = spec.label.column
     builder = SchemaBuilder(program, spec)
-    pieces = _pieces(scan(list(dict.fromkeys((*program.inputs, label)))), parts)
     labels = []
-    for found, seen in compute.map(partial(_look, program, label, state), pieces):
-        labels.append(found)
-        if seen is not None:
-            builder.merge(seen)
+    # Closed, so that code that fails leaves no database open behind its traceback.
+    with closing(_pieces(scan(list(dict.fromkeys((*program.inputs, label)))), parts)) as pieces:
+        for found, seen in compute.map(partial(_look, program, label, state), pieces):
+            labels.append(found)
+            if seen is not None:
+                builder.merge(seen)
     known = pd.concat(labels, ignore_index=True)
     if classes is None:
         classes = label_classes(known[parts >= 0], spec)
@@ -82,9 +83,9 @@ def write_matrices(
         encoded = encode_label(known[parts == number], spec, classes)
         np.save(folder / f"{part}.y.npy", encoded)
     wanted = _sample(np.flatnonzero(parts == 0), spec.split.seed)
-    pieces = _pieces(scan(list(table_columns(spec))), parts, wanted)
-    results = compute.map(partial(_encode, program, schema, state), pieces)
-    _write_rows(results, parts, len(schema.features), folder)
+    with closing(_pieces(scan(list(table_columns(spec))), parts, wanted)) as pieces:
+        results = compute.map(partial(_encode, program, schema, state), pieces)
+        _write_rows(results, parts, len(schema.features), folder)
     (folder / "schema.json").write_text(schema.model_dump_json(indent=1))
     (folder / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
     graph = program.graph()
@@ -143,7 +144,7 @@ class _Piece:
 
 def _pieces(
     rows: Iterable[pd.DataFrame | Window], parts: np.ndarray, wanted: np.ndarray | None = None
-) -> Iterator[_Piece]:
+) -> Generator[_Piece, None, None]:
     sampled = np.zeros(len(parts), bool)
     if wanted is not None:
         sampled[wanted] = True
