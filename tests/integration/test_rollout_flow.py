@@ -320,10 +320,12 @@ def test_after_too_many_deaths_the_rollout_is_aborted_and_then_left_to_people(
 ) -> None:
     assert ended(place.start("rollout", model=MODEL)) == []
     place.edit("bake: 1s", "bake: 30m")
-    begun = place.command("rollout", f"{MODEL}@2", "--steps", "50,100", "--detach")
+    place.of("undeployed")  # the model itself may be, by another test
+    place.versions(2, "undeployed")
+    begun = place.command("rollout", "undeployed@2", "--steps", "50,100", "--detach")
     assert begun.returncode == 2  # no worker to watch it, and so nothing was begun
     assert "has no such deployment" in begun.stderr
-    assert rollouts(place) == []
+    assert rollouts(place, "undeployed") == []
     process = place.start("rollout", model=MODEL, version=2)
     until(lambda: bool(rollouts(place)))
     process.send_signal(signal.SIGKILL)
