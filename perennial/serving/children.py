@@ -1,8 +1,13 @@
-"""Processes that belong to the server: started with it, started again when they die, ended."""
+"""Processes that belong to the server: started with it, started again when they die, ended.
+
+They start with SIGTERM held back, and ``listen_to_stop`` lets it through: a server that stops right
+after its start would otherwise end them before they can say what to do about it.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -24,6 +29,7 @@ class Child:
         self._what = name
         self._command = list(command)
         self._ending = threading.Event()
+        self._starting = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def ensure(self) -> None:
@@ -32,20 +38,19 @@ class Child:
             self._watch.start()
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of this thread; children's too
         wait = 0.5
-        while not self._ending.is_set():
+        while True:
             started = time.monotonic()
             fields: dict[str, object]
             try:
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is for the server, which ends its children
-                )
+                process = self._start()
             except OSError as error:  # no memory or no process left: there may be again
                 fields = {"problem": str(error)}
             else:
-                fields = {"code": self._process.wait()}
+                if process is None:
+                    return
+                fields = {"code": process.wait()}
             if self._ending.is_set():
                 return
             if time.monotonic() - started > _SETTLED_SECONDS:
@@ -55,12 +60,24 @@ class Child:
             self._ending.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
 
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        with self._starting:
+            if self._ending.is_set():
+                return None
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the server, which ends its children
+            )
+            return self._process
+
     def stop(self, seconds: float) -> None:
         """Ask the process to finish; after ``seconds`` it is killed."""
-        self._ending.set()
+        with self._starting:
+            self._ending.set()
+            process = self._process
         if self._watch.ident is None:
             return
-        process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
             try:
@@ -69,6 +86,15 @@ class Child:
                 _log.warning("process does not end and is killed", extra={"child": self._what})
                 process.kill()
         self._watch.join(seconds)
+
+
+def listen_to_stop() -> threading.Event:
+    """The event that SIGTERM, now or held back since the start, sets. Ctrl-C is the server's."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return stop
 
 
 def stand_back(niceness: int) -> None:

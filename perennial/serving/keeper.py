@@ -13,7 +13,6 @@ import ctypes
 import fcntl
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO, get_args
 
 from perennial.contracts.errors import PerennialError
-from perennial.serving.children import stand_back
+from perennial.serving.children import listen_to_stop, stand_back
 from perennial.serving.logs import configure
 from perennial.stores.predictions.segments import Kind
 from perennial.stores.predictions.sessions import aside, put_aside, take_over
@@ -285,9 +284,7 @@ def main(arguments: Sequence[str]) -> int:
     configure(part="keeper")
     stand_back(_NICENESS)
     _few_arenas()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the server, which then tells us
+    stop = listen_to_stop()
     Keeper(settings).run(stop)
     return 0
 

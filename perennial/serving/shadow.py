@@ -30,7 +30,7 @@ from typing import TextIO
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
-from perennial.serving.children import stand_back
+from perennial.serving.children import listen_to_stop, stand_back
 from perennial.serving.logs import configure
 from perennial.serving.shadow_state import ShadowState, told
 from perennial.serving.shadow_version import Scored, ShadowVersion
@@ -243,9 +243,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = ShadowSettings(**json.loads(arguments[0]))
     configure(part="shadow")
     stand_back(_NICENESS)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the server, which then tells us
+    stop = listen_to_stop()
     for limit in (signal.SIGALRM, signal.SIGPROF):  # say where it hung, then die of it
         faulthandler.register(limit, chain=True)
     Shadow(settings).run(stop)

@@ -14,11 +14,9 @@ import pytest
 
 from perennial.serving.children import Child
 
-# Tells its id, a line each time it is started, and waits.
+# Tells its id, a line each time it is started, and waits; SIGTERM stays held back.
 _CHILD = """
-import os, signal, sys, time
-if "stubborn" in sys.argv:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+import os, sys, time
 with open(sys.argv[1], "a") as file:
     file.write(f"{os.getpid()}\\n")
 time.sleep(600)
@@ -26,8 +24,8 @@ time.sleep(600)
 
 
 @contextmanager
-def kept(place: Path, *words: str) -> Iterator[Child]:
-    child = Child("keeper", [sys.executable, "-c", _CHILD, str(place), *words])
+def kept(place: Path) -> Iterator[Child]:
+    child = Child("keeper", [sys.executable, "-c", _CHILD, str(place)])
     child.ensure()
     try:
         yield child
@@ -69,12 +67,12 @@ def test_one_that_is_killed_is_started_again_and_again(
             os.kill(started(tmp_path / "ids", times)[-1], signal.SIGKILL)
         last = started(tmp_path / "ids", 3)[-1]
     assert gone(last)
-    told = [vars(record) for record in caplog.records]
+    told = [vars(record) for record in caplog.records if record.levelname == "ERROR"]
     assert [(t["child"], t["code"]) for t in told] == [("keeper", -signal.SIGKILL)] * 2
 
 
 def test_one_that_does_not_end_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with kept(tmp_path / "ids", "stubborn") as child:
+    with kept(tmp_path / "ids") as child:
         (pid,) = started(tmp_path / "ids", 1)
         child.stop(0.2)
         until(lambda: gone(pid))
@@ -92,3 +90,27 @@ def test_one_that_can_not_be_started_is_tried_again(tmp_path: Path) -> None:
         started(tmp_path / "ids", 1)
     finally:
         child.stop(0.1)
+
+
+def test_one_that_is_stopped_while_it_starts_still_finishes(tmp_path: Path) -> None:
+    program = f"""
+import time
+from pathlib import Path
+Path({str(tmp_path / "started")!r}).touch()
+time.sleep(1)  # what it imports
+from perennial.serving.children import listen_to_stop
+Path({str(tmp_path / "finished")!r}).write_text(str(listen_to_stop().wait(0)))
+"""
+    child = Child("keeper", [sys.executable, "-c", program])
+    child.ensure()
+    until((tmp_path / "started").exists)
+    child.stop(240)
+    assert (tmp_path / "finished").read_text() == "True"
+
+
+def test_one_that_is_stopped_before_it_was_started_is_not_started(tmp_path: Path) -> None:
+    child = Child("keeper", [sys.executable, "-c", _CHILD, str(tmp_path / "ids")])
+    child.stop(1)
+    child.ensure()
+    child.stop(240)
+    assert not (tmp_path / "ids").exists()
