@@ -34,11 +34,8 @@ def open_stored(ref: Stored, project: Project | None = None) -> Bundle:
     Raises IntegrityError as ``open_bundle``, naming the storage's address; UnavailableError when
     the storage doesn't answer and the cache has no copy.
     """
-    if not is_remote(ref.uri):
-        return open_bundle(Path(ref.uri), ref.digest)
     cache = (project or Project.current()).cache
-    place = fetch(ref.uri, cache, lambda folder: open_bundle(folder, ref.digest))
-    return open_bundle(place, ref.digest)
+    return fetch(ref.uri, cache, lambda folder: open_bundle(folder, ref.digest))
 
 
 def sign_stored(ref: Stored, project: Project | None = None) -> bytes | None:
@@ -47,11 +44,8 @@ def sign_stored(ref: Stored, project: Project | None = None) -> bytes | None:
 
     Raises as ``open_stored`` and ``signing.sign``, and OSError.
     """
-    if not is_remote(ref.uri):
-        open_unsigned(Path(ref.uri), ref.digest)
-    else:
-        cache = (project or Project.current()).cache
-        fetch(ref.uri, cache, lambda folder: open_unsigned(folder, ref.digest))
+    cache = (project or Project.current()).cache
+    fetch(ref.uri, cache, lambda folder: open_unsigned(folder, ref.digest))
     signature = sign(ref.digest)
     if signature is None:
         return None

@@ -20,7 +20,7 @@ import pytest
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
 from perennial.stores import lake
 from perennial.stores.folders import folder_digest
-from perennial.stores.storage.cache import KEPT, fetch_folder
+from perennial.stores.storage.cache import KEPT, fetch, fetch_folder
 from perennial.stores.storage.delta import has_log
 from perennial.stores.storage.objects import Objects, read, remove, write
 from perennial.stores.storage.places import is_remote
@@ -174,6 +174,24 @@ def test_what_was_tampered_with_is_refused_and_a_damaged_copy_is_fetched_anew(
     assert list((tmp_path / "elsewhere").glob("[!.]*")) == []
     with pytest.raises(IntegrityError, match="there is nothing"):
         fetch_folder(f"{remote}/reports/{'0' * 32}", cache, "0" * 32)
+
+
+def test_a_copy_that_is_here_is_opened_once_and_a_new_one_at_its_place(
+    remote: str, tmp_path: Path
+) -> None:
+    folder, digest = _folder(tmp_path / "made")
+    uri, cache = f"{remote}/reports/{digest}", tmp_path / "cache"
+    publish(folder, uri, LAST)
+    seen: list[Path] = []
+
+    def opened(place: Path) -> str:
+        seen.append(place)
+        return f"{place}: {folder_digest(place)}"
+
+    for seen_before in (1, 0):  # what comes from the storage is looked at before it is kept
+        seen.clear()
+        assert fetch(uri, cache, opened) == f"{cache / digest}: {digest}"
+        assert seen[seen_before:] == [cache / digest]
 
 
 def test_many_fetch_at_once_and_the_cache_keeps_what_was_used_last(

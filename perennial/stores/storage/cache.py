@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from perennial.contracts.errors import IntegrityError, Problem
 from perennial.stores.folders import folder_digest, new_folder
 from perennial.stores.storage.objects import Objects
 from perennial.stores.storage.places import is_remote
+
+T = TypeVar("T")
 
 KEPT = 50
 """Folders that a cache holds; the one that was not used for longest goes first."""
@@ -20,52 +23,55 @@ KEPT = 50
 _MISSING = "restore it from a copy, or run again: what is missing is made anew"
 
 
-def fetch(uri: str, cache: Path, check: Callable[[Path], object]) -> Path:
-    """A folder of the storage on this machine: itself where the storage is local, else a copy in
-    ``cache`` under its own name, which is the digest of its content.
+def fetch(uri: str, cache: Path, opened: Callable[[Path], T]) -> T:
+    """A folder of the storage, opened on this machine: itself where the storage is local, else a
+    copy in ``cache`` under its own name, which is the digest of its content.
 
-    ``check`` raises IntegrityError for a folder that isn't what it should be. A copy that fails it
-    is fetched anew; what fails it as it comes from the storage is not kept, and the error says so.
-    Processes that want the same folder at once fetch it one after the other. Raises as ``Objects``.
+    ``opened`` gives what a folder is to its reader, never None, and raises IntegrityError for one
+    that isn't what it should be. A copy that fails it is fetched anew; what fails it as it comes
+    from the storage is not kept, and the error says so. Processes that want the same folder at once
+    fetch it one after the other. Raises as ``Objects``.
     """
     if not is_remote(uri):
-        check(Path(uri))
-        return Path(uri)
+        return opened(Path(uri))
     place = cache / uri.rstrip("/").rpartition("/")[2]
-    if not _good(place, check):
+    found = _kept(place, opened)
+    if found is None:
         cache.mkdir(parents=True, exist_ok=True)
         with _turn(cache, place.name):
-            if not _good(place, check):
-                _download(uri, place, check)
+            found = _kept(place, opened)
+            if found is None:
+                _download(uri, place, opened)
+                found = opened(place)
         _prune(cache)
     with suppress(FileNotFoundError):  # the next reader's, who finds it gone and fetches it
         os.utime(place)
-    return place
+    return found
 
 
 def fetch_folder(uri: str, cache: Path, digest: str) -> Path:
-    """``fetch`` for a folder that is named by ``folders.folder_digest``."""
+    """``fetch`` for a folder that is named by ``folders.folder_digest``: where it is now."""
 
-    def check(folder: Path) -> None:
+    def opened(folder: Path) -> Path:
         actual = folder_digest(folder)
         if actual != digest:
             what = f"its content has the digest {actual}, expected {digest}"
             raise IntegrityError(Problem(str(folder), what, _MISSING))
+        return folder
 
-    return fetch(uri, cache, check)
+    return fetch(uri, cache, opened)
 
 
-def _good(place: Path, check: Callable[[Path], object]) -> bool:
+def _kept(place: Path, opened: Callable[[Path], T]) -> T | None:
     if not place.is_dir():
-        return False
+        return None
     try:
-        check(place)
+        return opened(place)
     except IntegrityError:
-        return False
-    return True
+        return None
 
 
-def _download(uri: str, place: Path, check: Callable[[Path], object]) -> None:
+def _download(uri: str, place: Path, opened: Callable[[Path], object]) -> None:
     there = Objects(uri)
     names = there.sizes()
     if not names:
@@ -80,7 +86,7 @@ def _download(uri: str, place: Path, check: Callable[[Path], object]) -> None:
             except FileNotFoundError:
                 raise IntegrityError(Problem(f"{uri}/{name}", "is gone", _MISSING)) from None
         try:
-            check(folder)
+            opened(folder)
         except IntegrityError as error:
             raise IntegrityError([_said_of(uri, folder, each) for each in error.problems]) from None
         shutil.rmtree(place, ignore_errors=True)  # damaged
