@@ -14,6 +14,7 @@ from perennial.cli.reading import find_version
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec.values import nearest
 from perennial.stores.project import Project
+from perennial.stores.storage.places import is_remote
 
 if TYPE_CHECKING:
     from perennial.bundle.read import Bundle
@@ -130,7 +131,7 @@ def _percent(project: Project, ref: VersionRef) -> int | None:
 
 def _storage_uri(project: Project, ref: VersionRef) -> str:
     """Where the cluster finds a bundle: its own address, or a claim that holds ``.perennial``."""
-    if "://" in ref.uri:
+    if is_remote(ref.uri):
         return ref.uri
     place = Path(ref.uri)
     if not place.is_relative_to(project.home):

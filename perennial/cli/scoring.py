@@ -10,6 +10,7 @@ import typer
 from perennial.cli.context import context_of
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.scoring import ScoringSummary
+from perennial.stores.storage.places import is_remote
 
 
 def score(
@@ -71,4 +72,4 @@ def score(
 
 def _place(text: str) -> str:
     """A path as the user's shell means it, whatever the project's folder is."""
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return text if is_remote(text) else str(Path(text).expanduser().absolute())

@@ -21,6 +21,7 @@ from perennial.data.audit import bad_share
 from perennial.stores import lake
 from perennial.stores.scoring import ScoringStats, read_stats
 from perennial.stores.staging import BAD_SCHEMA, ROW, bad_files, good_files
+from perennial.stores.storage.places import is_remote
 
 _BAD_SCHEMA = pa.schema([field for field in BAD_SCHEMA if field.name != ROW])
 
@@ -125,7 +126,7 @@ def _lineage(job: ScoringJob, stats: ScoringStats) -> dict[str, str]:
 
 def _ours(uri: str, about: Mapping[str, str]) -> Any | None:
     """The table at ``uri``; None when there is none. Raises InputError for what isn't ours."""
-    place = None if "://" in uri else Path(uri)
+    place = None if is_remote(uri) else Path(uri)
     table = None if place is not None and not place.is_dir() else lake.open_table(uri)
     (what, model), *_ = about.items()
     if table is not None and lake.about(table) != about:

@@ -36,6 +36,7 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.sources.batches import absent_columns
 from perennial.stores.staging import BadRows
+from perennial.stores.storage.places import is_remote
 
 VERSION = "_version"
 _OURS = (VERSION, "_prediction", "_class", "_probabilities")
@@ -72,7 +73,7 @@ def plan(
     chosen = _version(Registry(project.registry_url), model, version)
     bundle = open_stored(chosen, project)
     found, carried = look(bundle, project.root, source, columns)
-    place = output if "://" in output else str((project.root / output).absolute())
+    place = output if is_remote(output) else str((project.root / output).absolute())
     if place.rstrip("/") == found.uri.rstrip("/"):
         raise InputError(Problem(place, "is both source and output", "name another output"))
     return ScoringJob(

@@ -9,6 +9,7 @@ from perennial.contracts.data_versions import TrainedVersion
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry, Version
 from perennial.stores.storage.objects import read
+from perennial.stores.storage.places import is_remote
 
 
 def trained_on(
@@ -39,5 +40,5 @@ def _data_version(project: Project, version: Version, table_uri: str) -> int | N
         uri, data = str(dataset["uri"]), int(dataset["version"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    place = uri if "://" in uri else str(project.root / uri)  # a local one is told from the root
+    place = uri if is_remote(uri) else str(project.root / uri)  # a local one is told from the root
     return data if place == table_uri else None

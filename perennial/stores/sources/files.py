@@ -12,6 +12,7 @@ from pyarrow import fs
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.spec.inputs import Source
 from perennial.stores.storage.delta import has_log
+from perennial.stores.storage.places import is_remote
 
 _WILD = re.compile(r"[*?\[]")
 _COMPRESSED = r"(\.gz|\.bz2|\.zst|\.lz4)?"
@@ -41,7 +42,7 @@ class Files:
 
 def address(uri: str, root: Path) -> str:
     """A URI of model.yaml made absolute; a path is relative to the project's root."""
-    if "://" in uri and not uri.startswith("file://"):
+    if is_remote(uri) and not uri.startswith("file://"):
         return uri
     return str((root / Path(uri.removeprefix("file://")).expanduser()).absolute())
 
@@ -92,7 +93,7 @@ def locate(source: Source, root: Path) -> Files:
         system, path = _open(where)
         infos, base = _matching(system, path, source.kind)
     except OSError as error:
-        if "://" in where:
+        if is_remote(where):
             raise UnavailableError(f"{where}: {error}") from None
         raise InputError(Problem(where, error.strerror or str(error))) from None
     if not infos:
@@ -114,7 +115,7 @@ def locate(source: Source, root: Path) -> Files:
 
 
 def _open(where: str) -> tuple[Any, str]:
-    if "://" not in where:
+    if not is_remote(where):
         return fs.LocalFileSystem(), where
     scheme, _, rest = where.partition("://")
     bucket, _, key = rest.partition("/")
@@ -166,5 +167,5 @@ def _is_set(part: str) -> bool:
 def _nothing(source: Source, where: str, root: Path, info: Any) -> Problem:
     if info.type == fs.FileType.Directory:
         return Problem(where, f"no {source.kind} files in this folder")
-    fix = f"source.uri is relative to {root}" if "://" not in source.uri else ""
+    fix = "" if is_remote(source.uri) else f"source.uri is relative to {root}"
     return Problem(where, "no file matches" if _WILD.search(where) else "no such file", fix)
