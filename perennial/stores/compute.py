@@ -29,6 +29,8 @@ CONNECT_SECONDS = 30
 """How long a scheduler may take to answer."""
 ALONE_SECONDS = 120
 """How long a cluster may be without any worker while work is waiting."""
+LOOK_SECONDS = 5
+"""How often is looked whether there are any."""
 
 _LIBRARIES = (
     "perennial", "dask", "distributed", "cloudpickle", "numpy", "pandas", "pyarrow", "scipy",
@@ -129,7 +131,7 @@ class Cluster:
         while True:
             with self.answering():
                 try:
-                    return future.result(timeout=5)
+                    return future.result(timeout=LOOK_SECONDS)
                 except TimeoutError:
                     if future.done():
                         raise

@@ -6,11 +6,13 @@ import pickle
 import sys
 
 import pytest
+from distributed import Client, LocalCluster
 
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.spec.compute import Compute as Settings
 from perennial.stores import compute
 from perennial.stores.compute import ADDRESS_VARIABLE, HERE, address_of, connect, differences
+from tests.waiting import until
 
 NOWHERE = Settings(kind="dask", address="tcp://127.0.0.1:9")
 
@@ -52,6 +54,26 @@ def test_a_scheduler_that_does_not_answer_is_worth_a_retry_and_named(
     said = "^no Dask scheduler answers at tcp://127.0.0.1:9: .*; start it, or set compute.address"
     with pytest.raises(UnavailableError, match=said), connect(NOWHERE):
         pass
+
+
+def test_work_for_which_there_is_no_worker_any_more_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compute, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(compute, "ALONE_SECONDS", 1)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as place,
+        Client(place, set_as_default=False) as client,
+    ):
+        cluster = compute.Cluster(client, "tcp://scheduler:8786")
+        assert list(cluster.map(str, [1])) == ["1"]
+        place.scale(0)
+        until(lambda: not cluster.workers)
+        with pytest.raises(UnavailableError) as error:
+            list(cluster.map(str, [1]))
+    assert error.value.message == (
+        "the Dask cluster at tcp://scheduler:8786 has had no worker for 1 s"
+    )
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
