@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextvars
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from perennial.learning.studies import TrialRecord
+from perennial.learning.tracking import TrialLog
+from perennial.learning.trials import Proposal, TrialRunner, Trials
 from perennial.spec import ModelSpec, parse_spec, spec_text
 from perennial.stores.compute import Cluster
 from perennial.stores.matrices import read_training
-
-if TYPE_CHECKING:
-    from perennial.learning.studies import TrialRecord
-    from perennial.learning.tracking import StudyLog
-    from perennial.learning.trials import Proposal, TrialRunner
 
 Point = tuple[int, float, float]
 
@@ -45,8 +42,6 @@ def run_trial(
 def _runner(folder: str, text: str, until: float) -> TrialRunner:
     """Trials of one study share their matrix, on this worker too."""
     from distributed import get_worker
-
-    from perennial.learning.trials import TrialRunner
 
     spec = parse_spec(text)
     deadline = time.monotonic() + until - time.time()
@@ -71,32 +66,22 @@ class _Points:
         pass
 
 
-class ClusterTrials:
+class ClusterTrials(Trials):
     """Runs trials as ``TrialRunner`` does, each on a worker of a cluster."""
 
     def __init__(self, runner: Any, folder: Path, spec: ModelSpec, deadline: float) -> None:
+        super().__init__(deadline)
         self._runner = runner
-        self._deadline = deadline
         until = time.time() + deadline - time.monotonic()
         self._study = (str(folder), spec_text(spec), until)
         self._context = contextvars.copy_context()  # the task's, for the threads that wait
-        self.cancelled = threading.Event()
 
-    @property
-    def out_of_time(self) -> bool:
-        return time.monotonic() >= self._deadline
-
-    def run(
-        self, proposal: Proposal, finished: Sequence[float], log: StudyLog
+    def _trained(
+        self, proposal: Proposal, finished: Sequence[float], tracked: TrialLog
     ) -> TrialRecord | None:
-        if self.cancelled.is_set() or (self.out_of_time and proposal.number > 0):
-            return None
-        tracked = log.trial(proposal.number, proposal.origin, proposal.params)
         record, points = self._context.copy().run(self._there, proposal, list(finished))
         for point in points:
             tracked.point(*point)
-        if record is not None:
-            tracked.ended(record)
         return record
 
     def _there(

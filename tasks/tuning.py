@@ -25,7 +25,6 @@ from tasks._compute import computing
 from tasks._definition import read_definition
 from tasks._running import RETRIES, cores, measured
 from tasks._tracking import tracker_of
-from tasks._trials import ClusterTrials, trials_on
 
 _CACHE = Stage(
     name="tune",
@@ -60,6 +59,8 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
         compute = stack.enter_context(computing(spec, matrices=True))
         elsewhere = None
         if isinstance(compute, Cluster):
+            from tasks._trials import ClusterTrials, trials_on
+
             runner = stack.enter_context(trials_on(compute))
             elsewhere = partial(ClusterTrials, runner, folder, spec)
         found = run_study(
