@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import xgboost as xgb
 
@@ -34,37 +34,15 @@ class Proposal:
     params: Params
 
 
-class Trials(Protocol):
-    """What runs trials, side by side in threads; see ``TrialRunner``."""
+class Trials(ABC):
+    """Runs trials, side by side in threads.
 
-    cancelled: threading.Event
-
-    @property
-    def out_of_time(self) -> bool: ...
-
-    def run(
-        self, proposal: Proposal, finished: Sequence[float], log: StudyLog
-    ) -> TrialRecord | None: ...
-
-
-class TrialRunner:
-    """Runs trials; they may run side by side in threads.
-
-    ``cores`` are for building a matrix, ``threads`` for each trial. After ``deadline`` (of
-    ``time.monotonic``) running trials end with what they have reached, and none begins but the
-    study's first. ``cancelled`` ends all within a round.
+    After ``deadline`` (of ``time.monotonic``) running trials end with what they have reached, and
+    none begins but the study's first. ``cancelled`` ends all within a round.
     """
 
-    def __init__(
-        self, spec: ModelSpec, matrices: Matrices, *, cores: int, threads: int, deadline: float
-    ) -> None:
-        self._spec = spec
-        self._schema = matrices.schema
-        self._threads = threads
+    def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self._building = threading.Lock()
-        # A searched max_bin needs a matrix a value; those in use live on when they leave the cache.
-        self._matrix = lru_cache(maxsize=2)(lambda bins: quantised(matrices, bins, cores))
         self.cancelled = threading.Event()
 
     @property
@@ -81,11 +59,41 @@ class TrialRunner:
         if self.cancelled.is_set() or (self.out_of_time and proposal.number > 0):
             return None
         tracked = log.trial(proposal.number, proposal.origin, proposal.params)
+        record = self._trained(proposal, finished, tracked)
+        if record is not None:
+            tracked.ended(record)
+        return record
+
+    @abstractmethod
+    def _trained(
+        self, proposal: Proposal, finished: Sequence[float], tracked: TrialLog
+    ) -> TrialRecord | None:
+        """The trial's record; None when there was no time left where it should run."""
+
+
+class TrialRunner(Trials):
+    """Runs trials in this process: ``cores`` are for building a matrix, ``threads`` for each
+    trial."""
+
+    def __init__(
+        self, spec: ModelSpec, matrices: Matrices, *, cores: int, threads: int, deadline: float
+    ) -> None:
+        super().__init__(deadline)
+        self._spec = spec
+        self._schema = matrices.schema
+        self._threads = threads
+        self._building = threading.Lock()
+        # A searched max_bin needs a matrix a value; those in use live on when they leave the cache.
+        self._matrix = lru_cache(maxsize=2)(lambda bins: quantised(matrices, bins, cores))
+
+    def _trained(
+        self, proposal: Proposal, finished: Sequence[float], tracked: TrialLog
+    ) -> TrialRecord:
         start = time.monotonic()
         try:
-            record = self._train(proposal, finished, tracked, start)
+            return self._train(proposal, finished, tracked, start)
         except (xgb.core.XGBoostError, PerennialError, MemoryError) as error:
-            record = TrialRecord(
+            return TrialRecord(
                 number=proposal.number,
                 origin=proposal.origin,
                 params=proposal.params,
@@ -98,8 +106,6 @@ class TrialRunner:
                 importance={},
                 seconds=time.monotonic() - start,
             )
-        tracked.ended(record)
-        return record
 
     def _train(
         self, proposal: Proposal, finished: Sequence[float], tracked: TrialLog, start: float
