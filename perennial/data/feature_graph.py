@@ -4,6 +4,10 @@ Hamilton reads the functions with their decorators, resolves what each one needs
 types when they are loaded. The nodes it made are then called one after the other in the order in
 which its driver would: an execution of the driver takes longer than most features of a few rows.
 
+A column comes as its parameter is declared, a pandas Series or a NumPy array: of one row, a step of
+pandas takes ten times as long as one of NumPy. A parameter that is a function gets what that one
+returned; Hamilton sees to it that the types agree.
+
 Everything of Hamilton is imported here, and this module only when feature code is loaded. Hamilton
 would import every plotting and data library that is installed (3 s); only pandas' part is loaded.
 """
@@ -21,6 +25,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from hamilton import registry
 
@@ -38,7 +43,7 @@ registry.load_extension("pandas")  # @extract_columns on a DataFrame
 logging.getLogger("hamilton.driver").setLevel(logging.CRITICAL)  # errors are ours to report
 
 
-_ALIGNED = (pd.Series, pd.DataFrame)
+_LABELLED = (pd.Series, pd.DataFrame)
 _watching = ContextVar("watching", default=False)
 
 
@@ -66,12 +71,14 @@ class Functions:
     """The functions in order of definition, and what each one reads (columns and functions).
 
     ``fitted`` are those marked @fitted; ``tables`` those declared to return a DataFrame (input of
-    others, never a feature); ``summaries`` the first lines of their docstrings.
+    others, never a feature); ``arrays`` the columns they read as NumPy arrays; ``summaries`` the
+    first lines of their docstrings.
     """
 
     dependencies: Mapping[str, tuple[str, ...]]
     fitted: frozenset[str]
     tables: frozenset[str]
+    arrays: frozenset[str]
     places: Mapping[str, str]
     summaries: Mapping[str, str]
     nodes: Mapping[str, Node]
@@ -159,12 +166,14 @@ class Plan:
 def _result(step: _Step, arguments: dict[str, Any], code: FeatureCode) -> object:
     """What one function gives. What it raises, and a result that isn't aligned with its input rows,
     becomes a Failure that names it."""
-    index = None
+    index = rows = None
     for value in arguments.values():
         if isinstance(value, Failure):
             return value
-        if index is None and isinstance(value, _ALIGNED):
+        if index is None and isinstance(value, _LABELLED):
             index = value.index
+        elif rows is None and isinstance(value, np.ndarray):
+            rows = len(value)
     before = copy.deepcopy(arguments) if _watching.get() else {}
     try:
         result = step.function(**arguments)
@@ -174,7 +183,11 @@ def _result(step: _Step, arguments: dict[str, Any], code: FeatureCode) -> object
         if not _same(value, arguments[name]):
             what = f"changes its input {name!r} in place"
             return Failure(Problem(code.place(step.name), what, "change a copy of it"))
-    if index is None or step.is_fitted:
+    if step.is_fitted:
+        return result
+    if index is None and rows is not None:
+        index = pd.RangeIndex(rows)
+    if index is None:
         return result
     return misaligned(result, index, code.place(step.name)) or result
 
@@ -200,6 +213,12 @@ def build_graph(code: FeatureCode, spec: ModelSpec) -> Functions:
         dependencies={node.name: tuple(node.input_types) for node in nodes},
         fitted=frozenset(node.name for node in nodes if FITTED_TAG in node.tags),
         tables=frozenset(node.name for node in nodes if node.type is pd.DataFrame),
+        arrays=frozenset(
+            name
+            for node in nodes
+            for name, (hint, _) in node.input_types.items()
+            if name not in origin and _is_a(hint, np.ndarray)
+        ),
         places=places,
         summaries={n.name: (n.documentation or "").strip().split("\n")[0] for n in nodes},
         nodes={node.name: node for node in nodes},
@@ -241,29 +260,40 @@ def _parameter_problem(
         names = [c for c in (*columns, *graph.dependencies) if c != spec.label.column]
         what = f"no column or function {parameter!r}{nearest(parameter, names)}"
         return Problem(where, what, "a parameter names a column of model.yaml or a public function")
-    if not _takes_a_series(hint):
+    if not (hint is Any or _is_a(hint, pd.Series) or _is_a(hint, np.ndarray)):
         kind = getattr(hint, "__name__", hint)
-        what = f"the column {parameter!r} is a Series, the parameter's type is {kind}"
+        what = f"the column {parameter!r} is a Series or an array, the parameter's type is {kind}"
         return Problem(where, what, f"write {parameter}: pd.Series")
     return None
 
 
-def _takes_a_series(hint: Any) -> bool:
-    kind = typing.get_origin(hint) or hint
-    return hint is Any or (inspect.isclass(kind) and issubclass(pd.Series, kind))
+def _is_a(hint: Any, kind: type) -> bool:
+    """Whether a parameter of this type can be given a ``kind``; for ``object`` it is a Series."""
+    declared = typing.get_origin(hint) or hint
+    if declared is object:
+        return kind is pd.Series
+    return inspect.isclass(declared) and issubclass(kind, declared)
 
 
 def _same(before: Any, after: Any) -> bool:
-    if isinstance(before, pd.Series | pd.DataFrame):
-        return before.equals(after)
+    if isinstance(before, np.ndarray):
+        before, after = pd.Series(before), pd.Series(after)
+    if isinstance(before, _LABELLED):
+        return bool(before.equals(after))
     return bool(before == after)
 
 
 def misaligned(result: object, index: pd.Index, place: str) -> Failure | None:
-    """The failure of a Series or DataFrame that isn't one value a row of ``index``, in order."""
-    if not isinstance(result, _ALIGNED):
+    """The failure of a Series, DataFrame or array that isn't one value a row of ``index``, in
+    order."""
+    if isinstance(result, np.ndarray):
+        if result.shape == index.shape:
+            return None
+        shape = " × ".join(f"{size:,}" for size in result.shape) or "one"
+        what = f"returns {shape} values for {len(index):,} rows"
+    elif not isinstance(result, _LABELLED):
         return None
-    if len(result) != len(index):
+    elif len(result) != len(index):
         what = f"returns {len(result):,} values for {len(index):,} rows"
     elif result.index is not index and not result.index.equals(index):
         what = "returns its values under another index than its input's"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 from perennial.contracts.errors import FeatureError, InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureGraph, GraphNode, NodeKind
 from perennial.data.feature_code import fitted, read_code
-from perennial.data.frames import column_arrays, column_series
+from perennial.data.frames import column_arrays, column_series, plain_array
 from perennial.spec import ModelSpec
 from perennial.spec.values import nearest
 
@@ -90,7 +90,7 @@ class FeatureProgram:
         function raises or returns what JSON can't hold.
         """
         raw = _raw(frame, self.fit_inputs)
-        values = self._fitting.run(_series(frame, raw, self.fit_inputs))
+        values = self._fitting.run(self._given(frame, raw, self.fit_inputs))
         state: dict[str, Any] = {}
         problems = []
         for name in self.fitted:
@@ -119,7 +119,7 @@ class FeatureProgram:
             known[name] = state[name]
         raw = _raw(frame, self.inputs)
         index = pd.RangeIndex(len(frame))
-        known |= _series(frame, raw, self._read)
+        known |= self._given(frame, raw, self._read)
         values = self._computing.run(known)
         arrays: dict[str, Any] = {}
         problems = []
@@ -144,6 +144,13 @@ class FeatureProgram:
     def compute(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:
         """``arrays`` as a frame under the index of ``frame``. Raises as ``arrays`` does."""
         return pd.DataFrame(self.arrays(frame, state), index=frame.index, copy=False)
+
+    def _given(
+        self, frame: pd.DataFrame, raw: Mapping[str, Any], names: Iterable[str]
+    ) -> dict[str, Any]:
+        """Columns as the functions take them: arrays, or Series under the index 0…n-1."""
+        arrays = {n: plain_array(raw[n]) for n in names if n in self._graph.arrays}
+        return arrays | _series(frame, raw, [n for n in names if n not in arrays])
 
     def place(self, feature: str) -> str:
         """Where a feature is made, for messages: its function's line, or the column."""
@@ -192,11 +199,13 @@ def _raw(frame: pd.DataFrame, needed: Iterable[str]) -> dict[str, Any]:
 
 
 def _series(
-    frame: pd.DataFrame, arrays: Mapping[str, Any], names: Iterable[str]
+    frame: pd.DataFrame, arrays: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, pd.Series]:
     """Columns of a frame that has these arrays, under the index 0…n-1 and contiguous in memory:
     NumPy may round the last bit of a strided array's exp or sin otherwise, and a row's value must
     not depend on its table."""
+    if not names:
+        return {}
     index = frame.index
     if not (isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1):
         frame = frame.reset_index(drop=True)
@@ -240,8 +249,14 @@ def _selection_problems(
 
 def _result_array(values: object, index: pd.RangeIndex) -> Any:
     """A function's result as an array of float64 or text. Raises _UnusableError for all else."""
+    if isinstance(values, np.ndarray):
+        if values.shape != index.shape:
+            what = f"returns an array of shape {values.shape} for {len(index):,} rows"
+            raise _UnusableError(what, "return one value for each row, in the same order")
+        return _feature_array(values)
     if not isinstance(values, pd.Series):
-        raise _UnusableError(f"returns a {type(values).__name__}", "a feature is a pandas Series")
+        fix = "a feature is a pandas Series or a NumPy array"
+        raise _UnusableError(f"returns a {type(values).__name__}", fix)
     if not values.index.equals(index):
         what = f"returns {len(values):,} values for {len(index):,} rows, or under another index"
         raise _UnusableError(what, "return one value for each row, in the same order")
@@ -254,6 +269,8 @@ def _feature_array(values: Any) -> Any:
     dtype = values.dtype
     if isinstance(values, np.ndarray) and dtype.kind in "fiub":
         return values.astype(np.float64, copy=False)
+    if isinstance(values, np.ndarray) and dtype.kind == "U":
+        return pd.array(values, dtype="str")
     if isinstance(dtype, pd.StringDtype):
         return values.astype("str") if dtype.na_value is pd.NA else values
     if isinstance(dtype, pd.CategoricalDtype):

@@ -26,7 +26,7 @@ from perennial.spec.schema import ModelSpec
 
 __all__ = [
     "Layout", "Rows", "Typed", "arrow_schema", "canonical_frame", "column_arrays", "column_series",
-    "schema_digest", "table_columns", "table_rows", "to_arrow",
+    "plain_array", "schema_digest", "table_columns", "table_rows", "to_arrow",
 ]  # fmt: skip
 
 _FLOAT, _INTEGER, _BOOLEAN = _NUMPY = (np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
@@ -157,6 +157,21 @@ def column_arrays(frame: pd.DataFrame) -> dict[str, Any]:
     """A frame's columns by name as they lie in memory: NumPy arrays or pandas' extension arrays, to
     be read only. (``frame[name]`` makes a Series, which takes as long as predicting a row.)"""
     return dict(zip(frame.columns.tolist(), frame._iter_column_arrays(), strict=True))  # type: ignore[operator]
+
+
+def plain_array(array: Any) -> np.ndarray:
+    """A column's array (of ``column_arrays``) as a NumPy array, contiguous in memory and read-only:
+    numbers as they are, times as datetime64[us] in UTC, text as objects with NaN where a value is
+    missing."""
+    plain: np.ndarray
+    if isinstance(array, pd.arrays.DatetimeArray):
+        plain = array.asi8.view("M8[us]")  # type: ignore[attr-defined]
+    elif isinstance(array, np.ndarray):
+        plain = np.ascontiguousarray(array).view()
+    else:
+        plain = array.to_numpy(object)
+    plain.flags.writeable = False
+    return plain
 
 
 def column_series(frame: pd.DataFrame, places: Mapping[str, int]) -> dict[str, pd.Series]:

@@ -294,8 +294,8 @@ def c(citi: pd.Series = None) -> pd.Series:
     fix = "(a parameter names a column of model.yaml or a public function)"
     assert message.split("\n") == [
         f"features.py, line 6, a(): no column or function 'kn'; did you mean 'km'? {fix}",
-        "features.py, line 9, b(): the column 'km' is a Series, the parameter's type is float "
-        "(write km: pd.Series)",
+        "features.py, line 9, b(): the column 'km' is a Series or an array, the parameter's type "
+        "is float (write km: pd.Series)",
         f"features.py, line 12, c(): no column or function 'citi'; did you mean 'city'? {fix}",
     ]
 
@@ -371,8 +371,11 @@ def test_a_model_without_any_feature_is_refused() -> None:
          "(return one value for each row, in the same order)"),
         ("km.sort_values()", "returns its values under another index than its input's "
          "(return one value for each row, in the same order)"),
-        ("km.to_numpy()", "returns a ndarray (a feature is a pandas Series)"),
-        ("3.0", "returns a float (a feature is a pandas Series)"),
+        ("km.to_numpy()[:3]", "returns 3 values for 40 rows "
+         "(return one value for each row, in the same order)"),
+        ("km.to_numpy().reshape(-1, 2)", "returns 20 × 2 values for 40 rows "
+         "(return one value for each row, in the same order)"),
+        ("3.0", "returns a float (a feature is a pandas Series or a NumPy array)"),
         ("at", "returns values of type datetime64[us, UTC] "
          "(return a number, such as .dt.hour or .dt.total_seconds())"),
         ("at - at.min()", "returns values of type timedelta64[us] "
@@ -419,6 +422,78 @@ def d(city: pd.Series) -> pd.Series:
     assert capfd.readouterr() == ("", "")
 
 
+# Columns as NumPy arrays.
+
+
+def test_a_column_comes_as_its_parameter_is_declared() -> None:
+    loaded = program(
+        """
+import numpy.typing as npt
+
+def kind(km: np.ndarray, riders: npt.NDArray[np.int64], paid: np.ndarray) -> np.ndarray:
+    return np.full(len(km), f"{km.dtype} {riders.dtype} {paid.dtype}", dtype=object)
+
+def names(city: np.ndarray, ride: np.ndarray) -> np.ndarray:
+    return np.array([f"{type(c).__name__} {r}" for c, r in zip(city, ride)], dtype=object)
+
+def month(at: np.ndarray) -> np.ndarray:
+    return at.astype("datetime64[M]").astype(np.int64) % 12 + 1
+
+@fitted
+def most(riders: np.ndarray) -> int:
+    return int(riders.max())
+
+def share(riders: np.ndarray, most: int) -> np.ndarray:
+    return riders / most
+
+def again(share: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    return share * 2
+""",
+        "features: [kind, names, month, share, again]",
+    )
+    frame = rides()
+    frame.loc[0, "city"] = None
+    state = loaded.fit(frame)
+    assert state == {"most": frame["riders"].max()}
+    computed = loaded.compute(frame, state)
+    assert set(computed["kind"]) == {"float64 int64 bool"}
+    assert computed["names"].tolist()[:2] == ["float r0", "str r1"]
+    assert set(computed["month"]) == {3.0}
+    assert computed["share"].tolist() == (frame["riders"] / state["most"]).tolist()
+    assert computed["again"].tolist() == (computed["share"] * 2).tolist()
+
+
+def test_a_column_in_two_forms_is_refused() -> None:
+    message = refusal("""
+def a(km: np.ndarray) -> np.ndarray:
+    return km
+
+def b(km: pd.Series) -> pd.Series:
+    return km
+""")
+    assert message.startswith("features.py: ")
+    assert "requesting km, but have incompatible types" in message
+
+
+def test_a_function_can_not_change_the_rows_it_is_given() -> None:
+    message = failure("""
+def a(km: np.ndarray) -> np.ndarray:
+    km[0] = 0
+    return km
+""")
+    said = "raised ValueError: assignment destination is read-only"
+    assert message == f"features.py, line 7, a(): {said}"
+
+
+def test_what_a_function_takes_as_an_array_has_a_value_a_row() -> None:
+    message = failure("""
+def a(km: np.ndarray) -> pd.Series:
+    return pd.Series(km[1:])
+""")
+    fix = "(return one value for each row, in the same order)"
+    assert message == f"features.py, line 6, a(): returns 39 values for 40 rows {fix}"
+
+
 # What functions may return.
 
 
@@ -436,13 +511,17 @@ def d(city: pd.Series) -> pd.Series:
         ("city.astype('string')", ["Ulm", math.nan]),
         ("city.astype(object)", ["Ulm", math.nan]),
         ("pd.cut(riders, [0, 2, 9])", ["(2, 9]", "(0, 2]"]),
+        ("riders.to_numpy() > 2", [1.0, 0.0]),
+        ("riders.to_numpy('int8')", [3.0, 1.0]),
+        ("city.to_numpy(object)", ["Ulm", math.nan]),
+        ("np.where(riders > 2, 'many', 'few')", ["many", "few"]),
     ],
 )
 def test_numbers_become_floats_and_text_becomes_a_category(
     expression: str, expected: list[Any]
 ) -> None:
     frame = pd.DataFrame({"riders": [3, 1], "city": pd.array(["Ulm", None], dtype="str")})
-    body = f"def a(riders: pd.Series, city: pd.Series) -> pd.Series: return {expression}"
+    body = f"def a(riders: pd.Series, city: pd.Series) -> object: return {expression}"
     computed = program(body, "features: [a]").compute(frame, {})["a"]
     assert str(computed.dtype) == ("str" if isinstance(expected[0], str) else "float64")
     pd.testing.assert_series_equal(

@@ -222,6 +222,21 @@ def other(price: pd.Series) -> pd.Series:
     )
 
 
+def test_code_that_changes_an_array_of_another_function_in_place_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        check("""
+def doubled(price: np.ndarray) -> np.ndarray:
+    return price * 2
+
+def over(doubled: np.ndarray) -> np.ndarray:
+    doubled[doubled < 20] = 0.0
+    return doubled - 10
+""")
+    assert str(caught.value) == (
+        "features.py, line 10, over(): changes its input 'doubled' in place (change a copy of it)"
+    )
+
+
 def test_the_frames_index_and_other_columns_make_no_difference() -> None:
     frame = baskets(200).assign(extra=1).set_index(pd.Index(["same"] * 200))
     check(feature("price * count"), frame)
