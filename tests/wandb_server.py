@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+from perennial.learning.studies import TrialRecord
+
+TRIAL = TrialRecord(
+    0, "search", {"max_depth": 4}, "complete", 0.4, 7, {7: 0.4}, "", "", {"speed": 1.0}, 0.5
+)
+"""One to be tracked."""
 
 ENTITY, ORGANISATION = "me", "my-org"
 _TIME = "2026-03-01T06:00:00Z"
@@ -264,7 +274,8 @@ class Server:
 
 
 @contextmanager
-def wandb_server() -> Iterator[Server]:
+def wandb_server(environment: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that runs, and an environment that names it, a key, and nothing else of W&B's."""
     found = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -293,6 +304,10 @@ def wandb_server() -> Iterator[Server]:
     with Quiet(("127.0.0.1", 0), Handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         found.url = f"http://127.0.0.1:{http.server_port}"
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            environment.delenv(name)
+        environment.setenv("WANDB_API_KEY", "a" * 40)
+        environment.setenv("WANDB_BASE_URL", found.url)
         try:
             yield found
         finally:

@@ -4,7 +4,6 @@ server on this machine that answers as W&B's does."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,27 +12,19 @@ import pytest
 from perennial.contracts.publishing import Publication
 from perennial.decisions.publishing import ALIASES
 from perennial.learning import wandb_runs
-from perennial.learning.studies import TrialRecord
 from perennial.learning.tracking import StudyTracker
 from perennial.stores.publishing import publish, servers
 from perennial.stores.publishing import wandb as destination
 from tests.published import MODEL, Shelf, shelf
-from tests.wandb_server import Server, wandb_server
+from tests.wandb_server import TRIAL, Server, wandb_server
 
 COLLECTION = f"wandb-registry-model/{MODEL}"
-RECORD = TrialRecord(
-    0, "search", {"max_depth": 4}, "complete", 0.4, 7, {7: 0.4}, "", "", {"speed": 1.0}, 0.5
-)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
     monkeypatch.delenv("PERENNIAL_MLFLOW_URI", raising=False)
-    with wandb_server() as found:
-        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        monkeypatch.setenv("WANDB_BASE_URL", found.url)
+    with wandb_server(monkeypatch) as found:
         yield found
 
 
@@ -104,20 +95,18 @@ def test_twice_does_nothing_twice_and_aliases_follow_the_route(
 def test_a_server_that_falls_silent_in_the_middle_is_left_and_caught_up_with(
     operation: str, shelved: Shelf, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb_runs, "ANSWER_SECONDS", 5)
-    monkeypatch.setattr(destination, "UPLOAD_SECONDS", 5)
     shelved.add(1)
     shelved.route(1)
     server.dying_at = operation
-    failed = told(shelved)
+    with monkeypatch.context() as hurried:
+        hurried.setattr(wandb_runs, "ANSWER_SECONDS", 5)
+        hurried.setattr(destination, "UPLOAD_SECONDS", 5)
+        failed = told(shelved)
     assert failed.versions == ()
     assert failed.error.startswith(f"W&B at {server.url} failed: ")
 
     server.dying_at = ""
     server.silent.clear()
-    monkeypatch.undo()
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
     assert told(shelved).error == ""
     assert len(server.artifacts) == len(server.links[COLLECTION]) == 1
     assert aliases(server) == {"champion": 1}
@@ -136,9 +125,9 @@ def test_runs_tracked_offline_are_uploaded_later_and_once(
     with monkeypatch.context() as offline:
         offline.setenv("WANDB_MODE", "offline")
         with StudyTracker("small", tmp_path).study("s", {"a": 1}) as log:
-            trial = log.trial(0, "search", RECORD.params)
+            trial = log.trial(0, "search", TRIAL.params)
             trial.point(1, 0.5, 0.5)
-            trial.ended(RECORD)
+            trial.ended(TRIAL)
             offline.setenv("WANDB_MODE", "online")
             first = wandb_runs.sync(tmp_path)
             offline.setenv("WANDB_MODE", "offline")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,22 +10,13 @@ from pathlib import Path
 import pytest
 
 from perennial.learning import wandb_runs
-from perennial.learning.studies import TrialRecord
 from perennial.learning.tracking import StudyTracker
-from tests.wandb_server import Server, wandb_server
-
-RECORD = TrialRecord(
-    0, "search", {"max_depth": 4}, "complete", 0.4, 7, {7: 0.4}, "", "", {"speed": 1.0}, 0.5
-)
+from tests.wandb_server import TRIAL, Server, wandb_server
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    with wandb_server() as found:
-        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        monkeypatch.setenv("WANDB_BASE_URL", found.url)
+    with wandb_server(monkeypatch) as found:
         yield found
 
 
@@ -34,11 +24,11 @@ def test_with_a_key_runs_reach_the_server_and_nothing_of_the_machine_does(
     server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with StudyTracker("small", tmp_path, links={"flow_run": "8c1d"}).study("s", {"a": 1}) as log:
-        trial = log.trial(0, "search", RECORD.params)
+        trial = log.trial(0, "search", TRIAL.params)
         for rounds in range(1, 8):
             trial.point(rounds, 1 / rounds, 1 / rounds)
-        trial.ended(RECORD)
-        log.ended(RECORD, 0.4)
+        trial.ended(TRIAL)
+        log.ended(TRIAL, 0.4)
         log.found({"best_value": 0.4})
     study, run = (log.places[name].removeprefix(server.url) for name in ("study", "trial 0"))
     assert study.startswith("/me/perennial-small/runs/")
@@ -76,10 +66,10 @@ def test_a_server_that_falls_silent_ends_the_tracking_and_not_the_work(
 ) -> None:
     monkeypatch.setattr(wandb_runs, "ANSWER_SECONDS", 2)
     with StudyTracker("small", tmp_path).study("s", {}) as log:
-        log.trial(0, "search", {}).ended(RECORD)
+        log.trial(0, "search", {}).ended(TRIAL)
         server.silent.set()
         for number in (1, 2, 3):
-            log.trial(number, "search", {}).ended(RECORD)
+            log.trial(number, "search", {}).ended(TRIAL)
     assert set(log.places) == {"study", "trial 0"}
     told = [record.message for record in caplog.records if record.name.startswith("perennial")]
     assert len(told) == 1
