@@ -155,19 +155,23 @@ class Workplace:
         summary: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
         return summary
 
-    def prefect(self, *arguments: str) -> str:
-        """Prefect's own command line, which must succeed; what it prints."""
+    def python(self, *arguments: str) -> str:
+        """Python with these arguments, which must succeed; what it prints."""
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+            [sys.executable, *arguments],
             cwd=self.root,
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def prefect(self, *arguments: str) -> str:
+        """Prefect's own command line, which must succeed; what it prints."""
+        return self.python("-m", "prefect", "--no-prompt", *arguments)
 
     def deploy(self) -> None:
         """The project's prefect.yaml, on the server."""

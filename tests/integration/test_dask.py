@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -273,17 +271,8 @@ def study_there(
     project: Workplace, text: str, matrices: Path, address: str
 ) -> tuple[list[dict[str, Any]], list[int], str]:
     """The trials, how many matrices each worker made for them, and the flow run's id."""
-    done = subprocess.run(
-        [sys.executable, "-c", STUDY, str(matrices), address, text],
-        cwd=project.root,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    records, ran, run = json.loads(done.stdout.splitlines()[-1])
+    printed = project.python("-c", STUDY, str(matrices), address, text)
+    records, ran, run = json.loads(printed.splitlines()[-1])
     return told(records), ran, run
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -77,17 +75,8 @@ def looks(project: Workplace, *ends: str | None) -> list[dict[str, Any]]:
         "import json, sys; from flows.drift_watch import drift_watch\n"
         "for end in json.loads(sys.argv[1]): print(drift_watch('demand', end).model_dump_json())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(ends)],
-        cwd=project.root,
-        env={**project.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    printed = project.python("-c", code, json.dumps(ends))
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
 
 def artifact(project: Workplace, key: str) -> str:

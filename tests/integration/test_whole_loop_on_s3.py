@@ -5,8 +5,6 @@ and rolled back."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -46,8 +44,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 def save_block(project: Workplace, endpoint: Endpoint, name: str) -> None:
     arguments = [endpoint.url, endpoint.key, endpoint.secret, BUCKET, "team/loop", name]
-    command = [sys.executable, "-c", SAVE_BLOCKS, *arguments]
-    subprocess.run(command, env=project.environment, check=True, timeout=240)
+    project.python("-c", SAVE_BLOCKS, *arguments)
 
 
 def names(endpoint: Endpoint) -> list[str]:
