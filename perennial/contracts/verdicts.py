@@ -93,17 +93,18 @@ class CalibrationBin(Value):
 
 
 class ServingCheck(Value):
-    """What a fresh process without Prefect measured of the bundle.
+    """What a fresh process without Prefect measured of the bundle; no more than ``error`` when it
+    couldn't.
 
     ``identical`` is None when nothing could be compared. Latency in milliseconds a one-row request.
     """
 
     loaded: bool
-    identical: bool | None
-    rows: int
-    max_abs_difference: float | None
-    p50_ms: float | None
-    p99_ms: float | None
+    identical: bool | None = None
+    rows: int = 0
+    max_abs_difference: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
     error: str = ""
 
 

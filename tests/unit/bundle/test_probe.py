@@ -34,15 +34,7 @@ def check(
 
 
 def refusal(error: str) -> ServingCheck:
-    return ServingCheck(
-        loaded=False,
-        identical=None,
-        rows=0,
-        max_abs_difference=None,
-        p50_ms=None,
-        p99_ms=None,
-        error=error,
-    )
+    return ServingCheck(loaded=False, error=error)
 
 
 def test_a_good_bundle_loads_predicts_alike_and_is_timed(tmp_path: Path) -> None:

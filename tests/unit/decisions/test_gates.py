@@ -365,15 +365,7 @@ def test_latency_is_the_99th_percentile_of_a_request(p99_ms, outcome, reason):
     assert (verdict.outcome, verdict.reason) == (outcome, reason)
 
 
-NOT_LOADED = ServingCheck(
-    loaded=False,
-    identical=None,
-    rows=0,
-    max_abs_difference=None,
-    p50_ms=None,
-    p99_ms=None,
-    error="manifest.json: digest differs",
-)
+NOT_LOADED = ServingCheck(loaded=False, error="manifest.json: digest differs")
 
 
 @pytest.mark.parametrize(

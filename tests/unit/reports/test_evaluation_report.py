@@ -264,15 +264,7 @@ def test_a_report_with_nothing_measured_still_says_why():
         holdout_start=None,
         holdout_end=None,
         judgement=judgement,
-        serving=ServingCheck(
-            loaded=False,
-            identical=None,
-            rows=0,
-            max_abs_difference=None,
-            p50_ms=None,
-            p99_ms=None,
-            error="no space left",
-        ),
+        serving=ServingCheck(loaded=False, error="no space left"),
     )
     text = Page(render_html(nothing)).text
     for shown in ("the probe could not be run", "not compared", "no space left"):
