@@ -98,16 +98,7 @@ def _evaluate(
     beaten = _champion_predictions(champion, rows, schema.classes)
     serving = check_serving(opened.path, rows_file, expected)
     found = measure(spec, np.asarray(y), expected, beaten, rows, seed=spec.split.seed)
-    judgement = judge(
-        spec.gates,
-        estimates=found.estimates,
-        comparisons=found.comparisons,
-        slices=found.slices,
-        floors=found.floors,
-        levels=found.levels,
-        serving=serving,
-        has_champion=champion is not None,
-    )
+    judgement = judge(spec.gates, found, serving=serving, has_champion=champion is not None)
     times = rows[spec.source.event_time] if spec.source.event_time else None
     holdout = None
     if len(rows):

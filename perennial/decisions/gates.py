@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf, isclose, isfinite
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, Protocol
 
 from perennial.contracts.verdicts import (
     Comparison,
@@ -30,25 +30,36 @@ _WORST_FIRST = (Outcome.ERROR, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PAS
 _NOT_RUN = "the check in a fresh process could not be run"
 
 
+class Measured(Protocol):
+    """``perennial.learning.evaluation.Measurement``, as far as gates ask; what could not be
+    measured is absent from it."""
+
+    @property
+    def estimates(self) -> Sequence[Estimate]: ...
+    @property
+    def comparisons(self) -> Sequence[Comparison]: ...
+    @property
+    def slices(self) -> Sequence[SliceEstimate]: ...
+    @property
+    def floors(self) -> Mapping[Floor, Estimate]: ...
+    @property
+    def levels(self) -> Mapping[str, Mapping[str, int]]: ...
+
+
 def judge(
     gates: Sequence[Gate],
+    found: Measured,
     *,
-    estimates: Sequence[Estimate],
-    comparisons: Sequence[Comparison],
-    slices: Sequence[SliceEstimate],
-    floors: Mapping[Floor, Estimate],
-    levels: Mapping[str, Mapping[str, int]],
     serving: ServingCheck | None,
     has_champion: bool,
     probed: bool = True,
 ) -> Judgement:
     """The verdicts of all gates and of the serving check, in this order, and what they come to.
 
-    The measured values are those of ``perennial.learning.evaluation.Measurement``; what could not
-    be measured is absent from them. ``serving`` is None when its probe could not be run.
-    ``has_champion``: a version serves now, whether or not the candidate could be compared with it.
-    Not ``probed``: the candidate is judged as one of the past that nobody will serve, so what only
-    a fresh process tells, latency and the serving check, is not asked.
+    ``serving`` is None when its probe could not be run. ``has_champion``: a version serves now,
+    whether or not the candidate could be compared with it. Not ``probed``: the candidate is judged
+    as one of the past that nobody will serve, so what only a fresh process tells, latency and the
+    serving check, is not asked.
     """
     if not probed:
         asked = [gate for gate in gates if not isinstance(gate, Latency)]
@@ -60,11 +71,11 @@ def judge(
     for gate in gates:
         match gate:
             case Floor():
-                verdicts.append(_floor(gate, estimates, floors))
+                verdicts.append(_floor(gate, found.estimates, found.floors))
             case Beats():
-                verdicts.append(_beats(gate, comparisons, has_champion))
+                verdicts.append(_beats(gate, found.comparisons, has_champion))
             case Slices():
-                verdicts.append(_slices(gate, slices, levels, has_champion))
+                verdicts.append(_slices(gate, found.slices, found.levels, has_champion))
             case Latency():
                 verdicts.append(_latency(gate, serving))
     if not gates:

@@ -73,16 +73,7 @@ def test_any_holdout_is_measured_judged_and_drawn_and_a_small_one_never_passes(h
     objective, y, p, champion, rows = holdout
     model = spec(objective)
     m = measure(model, y, p, champion if has else None, rows, seed=1)
-    judgement = judge(
-        model.gates,
-        estimates=m.estimates,
-        comparisons=m.comparisons,
-        slices=m.slices,
-        floors=m.floors,
-        levels=m.levels,
-        serving=SERVING,
-        has_champion=True,
-    )
+    judgement = judge(model.gates, m, serving=SERVING, has_champion=True)
     assert judgement.outcome is not Outcome.PASSED  # no slice has the 200 rows asked for
     if len(y) < MIN_ROWS or not has:
         assert judgement.verdicts[1].outcome is Outcome.INCONCLUSIVE

@@ -11,11 +11,13 @@ from perennial.contracts.metrics import METRICS
 from perennial.contracts.verdicts import (
     Comparison,
     Estimate,
+    Judgement,
     Outcome,
     ServingCheck,
     SliceEstimate,
 )
 from perennial.decisions.gates import judge
+from perennial.learning.evaluation import Measurement
 from perennial.spec.gates import Beats, Floor, Latency, Slices
 
 WORST_FIRST = [Outcome.ERROR, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED]
@@ -124,6 +126,10 @@ def cases(draw: st.DrawFn) -> tuple[list[Any], dict[str, Any]]:
     return chosen, measured
 
 
+def judged(chosen, *, serving, has_champion, **measured) -> Judgement:
+    return judge(chosen, Measurement(**measured), serving=serving, has_champion=has_champion)
+
+
 def without(draw: st.DataObject, measured: dict[str, Any]) -> dict[str, Any]:
     """The same with some of the evidence gone: measurements, the rows of a column, the probe."""
 
@@ -147,8 +153,8 @@ def without(draw: st.DataObject, measured: dict[str, Any]) -> dict[str, Any]:
 @given(cases(), st.data())
 def test_removing_evidence_never_turns_a_refusal_into_a_pass(case, data):
     chosen, measured = case
-    before = judge(chosen, **measured)
-    after = judge(chosen, **without(data, measured))
+    before = judged(chosen, **measured)
+    after = judged(chosen, **without(data, measured))
     assert len(before.verdicts) == len(after.verdicts)
     for full, less in zip(before.verdicts, after.verdicts, strict=True):
         assert less.outcome is not Outcome.PASSED or full.outcome is Outcome.PASSED
@@ -159,13 +165,13 @@ def test_removing_evidence_never_turns_a_refusal_into_a_pass(case, data):
 @given(cases())
 def test_the_outcome_is_the_worst_verdict_and_passing_needs_every_one(case):
     chosen, measured = case
-    judgement = judge(chosen, **measured)
+    judgement = judged(chosen, **measured)
     outcomes = [v.outcome for v in judgement.verdicts]
     assert judgement.outcome is min(outcomes, key=WORST_FIRST.index)
     assert (judgement.outcome is Outcome.PASSED) == (set(outcomes) == {Outcome.PASSED})
     assert len(outcomes) == max(len(chosen), 1) + 2
     assert judgement.reason.startswith(str(judgement.outcome))
-    assert judge(chosen, **measured) == judgement
+    assert judged(chosen, **measured) == judgement
 
 
 def better(measured: dict[str, Any], by: float) -> dict[str, Any]:
@@ -199,8 +205,8 @@ def better(measured: dict[str, Any], by: float) -> dict[str, Any]:
 @given(cases(), st.floats(0, 2))
 def test_a_better_value_never_gets_a_worse_verdict(case, by):
     chosen, measured = case
-    before = judge(chosen, **measured)
-    after = judge(chosen, **better(measured, by))
+    before = judged(chosen, **measured)
+    after = judged(chosen, **better(measured, by))
     for less, more in zip(before.verdicts, after.verdicts, strict=True):
         assert WORST_FIRST.index(more.outcome) >= WORST_FIRST.index(less.outcome)
 
@@ -219,5 +225,5 @@ def test_a_wider_interval_never_turns_a_refusal_into_a_pass(case, by):
         "comparisons": [wider(c.gain, c) for c in measured["comparisons"]],
         "floors": {gate: wider(e.value, e) for gate, e in measured["floors"].items()},
     }
-    sure, unsure = judge(chosen, **measured), judge(chosen, **less_sure)
+    sure, unsure = judged(chosen, **measured), judged(chosen, **less_sure)
     assert unsure.outcome is not Outcome.PASSED or sure.outcome is Outcome.PASSED

@@ -187,11 +187,7 @@ class Past:
         self._promised[at] = Promise(found.estimates, len(rows), days, holdout=None)
         judgement = judge(
             self._spec.gates,
-            estimates=found.estimates,
-            comparisons=found.comparisons,
-            slices=found.slices,
-            floors=found.floors,
-            levels=found.levels,
+            found,
             serving=None,
             has_champion=champion is not None,
             probed=False,

@@ -14,6 +14,7 @@ from perennial.contracts.verdicts import (
     Verdict,
 )
 from perennial.decisions.gates import judge
+from perennial.learning.evaluation import Measurement
 from perennial.spec.gates import Beats, Floor, Latency, Slices
 
 PASSED, FAILED = Outcome.PASSED, Outcome.FAILED
@@ -48,17 +49,9 @@ def sliced(level, gain, half, n=1000, column="origin", metric="logloss"):
     return SliceEstimate(column=column, level=level, estimate=measured, comparison=compared)
 
 
-def judged(*gates, **measured) -> Judgement:
-    found = {
-        "estimates": (),
-        "comparisons": (),
-        "slices": (),
-        "floors": {},
-        "levels": {},
-        "serving": SERVING,
-        "has_champion": True,
-    }
-    return judge(gates, **{**found, **measured})
+def judged(*gates, serving=SERVING, has_champion=True, probed=True, **measured) -> Judgement:
+    found = Measurement(**measured)
+    return judge(gates, found, serving=serving, has_champion=has_champion, probed=probed)
 
 
 def first(*gates, **measured) -> Verdict:

@@ -56,16 +56,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def judged(model: ModelSpec, m: Measurement, has_champion: bool = True) -> Judgement:
-    return judge(
-        model.gates,
-        estimates=m.estimates,
-        comparisons=m.comparisons,
-        slices=m.slices,
-        floors=m.floors,
-        levels=m.levels,
-        serving=SERVING,
-        has_champion=has_champion,
-    )
+    return judge(model.gates, m, serving=SERVING, has_champion=has_champion)
 
 
 GATES = (
