@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
@@ -33,15 +35,13 @@ def _publish(model: str) -> list[Publication]:
     """Each destination by itself. Raises UnavailableError when one of them fails: MLflow's and
     W&B's clients have tried again before that, and the next look will."""
     project = Project.current()
-    registry = Registry(project.registry_url)
     log = get_run_logger()
-    done = []
-    for server in servers(project):
-        one = publish(server, registry, model, MOST_AT_ONCE)
-        done.append(one)
+    with closing(Registry(project.registry_url)) as registry:
+        done = [publish(server, registry, model, MOST_AT_ONCE) for server in servers(project)]
+    for one in done:
         if one.versions or one.moved:
             log.info("%s: published %s, aliases %s", one.place, [*one.versions], one.aliases)
-    registry.close()
     if failed := [one.error for one in done if one.error]:
-        raise UnavailableError(f"not all is published, the next run tries again: {failed[0]}")
+        what = "; ".join(failed)
+        raise UnavailableError(f"not all is published, the next run tries again: {what}")
     return done

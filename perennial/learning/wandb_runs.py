@@ -223,15 +223,20 @@ def sync(directory: Path) -> Synced:
 
 def _silence() -> str:
     """Why W&B can't be used now; "" when it answers and knows who asks."""
-    import wandb
-
     with process():
         try:
+            import wandb
+
             wandb.setup(wandb.Settings(silent=True))
             wandb.Api(timeout=ANSWER_SECONDS)
-        except (wandb.Error, ValueError, OSError) as error:
-            return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        except Exception as error:
+            return cause_of(error)
     return ""
+
+
+def cause_of(error: Exception) -> str:
+    """What W&B's client says, on one line and bounded."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _is_due(place: Path) -> bool:
@@ -276,7 +281,7 @@ def _settings() -> Any:
 
 
 def _end_process() -> None:
-    import wandb
-
     with suppress(Exception):
+        import wandb
+
         wandb.teardown()

@@ -23,6 +23,8 @@ from perennial.stores.registry import Registry, Version
 
 MOST_AT_ONCE = 20
 """Versions that a flow publishes at most; the command ``perennial publish`` knows no limit."""
+_MOST_TOLD = 5
+"""Errors of one look that are told."""
 
 
 class Place(Protocol):
@@ -40,8 +42,10 @@ class Place(Protocol):
 
 
 class Server(Protocol):
-    """A destination. ``place`` is its address, without credentials."""
+    """A destination of a project's versions. ``place`` is its address, without credentials."""
 
+    @property
+    def project(self) -> Project: ...
     @property
     def name(self) -> Destination: ...
     @property
@@ -74,7 +78,8 @@ def publish(server: Server, registry: Registry, model: str, most: int | None = N
             there = {number for number, v in versions.items() if v.ref.digest in known}
             for number in due(versions, there, aliases_of(route).values(), most):
                 try:
-                    place.add(versions[number], open_stored(versions[number].ref))
+                    bundle = open_stored(versions[number].ref, server.project)
+                    place.add(versions[number], bundle)
                 except IntegrityError as error:  # a bundle that is gone holds up no other
                     errors.append(f"version {number}: {error.message}")
                     continue
@@ -98,5 +103,10 @@ def publish(server: Server, registry: Registry, model: str, most: int | None = N
         waiting=len(versions.keys() - there - {*done}),
         aliases=aliases,
         moved=tuple(moved),
-        error="; ".join(errors),
+        error=_told(errors),
     )
+
+
+def _told(errors: list[str]) -> str:
+    hidden = len(errors) - _MOST_TOLD
+    return "; ".join([*errors[:_MOST_TOLD], *([f"… and {hidden} more"] if hidden > 0 else [])])

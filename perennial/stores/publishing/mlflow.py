@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from perennial.bundle.exports.mlflow import model_folder
 from perennial.bundle.read import Bundle
-from perennial.contracts.errors import InputError, UnavailableError
+from perennial.contracts.errors import InputError, PerennialError, UnavailableError
 from perennial.contracts.publishing import Destination
 from perennial.decisions.publishing import ALIASES
 from perennial.learning.studies import best_curve
@@ -44,35 +43,39 @@ class MlflowServer:
 
     name: Destination = "mlflow"
 
-    def __init__(self, uri: str, studies_url: str) -> None:
+    def __init__(self, uri: str, project: Project) -> None:
+        self.project = project
         self._uri = uri
-        self._studies_url = studies_url
-        parts = urlsplit(uri)
-        self.place = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        scheme, mark, rest = uri.partition("://")
+        # To the last @, whatever a password holds; and no address is too wrong to be shown.
+        self._login, _, where = rest.rpartition("@")
+        self.place = f"{scheme}{mark}{where}"
 
     @classmethod
     def named(cls, project: Project) -> MlflowServer | None:
         uri = os.environ.get(URI_VARIABLE)
-        return cls(uri, project.studies_url) if uri else None
+        return cls(uri, project) if uri else None
 
     @contextmanager
     def open(self, model: str) -> Iterator[MlflowModel]:
-        """A model there, made if need be. What MLflow raises within is an UnavailableError."""
+        """A model there, made if need be. Whatever MLflow raises within is an UnavailableError."""
         for name, value in _BRIEFLY.items():
             os.environ.setdefault(name, value)
         try:
             from mlflow import MlflowClient
-            from mlflow.exceptions import MlflowException
         except ModuleNotFoundError:
             what = f"{URI_VARIABLE} is set, and MLflow's client is not installed"
             raise InputError(f"{what} (pip install 'perennial[mlflow]')") from None
         try:
             client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-            yield MlflowModel(client, model, self._studies_url)
-        except (MlflowException, OSError) as error:  # of requests too
-            cause = (str(error).splitlines() or [type(error).__name__])[0]
-            cause = cause.replace(self._uri, self.place)[:300]
-            raise UnavailableError(f"MLflow at {self.place} failed: {cause}") from None
+            yield MlflowModel(client, model, self.project.studies_url)
+        except PerennialError:
+            raise
+        except Exception as error:  # its own, those of requests, of databases and of addresses
+            cause = " ".join(str(error).split()) or type(error).__name__
+            if self._login:
+                cause = cause.replace(f"{self._login}@", "")
+            raise UnavailableError(f"MLflow at {self.place} failed: {cause[:300]}") from None
 
 
 class MlflowModel:

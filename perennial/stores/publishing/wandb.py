@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from perennial.bundle.read import Bundle
-from perennial.contracts.errors import UnavailableError
+from perennial.contracts.errors import PerennialError, UnavailableError
 from perennial.contracts.publishing import Destination
 from perennial.decisions.publishing import ALIASES
 from perennial.learning import wandb_runs
@@ -32,7 +32,7 @@ class WandbRegistry:
     name: Destination = "wandb"
 
     def __init__(self, project: Project) -> None:
-        self._project = project
+        self.project = project
         self.place = os.environ.get("WANDB_BASE_URL", _ADDRESS)
 
     @classmethod
@@ -41,15 +41,17 @@ class WandbRegistry:
 
     @contextmanager
     def open(self, model: str) -> Iterator[WandbModel]:
-        """A model there. What W&B raises within is an UnavailableError."""
+        """A model there. Whatever W&B raises within is an UnavailableError."""
         with wandb_runs.process():
-            import wandb
-
             try:
+                import wandb
+
                 wandb.setup(wandb.Settings(silent=True))
-                yield WandbModel(wandb, model, self._project.home)
-            except (wandb.Error, ValueError, TimeoutError, OSError) as error:
-                cause = (str(error).splitlines() or [type(error).__name__])[0][:300]
+                yield WandbModel(wandb, model, self.project.home)
+            except PerennialError:
+                raise
+            except Exception as error:
+                cause = wandb_runs.cause_of(error)
                 raise UnavailableError(f"W&B at {self.place} failed: {cause}") from None
 
 
