@@ -69,8 +69,11 @@ class _Points:
 class ClusterTrials(Trials):
     """Runs trials as ``TrialRunner`` does, each on a worker of a cluster."""
 
-    def __init__(self, runner: Any, folder: Path, spec: ModelSpec, deadline: float) -> None:
+    def __init__(
+        self, cluster: Cluster, runner: Any, folder: Path, spec: ModelSpec, deadline: float
+    ) -> None:
         super().__init__(deadline)
+        self._cluster = cluster
         self._runner = runner
         until = time.time() + deadline - time.monotonic()
         self._study = (str(folder), spec_text(spec), until)
@@ -93,8 +96,9 @@ class ClusterTrials(Trials):
             "proposal": proposal,
             "finished": finished,
         }
-        found: tuple[TrialRecord | None, list[Point]]
-        found = self._runner.submit(run_trial, parameters=parameters).result()
+        future = self._runner.submit(run_trial, parameters=parameters)
+        self._cluster.result(future.wrapped_future)  # Prefect waits for ever for a worker to come
+        found: tuple[TrialRecord | None, list[Point]] = future.result()
         return found
 
 

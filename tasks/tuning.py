@@ -62,7 +62,7 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
             from tasks._trials import ClusterTrials, trials_on
 
             runner = stack.enter_context(trials_on(compute))
-            elsewhere = partial(ClusterTrials, runner, folder, spec)
+            elsewhere = partial(ClusterTrials, compute, runner, folder, spec)
         found = run_study(
             spec,
             read_training(folder, spec.compute.memory),

@@ -34,7 +34,7 @@ LOOK_SECONDS = 5
 
 _LIBRARIES = (
     "perennial", "dask", "distributed", "cloudpickle", "numpy", "pandas", "pyarrow", "scipy",
-    "xgboost", "apache-hamilton", "deltalake", "duckdb",
+    "xgboost", "apache-hamilton", "deltalake", "duckdb", "prefect", "prefect-dask",
 )  # fmt: skip
 
 Item = TypeVar("Item")
@@ -240,31 +240,29 @@ def description() -> dict[str, str]:
 
 
 def differences(
-    here: Mapping[str, str], there: Mapping[str, Mapping[str, str]]
+    here: Mapping[str, str], there: Mapping[str, Mapping[str, str] | BaseException]
 ) -> Iterator[Problem]:
-    """A problem for each worker, by its address, that is not like this process."""
+    """A problem for each worker, by its address, that is not like this process, or could not even
+    say what it is like."""
+    fix = "start the worker from the same environment as the flow"
     for worker, versions in there.items():
+        if isinstance(versions, BaseException):
+            what = f"it can't run Perennial: {_line(versions)}"
+            yield Problem(f"worker {worker}", what, fix)
+            continue
         other = [
             f"{name} {versions.get(name, 'missing')} (here {known})"
             for name, known in here.items()
             if versions.get(name) != known
         ]
         if other:
-            fix = "start the worker from the same environment as the flow"
             yield Problem(f"worker {worker}", f"it has {', '.join(other)}", fix)
 
 
 def _check_alike(cluster: Cluster) -> None:
     with cluster.answering():
         found = cluster.client.run(description, on_error="return")
-    there = {}
-    for worker, versions in found.items():
-        if isinstance(versions, BaseException):
-            what = f"it can't run Perennial: {_line(versions)}"
-            fix = "start the worker from the same environment as the flow"
-            raise InputError(Problem(f"worker {worker}", what, fix))
-        there[worker] = versions
-    problems = list(differences(description(), there))
+    problems = list(differences(description(), found))
     if problems:
         raise InputError(problems)
 

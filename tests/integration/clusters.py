@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +31,32 @@ def two_workers(near: Path) -> Iterator[str]:
         local_directory=str(near),
     ) as cluster:
         yield cluster.scheduler_address
+
+
+@contextmanager
+def worker_of(address: str, near: Path, name: str, path: Path) -> Iterator[None]:
+    """One more worker, which finds Python's packages below ``path`` first."""
+    command = [
+        sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", name,
+        "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(near),
+    ]  # fmt: skip
+    with (near / f"{name}.log").open("wb") as log:
+        worker = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(path)},
+            cwd=near,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield
+    finally:
+        worker.terminate()
+        try:
+            worker.wait(60)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
 
 
 @contextmanager

@@ -14,24 +14,27 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+import xgboost as xgb
+from distributed import Client, LocalCluster
 
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
-from perennial.contracts.errors import PerennialError
+from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.refs import DatasetRef
 from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign, split_columns
 from perennial.learning.training import booster_bytes, load_booster, predict, train_booster
 from perennial.learning.tuning import tune
 from perennial.spec import ModelSpec, parse_spec
+from perennial.spec.compute import Compute as Settings
 from perennial.stores import sources, staging, tables, windows
-from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute
+from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute, connect
 from perennial.stores.distributed import train_distributed
 from perennial.stores.folders import folder_digest
 from perennial.stores.matrices import read_matrix, read_schema, read_training, write_matrices
 from perennial.stores.registry import Registry
 from perennial.stores.watching import watch
-from tests.integration.clusters import Killer, client_of, running, two_workers
+from tests.integration.clusters import Killer, client_of, running, two_workers, worker_of
 from tests.waiting import until
 from tests.watched import DAY, END, make_watched
 from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
@@ -53,6 +56,38 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def cluster(address: str) -> Iterator[Cluster]:
     with client_of(address) as found:
         yield found
+
+
+@pytest.mark.filterwarnings("ignore:Mismatched versions")  # Dask's own word on it
+def test_workers_of_other_environments_are_refused_each_with_what_it_has(tmp_path: Path) -> None:
+    old, empty = tmp_path / "old", tmp_path / "empty"
+    for name in ("xgboost", "pandas"):
+        found = old / f"{name}-1.5.0.dist-info"
+        found.mkdir(parents=True)
+        (found / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5.0\n")
+    (empty / "perennial").mkdir(parents=True)
+    (empty / "perennial" / "__init__.py").touch()
+    with (
+        LocalCluster(
+            n_workers=1, processes=False, protocol="tcp://", dashboard_address=None
+        ) as alike,
+        worker_of(alike.scheduler_address, tmp_path, "old", old),
+        worker_of(alike.scheduler_address, tmp_path, "empty", empty),
+        Client(alike, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(3, timeout=240)
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        by_name = {str(worker["name"]): address for address, worker in known.items()}
+        settings = Settings(kind="dask", address=alike.scheduler_address)
+        with pytest.raises(InputError) as error, connect(settings):
+            pass
+    fix = "(start the worker from the same environment as the flow)"
+    assert sorted(error.value.message.splitlines()) == sorted([
+        f"worker {by_name['empty']}: it can't run Perennial: "
+        f"""ModuleNotFoundError("No module named 'perennial.stores'") {fix}""",
+        f"worker {by_name['old']}: it has pandas 1.5.0 (here {pd.__version__}), "
+        f"xgboost 1.5.0 (here {xgb.__version__}) {fix}",
+    ])  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +274,8 @@ def study():
         before = made()
         found = tune(
             spec, read_training(folder), study_name="there", storage_url="sqlite:///study.db",
-            workers=2, elsewhere=lambda end: _trials.ClusterTrials(runner, folder, spec, end),
+            workers=2,
+            elsewhere=lambda end: _trials.ClusterTrials(cluster, runner, folder, spec, end),
         )
         ran = [count - before.get(worker, 0) for worker, count in made().items()]
     return found.records, ran
