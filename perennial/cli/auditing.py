@@ -85,14 +85,14 @@ def _print(found: Audit) -> None:
     place, out = found.head, console()
     state = "NOT as it was written" if found.faults else "whole"
     entries = "1 entry" if place.number == 1 else f"{place.number:,} entries"
-    out.print(f"{found.model}: {entries}, {state}", markup=False)
+    out.print(f"{found.model}: {entries}, {state}")
     for fault in found.faults:
-        out.print(f"  ! {fault}", markup=False, soft_wrap=True)
+        out.print(f"  ! {fault}", soft_wrap=True)
     if found.kept is not None:
         out.print(f"  the head that was kept is entry {found.kept} of {place.number}")
     for one in found.last:
         entry = one.entry
         what = entry.action + (f" v{entry.version}" if entry.version else "")
         line = f"{one.number:>6}  {one.seal[:_SHOWN]}  {entry.at:%Y-%m-%d %H:%M}  {entry.actor}  "
-        out.print(f"{line}{what}: {entry.reason}", markup=False, soft_wrap=True)
+        out.print(f"{line}{what}: {entry.reason}", soft_wrap=True)
     out.print(f"head  {place.seal}", soft_wrap=True)

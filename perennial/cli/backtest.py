@@ -64,7 +64,7 @@ def _print(out: Console, summary: BacktestSummary) -> None:
     result = summary.result
     if len(result.plan.moments) <= _MOST_STEPS:
         out.print(_steps_table(result))
-        out.print("  * a new version took over   o a retraining was refused\n", markup=False)
+        out.print("  * a new version took over   o a retraining was refused\n")
     table = table_of(
         "policy", result.plan.metric, "retrainings", "took over", "refused", "rows read",
         "seconds", "front",
@@ -77,10 +77,10 @@ def _print(out: Console, summary: BacktestSummary) -> None:
             p.seconds, "yes" if p.on_front else "",
         )  # fmt: skip
     out.print(table)
-    out.print(f"{result.model}, {span(result)}\n", soft_wrap=True, markup=False)
-    out.print("[bold]recommended[/]")
+    out.print(f"{result.model}, {span(result)}\n", soft_wrap=True)
+    out.print("recommended", style="bold")
     for line in (headline(result), *result.notes, f"page  {summary.report_uri}"):
-        out.print(line, soft_wrap=True, markup=False)
+        out.print(line, soft_wrap=True)
 
 
 def _steps_table(result: BacktestResult) -> object:

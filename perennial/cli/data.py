@@ -145,7 +145,7 @@ def _print_diff(found: DataDiff) -> None:
     out = console()
 
     def line(text: str) -> None:
-        out.print(text, soft_wrap=True, markup=False)
+        out.print(text, soft_wrap=True)
 
     by = f"by {', '.join(found.by)}" if found.by else "by all they hold: there is no identity"
     line(f"version {found.before}: {found.rows_before:,} rows")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from perennial.cli.context import context_of
 from perennial.cli.moments import moment
@@ -40,8 +39,8 @@ def _print(look: Look) -> None:
     from perennial.reports.drift import column_rows, headline, performance_rows, window
 
     out = console()
-    out.print(f"[bold]{escape(headline(look))}[/]")
-    out.print(look.reason, soft_wrap=True, markup=False)
+    out.print(headline(look), style="bold")
+    out.print(look.reason, soft_wrap=True)
     out.print(f"\n{look.rows:,} predictions, {window(look)}", soft_wrap=True)
     columns = [
         (c.column, c.outcome, c.weight, c.effect, c.limit, c.shows) for c in column_rows(look)
@@ -58,12 +57,12 @@ def _print(look: Look) -> None:
             for column in table.columns[2:]:
                 column.justify = "right"
             for row in rows:
-                table.add_row(*map(escape, row))
+                table.add_row(*row)
             out.print()
             out.print(table)
     out.print()
     for line in (*(f"- {note}" for note in look.notes), *_places(look)):
-        out.print(line, soft_wrap=True, markup=False)
+        out.print(line, soft_wrap=True)
 
 
 def _places(look: Look) -> Iterator[str]:

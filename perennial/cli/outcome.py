@@ -17,14 +17,14 @@ def print_run(summary: RunSummary) -> None:
     out.print(table)
     version = summary.decision.version
     head = summary.decision.action + (f": version {version.version}" if version else "")
-    out.print(f"\n[bold]{head}[/]")
+    out.print(f"\n{head}", style="bold")
     for line in (
         summary.decision.reason,
         f"bundle  {summary.bundle_uri}",
         f"report  {summary.report_uri}" if summary.report_uri else "",
     ):
         if line:
-            out.print(line, soft_wrap=True, markup=False)
+            out.print(line, soft_wrap=True)
 
 
 def _figures(record: StageRecord) -> tuple[str, str, str, str]:

@@ -7,8 +7,9 @@ from rich.table import Table
 
 
 def console() -> Console:
-    """Standard output. In a pipe lines are as long as they are: nothing is cut or wrapped."""
-    found = Console(highlight=False)
+    """Standard output, which says what it is given: brackets in a row, a reason, or a path are no
+    markup. In a pipe lines are as long as they are: nothing is cut or wrapped."""
+    found = Console(highlight=False, markup=False, emoji=False)
     if not found.is_terminal:
         found.width = 10_000
     return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from perennial.cli.context import context_of
 from perennial.cli.output import console, table_of
@@ -186,7 +187,7 @@ def _retraining_values(retraining: Retraining) -> dict[str, Any]:
 
 def _print_status(console: Console, model: dict[str, Any]) -> None:
     champion = model["champion"]
-    console.print(f"[bold]{model['model']}[/]")
+    console.print(model["model"], style="bold")
     if champion is None:
         console.print("  serving   nobody: no version was accepted yet")
     else:
@@ -195,27 +196,26 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
         console.print(
             f"  serving   version {champion['version']} of {model['versions']}, {age}; {figures}",
             soft_wrap=True,
-            highlight=False,
         )
     if model["rollout"] is not None:
         from perennial.reports.rollout_progress import standing
 
         line = f"  rollout   {standing(Rollout.model_validate(model['rollout']))}"
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     for version, why in model["quarantined"].items():
-        console.print(f"  held back version {version}: {why}", soft_wrap=True, markup=False)
+        console.print(f"  held back version {version}: {why}", soft_wrap=True)
     for decision in model["decisions"]:
         at = datetime.fromisoformat(decision["at"])
         what = decision["action"] + (f" v{decision['version']}" if decision["version"] else "")
         line = f"  {at:%Y-%m-%d %H:%M}  {what}: {decision['reason']}"
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if model["retrainings"]:
         console.print("  asked to retrain")
     for retraining in model["retrainings"]:
         answer = retraining["current"]
         at = datetime.fromisoformat(answer["decided_at"])
         line = f"    {at:%Y-%m-%d %H:%M}  {_answer(retraining)}: {answer['reason']}"
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _answer(retraining: dict[str, Any]) -> str:
@@ -232,7 +232,7 @@ def _answer(retraining: dict[str, Any]) -> str:
 def _print_version(console: Console, version: Version, values: dict[str, Any]) -> None:
     ref = version.ref
     mark = f" ({place})" if (place := _place(values)) else ""
-    console.print(f"[bold]{ref.model}@{ref.version}[/]{mark}")
+    console.print(Text.assemble((f"{ref.model}@{ref.version}", "bold"), mark))
     console.print(f"  registered  {version.created_at:%Y-%m-%d %H:%M} UTC")
     console.print(f"  bundle      {ref.uri}", soft_wrap=True)
     for section, content in (
@@ -244,15 +244,15 @@ def _print_version(console: Console, version: Version, values: dict[str, Any]) -
         width = max(map(len, content), default=0)
         for key, value in content.items():
             line = f"    {key:<{width}}  {value}"
-            console.print(line, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
     console.print("  gates")
     for verdict in version.judgement.get("verdicts", []):
         line = f"    {verdict['outcome']:<13}{verdict['reason']}"
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if values["lineage"]:
         console.print("  lineage")
         text = json.dumps(values["lineage"], indent=2, sort_keys=True)
-        console.print("\n".join(f"    {line}" for line in text.splitlines()), markup=False)
+        console.print("\n".join(f"    {line}" for line in text.splitlines()))
 
 
 def _figure(value: object) -> str:

@@ -262,9 +262,9 @@ def _show(rollouts: tuple[Rollout, ...], as_json: bool) -> None:
 
     out = console()
     for one in rollouts:
-        out.print(f"[bold]{headline(one)}[/]", soft_wrap=True)
+        out.print(headline(one), style="bold", soft_wrap=True)
         if one.state.reason:
-            out.print(one.state.reason, soft_wrap=True, markup=False)
+            out.print(one.state.reason, soft_wrap=True)
         if one.state.phase not in ENDS:
             line = f"perennial rollout {one.model} watches it, perennial status {one.model} tells"
-            out.print(line, soft_wrap=True, markup=False)
+            out.print(line, soft_wrap=True)

@@ -204,7 +204,7 @@ def _show(project: Project, state: StackState, how_to_end: str) -> None:
         f"PREFECT_API_URL={url} prefect deployment run {model}",
         how_to_end,
     ):
-        out.print(line, soft_wrap=True, markup=False)
+        out.print(line, soft_wrap=True)
 
 
 def _ports(state: StackState) -> dict[str, int]:

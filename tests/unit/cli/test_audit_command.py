@@ -84,6 +84,13 @@ def test_a_models_entries_are_told_newest_first_with_their_seals(project: Path) 
     assert lines[3:] == [f"head  {seal}"]
 
 
+def test_what_is_no_number_any_more_is_told_as_it_is(project: Path) -> None:
+    execute(project, "UPDATE decisions SET number = '[/b]' WHERE model = 'delay' AND number = 2")
+    done = run(project)
+    assert (done.exit_code, done.exception.__class__) == (1, SystemExit)
+    assert "entry [/b] does not say what was sealed: it was changed" in done.stdout
+
+
 def test_a_changed_entry_ends_with_1_and_is_named(project: Path) -> None:
     execute(project, "UPDATE decisions SET reason = 'best' WHERE model = 'delay' AND number = 2")
     done = run(project, "delay", "--limit", "0")
