@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from deployments.declaring import Declaration, declare
+from deployments.deployed import COMPARED
 from deployments.pools import asked
 from deployments.server import asking
 from perennial.contracts.errors import InputError, PerennialError, Problem
@@ -34,14 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         project = Project.current()
         deploy = load_deploy(project.root / FILE_NAME)
         pools = asked(options.pool, deploy.work_pool.name or WORK_POOL)
+        files = _prefect_yaml(project) if options.check else None
         with asking() as client:
-            done = declare(
-                client,
-                os.environ,
-                pools=pools,
-                prefect_yaml=_prefect_yaml(project) if options.check else None,
-                check=options.check,
-            )
+            done = declare(client, os.environ, pools=pools, prefect_yaml=files, check=options.check)
     except PerennialError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
@@ -50,19 +46,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _prefect_yaml(project: Project) -> dict[str, Any] | None:
-    """What prefect.yaml declares; None where there is none of Perennial's."""
+    """What prefect.yaml declares; None where there is none of Perennial's. Raises InputError for
+    one that was edited until nothing can be compared."""
     path = project.root / "prefect.yaml"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not is_ours(text):
         return None
     try:
-        found: dict[str, Any] = yaml.safe_load(text)
+        found = yaml.safe_load(text)
     except yaml.YAMLError:
-        what = "not YAML any more"
-        raise InputError(
-            Problem(str(path), what, "perennial check --write writes it anew")
-        ) from None
-    return found
+        found = None
+    declared = found.get("deployments") if isinstance(found, dict) else None
+    if isinstance(declared, list) and all(
+        isinstance(one, dict) and one.keys() >= COMPARED for one in declared
+    ):
+        return {**found}
+    what = "holds no deployments that can be read any more"
+    raise InputError(Problem(str(path), what, "perennial check --write writes it anew"))
 
 
 _DONE = ("created", "changed", "removed")

@@ -22,6 +22,11 @@ from prefect.utilities.templating import apply_values, resolve_variables
 from deployments.automations import DEPLOYED
 from deployments.steps import Step
 
+COMPARED = frozenset(
+    ("name", "entrypoint", "description", "tags", "parameters", "schedules", "work_pool")
+)
+"""What every deployment of prefect.yaml has."""
+
 _DEFAULT_PULL = "prefect.deployments.steps.set_working_directory"
 _PAGE = 200
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -13,6 +14,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from deployments.__main__ import main
 from deployments.destinations import WEBHOOK
 from perennial.cli.prefect_server import free_port
+from perennial.spec.deployment import prefect_yaml
 
 
 @contextmanager
@@ -43,9 +45,9 @@ def answering(code: int, body: bytes) -> Iterator[str]:
         server.server_close()
 
 
-def said(url: str | None, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def said(url: str | None, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}):
-        code = main([])
+        code = main(arguments)
     printed = capsys.readouterr()
     assert printed.out == ""
     return code, printed.err.strip()
@@ -106,3 +108,22 @@ def test_wrong_variables_are_told_before_anything_is_asked(
     code, message = said(f"http://127.0.0.1:{free_port()}/api", capsys)
     assert code == 2
     assert message == f"{WEBHOOK}: not an address (it begins with http:// or https://)"
+
+
+@pytest.mark.parametrize(
+    "left", ["", "deployments: 3", "deployments: [{name: x}]", "deployments: [", "- deployments"]
+)
+def test_a_prefect_yaml_that_was_cut_is_told_and_nothing_is_compared(
+    left: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PERENNIAL_PROJECT", str(tmp_path))
+    path = tmp_path / "prefect.yaml"
+    path.write_text(prefect_yaml([]).partition("\n")[0] + f"\n{left}\n")
+    assert said(f"http://127.0.0.1:{free_port()}/api", capsys, "--check") == (
+        2,
+        f"{path}: holds no deployments that can be read any more "
+        "(perennial check --write writes it anew)",
+    )
