@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-from uuid import UUID
 
-import httpx
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -23,26 +19,19 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRunInput
-from prefect.exceptions import PrefectException
-from prefect.input import RunInput
+from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.runtime import flow_run
-from prefect.settings import (
-    PREFECT_API_REQUEST_TIMEOUT,
-    PREFECT_CLIENT_MAX_RETRIES,
-    temporary_settings,
-)
-from pydantic import ValidationError
 
-from perennial.contracts.errors import InputError, UnavailableError
+from perennial.contracts.errors import UnavailableError
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
 from perennial.contracts.refs import ModelRef
-from perennial.contracts.rollouts import Command, Phase, Rollout
+from perennial.contracts.rollouts import Phase, Rollout
 from perennial.reports.markdown import code, plain
-from perennial.reports.rollout_progress import headline, render_markdown
+from perennial.reports.rollout_progress import headline
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.rolling_out import begin, look, spec_of
+from tasks._desk import Desk, RolloutOrder, actor, place_of  # noqa: F401  # orders are given to us
 from tasks._events import emit, payload_of
 from tasks._running import RETRIES, Measured, measured
 
@@ -51,7 +40,6 @@ MOST_DEATHS = 5
 
 _STRETCH = 300.0
 """Seconds that one task watches at most: what happened so far is then on Prefect's page."""
-_REDRAWN = 60.0
 _PATIENCE = 5.0
 """Seconds between two tries while the registry does not answer."""
 _TOLD_AGAIN = timedelta(days=1)
@@ -62,28 +50,8 @@ _TOLD: dict[Phase, Event] = {
     "rolled back": Event.ROLLOUT_ROLLED_BACK,
     "aborted": Event.ROLLOUT_ROLLED_BACK,
 }
-_NO_ANSWER = (httpx.HTTPError, PrefectException, RuntimeError)
-"""How Prefect's client says that its server doesn't answer."""
-_BRIEFLY = {PREFECT_API_REQUEST_TIMEOUT: 2.0, PREFECT_CLIENT_MAX_RETRIES: 0}
-"""A look comes before a page: no server that is slow or away may hold up the next."""
-_LEFT_ALONE = 30.0
-"""Seconds that a Prefect server which didn't answer is not asked again."""
 
 _T = TypeVar("_T")
-
-
-class RolloutOrder(RunInput):
-    """What a person asks of a rollout, sent to a run that watches it: ``send_to`` (docs/rollouts).
-
-    ``by`` is who, for the audit."""
-
-    command: Command
-    reason: str
-    by: str = ""
-
-
-_ORDERS = f"{RolloutOrder.__name__.lower()}-"
-"""How ``send_to`` begins the keys of orders."""
 
 
 @task(task_run_name="take up {model}", cache_policy=NO_CACHE, timeout_seconds=86_400, **RETRIES)
@@ -107,7 +75,7 @@ def take_up(
     if version is not None:
         return _patiently(
             lambda: begin(
-                Project.current(), registry, model, version, settings or {}, actor=_actor(),
+                Project.current(), registry, model, version, settings or {}, actor=actor(),
                 reason=reason, cause=f"flow run {flow_run.get_id()}", force=force,
                 now=datetime.now(UTC),
             )
@@ -139,18 +107,18 @@ def watch(rollout: Rollout) -> Rollout:
     version = _patiently(lambda: registry.version(rollout.model, rollout.version))
     spec = spec_of(project, version.ref)
     every = spec.rollout.check_every.total_seconds()
-    desk, before, began = _Desk(), rollout, time.monotonic()
+    desk, before, began = Desk(), rollout, time.monotonic()
     with measured("watch") as shown:
         while True:
             started = time.monotonic()
             desk.take_orders(registry, rollout.model)
             try:
                 now = datetime.now(UTC)
-                rollout = look(project, registry, spec, before, actor=_actor(), now=now)
+                rollout = look(project, registry, spec, before, actor=actor(), now=now)
             except UnavailableError as error:
                 get_run_logger().warning("Waiting: %s", error)
             desk.draw(rollout)
-            if _place(rollout) != _place(before) or started - began > _STRETCH:
+            if place_of(rollout) != place_of(before) or started - began > _STRETCH:
                 get_run_logger().info("%s. %s", headline(rollout), rollout.state.reason)
                 return rollout
             _progress(shown, rollout, now)
@@ -167,7 +135,7 @@ def conclude(rollout: Rollout) -> Rollout:
     """Tell how a rollout ended: once, however many runs do so and however often."""
     from perennial.stores.rollout_pages import page_of
 
-    _Desk().draw(rollout)
+    Desk().draw(rollout)
     state = rollout.state
     get_run_logger().info("%s. %s", headline(rollout), state.reason)
     if state.phase in _TOLD:
@@ -256,67 +224,6 @@ def remind(model: ModelRef) -> Rollout | None:
     return rollout
 
 
-class _Desk:
-    """What a watching task has to do with Prefect: the page people see, and what they ask."""
-
-    def __init__(self) -> None:
-        self._page: UUID | None = None
-        self._drawn: tuple[float, object] = (0.0, None)
-        self._asked_again = 0.0
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Prefect is asked within, briefly; a server that doesn't answer is left alone a while."""
-        try:
-            with temporary_settings(_BRIEFLY):
-                yield
-        except _NO_ANSWER as error:
-            get_run_logger().warning("Prefect does not answer: %s", error)
-            self._asked_again = time.monotonic() + _LEFT_ALONE
-
-    def draw(self, rollout: Rollout) -> None:
-        """The page as an artifact: a new one for each task, then rewritten where it is."""
-        (at, place), now = self._drawn, time.monotonic()
-        if now < self._asked_again or (place == _place(rollout) and now - at < _REDRAWN):
-            return
-        text, what = render_markdown(rollout), plain(headline(rollout))
-        with self._asking():
-            if self._page is None:
-                key = f"{rollout.model}-rollout"
-                made = create_markdown_artifact(text, key=key, description=what)
-                assert isinstance(made, UUID)
-                self._page = made
-            else:
-                with get_client(sync_client=True) as client:
-                    client.update_artifact(self._page, ArtifactUpdate(data=text, description=what))
-            self._drawn = (now, _place(rollout))
-
-    def take_orders(self, registry: Registry, model: str) -> None:
-        """Do what people asked of this run, once: an order that was done is deleted."""
-        if time.monotonic() < self._asked_again:
-            return
-        run = UUID(str(flow_run.get_id()))
-        with self._asking(), get_client(sync_client=True) as client:
-            for item in client.filter_flow_run_input(run, _ORDERS, limit=20, exclude_keys=set()):
-                try:
-                    _obey(registry, model, item)
-                except UnavailableError as error:
-                    get_run_logger().warning("An order waits: %s", error)
-                    return
-                client.delete_flow_run_input(run, item.key)
-
-
-def _obey(registry: Registry, model: str, item: FlowRunInput) -> None:
-    try:
-        order = RolloutOrder.load_from_flow_run_input(item)
-        registry.rollouts.command(
-            model, order.command, actor=order.by or f"input of {_actor()}",
-            reason=order.reason, now=datetime.now(UTC),
-        )  # fmt: skip
-    except (InputError, ValidationError) as error:
-        get_run_logger().warning("An order was left undone: %s", error)
-
-
 def _registry() -> Registry:
     return _patiently(lambda: Registry(Project.current().registry_url))
 
@@ -325,7 +232,7 @@ def _given_up(registry: Registry, model: str, deaths: int) -> Rollout:
     reason = f"{deaths} runs in a row died while they watched it"
     get_run_logger().error("The rollout of %s is aborted: %s", model, reason)
     now = datetime.now(UTC)
-    return registry.rollouts.command(model, "abort", actor=_actor(), reason=reason, now=now)
+    return registry.rollouts.command(model, "abort", actor=actor(), reason=reason, now=now)
 
 
 def _patiently(action: Callable[[], _T]) -> _T:
@@ -348,17 +255,9 @@ def _progress(shown: Measured, rollout: Rollout, now: datetime) -> None:
     )
 
 
-def _place(rollout: Rollout) -> tuple[int, int, Phase]:
-    return rollout.id, rollout.state.step, rollout.state.phase
-
-
 def _figures(rollout: Rollout) -> dict[str, Any]:
     """What the last look measured, a guard's value by its name."""
     last = rollout.state.last
     found = [] if last is None else last.measurements
     values: dict[str, Any] = {one.guard: one.value for one in found if one.value is not None}
     return {"step": rollout.state.step + 1, **values}
-
-
-def _actor() -> str:
-    return f"flow run {flow_run.get_id()}"

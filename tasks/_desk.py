@@ -1,0 +1,129 @@
+"""What a run that watches a rollout has to do with Prefect: the page people see, what they ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.objects import FlowRunInput
+from prefect.exceptions import PrefectException
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
+from pydantic import ValidationError
+
+from perennial.contracts.errors import InputError, UnavailableError
+from perennial.contracts.rollouts import Command, Phase, Rollout
+from perennial.reports.markdown import plain
+from perennial.reports.rollout_progress import headline, render_markdown
+from perennial.stores.registry import Registry
+
+_REDRAWN = 60.0
+_NO_ANSWER = (httpx.HTTPError, PrefectException, RuntimeError)
+"""How Prefect's client says that its server doesn't answer."""
+_BRIEFLY = {PREFECT_API_REQUEST_TIMEOUT: 2.0, PREFECT_CLIENT_MAX_RETRIES: 0}
+"""A look comes before a page: no server that is slow or away may hold up the next."""
+_LEFT_ALONE = 30.0
+"""Seconds that a Prefect server which didn't answer is not asked again."""
+_taken: set[str] = set()
+"""Keys of the orders that this process took: a server that is slow to forget one shows it again,
+and an approval done twice would be that of another step."""
+
+
+class RolloutOrder(RunInput):
+    """What a person asks of a rollout, sent to a run that watches it: ``send_to`` (docs/rollouts).
+
+    ``by`` is who, for the audit."""
+
+    command: Command
+    reason: str
+    by: str = ""
+
+
+_ORDERS = f"{RolloutOrder.__name__.lower()}-"
+"""How ``send_to`` begins the keys of orders."""
+
+
+class Desk:
+    """What a watching task has to do with Prefect: the page people see, and what they ask."""
+
+    def __init__(self) -> None:
+        self._page: UUID | None = None
+        self._drawn: tuple[float, object] = (0.0, None)
+        self._asked_again = 0.0
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Prefect is asked within, briefly; a server that doesn't answer is left alone a while."""
+        try:
+            with temporary_settings(_BRIEFLY):
+                yield
+        except _NO_ANSWER as error:
+            get_run_logger().warning("Prefect does not answer: %s", error)
+            self._asked_again = time.monotonic() + _LEFT_ALONE
+
+    def draw(self, rollout: Rollout) -> None:
+        """The page as an artifact: a new one for each task, then rewritten where it is."""
+        (at, place), now = self._drawn, time.monotonic()
+        if now < self._asked_again or (place == place_of(rollout) and now - at < _REDRAWN):
+            return
+        text, what = render_markdown(rollout), plain(headline(rollout))
+        with self._asking():
+            if self._page is None:
+                key = f"{rollout.model}-rollout"
+                made = create_markdown_artifact(text, key=key, description=what)
+                assert isinstance(made, UUID)
+                self._page = made
+            else:
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._page, ArtifactUpdate(data=text, description=what))
+            self._drawn = (now, place_of(rollout))
+
+    def take_orders(self, registry: Registry, model: str) -> None:
+        """Do what people asked of this run, once: an order that was done is deleted."""
+        if time.monotonic() < self._asked_again:
+            return
+        run = UUID(str(flow_run.get_id()))
+        with self._asking(), get_client(sync_client=True) as client:
+            for item in client.filter_flow_run_input(run, _ORDERS, limit=20, exclude_keys=set()):
+                try:
+                    if item.key not in _taken:
+                        _obey(registry, model, item)
+                except UnavailableError as error:
+                    get_run_logger().warning("An order waits: %s", error)
+                    return
+                _taken.add(item.key)
+                client.delete_flow_run_input(run, item.key)
+
+
+def _obey(registry: Registry, model: str, item: FlowRunInput) -> None:
+    try:
+        order = RolloutOrder.load_from_flow_run_input(item)
+        registry.rollouts.command(
+            model, order.command, actor=order.by or f"input of {actor()}",
+            reason=order.reason, now=datetime.now(UTC),
+        )  # fmt: skip
+    except (InputError, ValidationError) as error:
+        get_run_logger().warning("An order was left undone: %s", error)
+
+
+def place_of(rollout: Rollout) -> tuple[int, int, Phase]:
+    """What changes when a rollout gets on."""
+    return rollout.id, rollout.state.step, rollout.state.phase
+
+
+def actor() -> str:
+    """The run, for the audit."""
+    return f"flow run {flow_run.get_id()}"
