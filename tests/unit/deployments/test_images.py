@@ -87,6 +87,19 @@ def test_no_password_stands_in_the_compose_file() -> None:
                 assert re.search(r"://\w+:\$\{POSTGRES_PASSWORD(:\?[^}]*)?\}@postgres/", value), key
 
 
+def test_serving_in_compose_knows_nothing_that_only_training_needs() -> None:
+    services = compose()["services"]
+    given = services["serving"]["environment"].keys()
+    assert given < services["worker"]["environment"].keys()
+    assert not [key for key in given if key.startswith("PREFECT_") or "STUDIES" in key]
+
+
+def test_the_database_in_compose_is_not_taken_for_ready_while_it_is_being_made() -> None:
+    """The image's own server for that answers at a socket, and is then started anew."""
+    test = compose()["services"]["postgres"]["healthcheck"]["test"]
+    assert test[test.index("--host") + 1] == "127.0.0.1"
+
+
 def test_serving_in_compose_can_write_to_its_volume_only() -> None:
     serving = compose()["services"]["serving"]
     assert serving["read_only"]
