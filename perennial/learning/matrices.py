@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xgboost as xgb
 
 from perennial.contracts.features import FeatureSchema
+from perennial.learning.memory import usable_memory
 
 Fitting = Literal["train", "train+validation"]
 
@@ -27,10 +24,6 @@ MAX_BIN = 256
 
 _PAGES = 16
 """Of a matrix that just exceeds its memory; XGBoost holds a few at a time."""
-_GROUP_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
 
 _FORBIDDEN_IN_NAMES = str.maketrans("[]<", "()‹")
 """XGBoost refuses these three in a feature's name."""
@@ -120,17 +113,6 @@ def _pages(batch: Batch, size: int) -> Iterator[Batch]:
     rows = max(size // max(x.shape[1] * x.itemsize, 1), 1)
     for start in range(0, len(x), rows):
         yield x[start : start + rows], y[start : start + rows]
-
-
-def usable_memory() -> int:
-    """Bytes that this process may use: the machine's memory, or less where a limit is set (RLIMIT
-    of data or address space, or of its control group)."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    limits += [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
-    for path in _GROUP_LIMITS:
-        with suppress(OSError, ValueError):
-            limits.append(int(Path(path).read_text()))
-    return min(limit for limit in limits if limit > 0)
 
 
 class _Batches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types

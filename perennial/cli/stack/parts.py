@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 
 from perennial.cli import prefect_server
 from perennial.cli.prefect_server import api_url, call
+from perennial.learning.memory import usable_memory
 from perennial.spec.places import WORK_POOL
 from perennial.stores.project import PROJECT_VARIABLE, Project
 
@@ -40,10 +41,6 @@ def runs_at_once(memory_bytes: int) -> int:
     """How many runs the worker has at a time on a machine with so much memory; others wait. All
     models are looked at at the same minute unless they say otherwise: a hundred processes."""
     return max(_LEAST_RUNS, memory_bytes // _RUN_BYTES)
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Part(ABC):
@@ -103,7 +100,7 @@ class Worker(Part):
 
     def command(self) -> list[str]:
         start = ["worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", WORK_POOL]
-        limit = ["--limit", str(runs_at_once(_memory_bytes()))]
+        limit = ["--limit", str(runs_at_once(usable_memory()))]
         return [sys.executable, "-m", "prefect", *start, *limit]
 
     def environment(self) -> dict[str, str]:

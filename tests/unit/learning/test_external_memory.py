@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from perennial.contracts.features import Feature, FeatureSchema
-from perennial.learning import matrices
 from perennial.learning.matrices import Matrices, quantised
 from perennial.learning.training import booster_bytes, train_booster
 from perennial.spec import parse_spec
@@ -51,14 +50,3 @@ def test_pages_lie_on_disk_while_the_matrix_lives_and_not_longer(
     del rows, validation
     gc.collect()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_by_default_half_of_what_the_process_may_use_is_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    group = tmp_path / "memory.max"
-    group.write_text(str(100_000))
-    monkeypatch.setattr(matrices, "_GROUP_LIMITS", (str(group), "/nowhere"))
-    assert matrices.usable_memory() == 100_000
-    group.write_text("max")
-    assert matrices.usable_memory() > 2**27
