@@ -109,6 +109,9 @@ class _Wire(asyncio.Transport):
         if found and len(body) == int(length):
             self._answer.set_result(head[9:12])
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return False
 

@@ -11,7 +11,7 @@ import pandas as pd
 from perennial.bundle.read import Bundle
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import FeatureGraph, GraphNode
-from perennial.data.frames import same_form, table_columns
+from perennial.data.frames import Framed, as_frame, same_form, table_columns
 from perennial.data.rows import Rows
 from perennial.spec import ModelSpec
 
@@ -31,7 +31,7 @@ class Answering(Protocol):
 
     def predict(self, rows: Rows) -> Answer: ...
 
-    def predict_frame(self, frame: pd.DataFrame) -> Answer: ...
+    def predict_frame(self, frame: Framed) -> Answer: ...
 
 
 class MemberProgram:
@@ -46,11 +46,11 @@ class MemberProgram:
         self, bundles: Mapping[str, Bundle], predictors: Mapping[str, Answering], spec: ModelSpec
     ) -> None:
         declared = table_columns(spec)
-        self._predict = {
-            name: predictor.predict_frame  # the ensemble's frame is also the member's
-            if all(same_form(declared[c.name], c) for c in bundles[name].schema.inputs)
-            else predictor.predict
-            for name, predictor in predictors.items()
+        self._predictors = predictors
+        self._alike = {  # whose frame is also the member's
+            name
+            for name, bundle in bundles.items()
+            if all(same_form(declared[c.name], c) for c in bundle.schema.inputs)
         }
         self._digests = {name: bundle.digest for name, bundle in bundles.items()}
         self._reads = {
@@ -74,7 +74,7 @@ class MemberProgram:
         """Nothing."""
         return {}
 
-    def answers(self, frame: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    def answers(self, frame: Framed) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Each feature's float32 array for the rows of a canonical frame, and how many values each
         member's features had not seen, by ``member: feature``.
 
@@ -84,7 +84,7 @@ class MemberProgram:
         unseen: dict[str, int] = {}
         for member, names in self._columns.items():
             try:
-                answer = self._predict[member](frame)
+                answer = self._answer(member, frame)
             except InputError as error:  # the kind tells whose fault it is
                 raise type(error)(
                     [Problem(f"member {member}, {p.where}", p.what, p.fix) for p in error.problems]
@@ -93,6 +93,12 @@ class MemberProgram:
             arrays |= {name: values[:, place] for place, name in enumerate(names)}
             unseen |= {f"{member}: {name}": count for name, count in answer.unseen.items()}
         return arrays, unseen
+
+    def _answer(self, member: str, frame: Framed) -> Answer:
+        predictor = self._predictors[member]
+        if member in self._alike:
+            return predictor.predict_frame(frame)
+        return predictor.predict(as_frame(frame))
 
     def compute(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> pd.DataFrame:  # noqa: ARG002
         """The features as a frame under the index of ``frame``. Raises as ``answers`` does."""

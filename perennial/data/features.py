@@ -19,7 +19,13 @@ import pandas as pd
 from perennial.contracts.errors import FeatureError, InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureGraph, GraphNode, NodeKind
 from perennial.data.feature_code import fitted, read_code
-from perennial.data.frames import column_arrays, column_series, plain_array
+from perennial.data.frames import (
+    Framed,
+    as_frame,
+    column_arrays,
+    column_series,
+    plain_array,
+)
 from perennial.spec import ModelSpec
 from perennial.spec.values import nearest
 
@@ -102,7 +108,7 @@ class FeatureProgram:
             raise InputError(problems)
         return state
 
-    def arrays(self, frame: pd.DataFrame, state: Mapping[str, Any]) -> dict[str, Any]:
+    def arrays(self, frame: Framed, state: Mapping[str, Any]) -> dict[str, Any]:
         """The features of a frame in canonical dtypes, in order, each a NumPy array of float64 or a
         pandas array of text (missing: NaN). To be read only: a feature that is a column is the
         frame's own memory. Takes no notice of other columns of the frame.
@@ -145,12 +151,11 @@ class FeatureProgram:
         """``arrays`` as a frame under the index of ``frame``. Raises as ``arrays`` does."""
         return pd.DataFrame(self.arrays(frame, state), index=frame.index, copy=False)
 
-    def _given(
-        self, frame: pd.DataFrame, raw: Mapping[str, Any], names: Iterable[str]
-    ) -> dict[str, Any]:
+    def _given(self, frame: Framed, raw: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
         """Columns as the functions take them: arrays, or Series under the index 0…n-1."""
         arrays = {n: plain_array(raw[n]) for n in names if n in self._graph.arrays}
-        return arrays | _series(frame, raw, [n for n in names if n not in arrays])
+        others = [n for n in names if n not in arrays]
+        return arrays | _series(as_frame(frame), raw, others) if others else arrays
 
     def place(self, feature: str) -> str:
         """Where a feature is made, for messages: its function's line, or the column."""
@@ -186,7 +191,7 @@ class FeatureProgram:
         return "feature" if function in self.features else "step"
 
 
-def _raw(frame: pd.DataFrame, needed: Iterable[str]) -> dict[str, Any]:
+def _raw(frame: Framed, needed: Iterable[str]) -> Mapping[str, Any]:
     """The frame's arrays. Raises InputError for the needed columns that are absent."""
     arrays = column_arrays(frame)
     absent = [name for name in needed if name not in arrays]
@@ -204,8 +209,6 @@ def _series(
     """Columns of a frame that has these arrays, under the index 0…n-1 and contiguous in memory:
     NumPy may round the last bit of a strided array's exp or sin otherwise, and a row's value must
     not depend on its table."""
-    if not names:
-        return {}
     index = frame.index
     if not (isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1):
         frame = frame.reset_index(drop=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,9 @@ from perennial.spec.inputs import Column
 from perennial.spec.schema import ModelSpec
 
 __all__ = [
-    "Layout", "Rows", "Typed", "arrow_schema", "canonical_frame", "column_arrays", "column_series",
-    "plain_array", "schema_digest", "table_columns", "table_rows", "to_arrow",
+    "Canonical", "Framed", "Layout", "Rows", "Typed", "arrow_columns", "arrow_schema", "as_frame",
+    "canonical_frame", "column_arrays", "column_series", "plain_array", "schema_digest",
+    "table_columns", "table_rows", "to_arrow",
 ]  # fmt: skip
 
 _FLOAT, _INTEGER, _BOOLEAN = _NUMPY = (np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
@@ -85,7 +87,8 @@ class Layout:
     ) -> None:
         self.columns = dict(columns)
         self.carried = {n: c for n, c in (carried or {}).items() if n not in self.columns}
-        self._names = pd.Index([*self.columns, *self.carried])
+        self._order = (*self.columns, *self.carried)
+        self._names = pd.Index(self._order)
         self._floats = [n for n, c in self.columns.items() if c.type == "float" and c.nullable]
         self._shared: dict[np.dtype[Any], list[str]] = {dtype: [] for dtype in _NUMPY}
         self._places: dict[np.dtype[Any], np.ndarray] = {}
@@ -106,7 +109,11 @@ class Layout:
         parse (infinity is one; the first such row is named, counted from 1), or misses a value
         where ``nullable`` is false.
         """
-        given = Given(rows, self._names)
+        return self.read(rows).frame
+
+    def read(self, rows: Rows) -> Canonical:
+        """The columns of ``frame``. Raises as that does."""
+        given = Given(rows, self._order)
         arrays: dict[str, Any] = {}
         problems: dict[str, Problem] = {}
         numbers = given.plain_floats(self._floats)
@@ -134,17 +141,55 @@ class Layout:
                 if problem is not None:
                     problems[floats[at]] = problem
         if problems:
-            raise InputError([problems[name] for name in self._names if name in problems])
+            raise InputError([problems[name] for name in self._order if name in problems])
+        arrays.update(zip(floats, numbers, strict=True))
+        for name, _ in self._alone:
+            arrays[name] = _extension(arrays[name], name in self.carried)
+        arrays = {name: arrays[name] for name in self._order}
+        return Canonical(self, arrays, numbers, given.index)
+
+    def _framed(self, rows: Canonical) -> pd.DataFrame:
+        arrays = rows.arrays
         blocks = [
-            (numbers if dtype is _FLOAT else np.array([arrays[name] for name in names]), places)
+            (rows.numbers if dtype is _FLOAT else np.array([arrays[n] for n in names]), places)
             for dtype, names in self._shared.items()
             if (places := self._places.get(dtype)) is not None
         ]
-        for name, place in self._alone:
-            carried = name in self.carried
-            blocks.append((_extension(arrays[name], carried), place))
-        frame: pd.DataFrame = create_dataframe_from_blocks(blocks, given.index, self._names)
+        blocks += [(arrays[name], place) for name, place in self._alone]
+        frame: pd.DataFrame = create_dataframe_from_blocks(blocks, rows.index, self._names)
         return frame
+
+
+class Canonical:
+    """Rows in canonical form, by column: what ``Layout.frame`` gives before it is a frame.
+
+    ``arrays`` are NumPy arrays or pandas' extension arrays, in order, to be read only; ``numbers``
+    holds those of float64 (columns, rows). A frame takes as long to make as a few features, so it
+    is made when somebody asks for it: feature code on arrays, and who writes rows down, need none.
+    """
+
+    def __init__(
+        self, layout: Layout, arrays: dict[str, Any], numbers: np.ndarray, index: pd.Index
+    ) -> None:
+        self.arrays: Mapping[str, Any] = arrays
+        self.numbers = numbers
+        self.index = index
+        self._layout = layout
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        return self._layout._framed(self)
+
+
+Framed: TypeAlias = "pd.DataFrame | Canonical"
+"""Rows in canonical form, in either of its shapes."""
+
+
+def as_frame(rows: Framed) -> pd.DataFrame:
+    return rows.frame if isinstance(rows, Canonical) else rows
 
 
 def same_form(one: Typed, other: Typed) -> bool:
@@ -153,9 +198,11 @@ def same_form(one: Typed, other: Typed) -> bool:
     return one.type == other.type and (not numbers or one.nullable == other.nullable)
 
 
-def column_arrays(frame: pd.DataFrame) -> dict[str, Any]:
+def column_arrays(frame: Framed) -> Mapping[str, Any]:
     """A frame's columns by name as they lie in memory: NumPy arrays or pandas' extension arrays, to
     be read only. (``frame[name]`` makes a Series, which takes as long as predicting a row.)"""
+    if isinstance(frame, Canonical):
+        return frame.arrays
     return dict(zip(frame.columns.tolist(), frame._iter_column_arrays(), strict=True))  # type: ignore[operator]
 
 
@@ -186,19 +233,22 @@ def column_series(frame: pd.DataFrame, places: Mapping[str, int]) -> dict[str, p
     return columns
 
 
-def to_arrow(frame: pd.DataFrame, columns: Mapping[str, Typed]) -> Any:
+def to_arrow(frame: Framed, columns: Mapping[str, Typed]) -> Any:
     """The columns of a canonical frame as an Arrow record batch in table types (``arrow_schema``),
     in the order of ``columns``; NaN and NaT become null."""
+    return pa.RecordBatch.from_arrays(arrow_columns(frame, columns), names=list(columns))
+
+
+def arrow_columns(frame: Framed, columns: Mapping[str, Typed]) -> list[Any]:
+    """``to_arrow`` by column, for who has a batch to put them in: naming them takes a third of the
+    time."""
     arrays = column_arrays(frame)
     found = {name: arrays[name] for name in columns}
     floats = [name for name, array in found.items() if array.dtype == _FLOAT]
     if floats:  # all at once: each by itself takes as long
         numbers = pa.array(np.concatenate([found[name] for name in floats]), from_pandas=True)
         found |= {n: numbers.slice(i * len(frame), len(frame)) for i, n in enumerate(floats)}
-    return pa.RecordBatch.from_arrays(
-        [_to_table_type(found[name], column) for name, column in columns.items()],
-        names=list(columns),
-    )
+    return [_to_table_type(found[name], column) for name, column in columns.items()]
 
 
 def table_rows(rows: Rows, columns: Mapping[str, Typed]) -> Any:

@@ -17,10 +17,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from perennial.bundle.predictor import Predictor
+from perennial.data.frames import Canonical
 from perennial.serving.replies import Request
 
 INLINE_ROWS = 64
@@ -55,7 +55,7 @@ class Batch:
     """Jobs that were computed together. ``values`` are the predictions of all rows, in order."""
 
     jobs: Sequence[Job]
-    frame: pd.DataFrame
+    rows: Canonical
     values: np.ndarray
     unseen: Mapping[str, int]
     started: float
@@ -157,13 +157,13 @@ class Batcher:
         """One batch of all jobs; where it fails, each job by itself. Never raises."""
         started = perf_counter()
         try:
-            frame = self._predictor.frame(_joined(jobs))
-            found = self._predictor.predict_frame(frame)
+            rows = self._predictor.read(_joined(jobs))
+            found = self._predictor.predict_frame(rows)
         except Exception as error:
             if len(jobs) == 1:
                 return [_Failed(jobs[0], error)]
             return [result for job in jobs for result in self._compute([job])]
-        return [Batch(jobs, frame, found.values, found.unseen, started, perf_counter())]
+        return [Batch(jobs, rows, found.values, found.unseen, started, perf_counter())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from perennial.bundle.outputs import output_columns
-from perennial.data.frames import to_arrow
+from perennial.data.frames import arrow_columns
 from perennial.serving.batching import Batch, Job
 from perennial.serving.models import Loaded
 
@@ -44,16 +44,15 @@ class LogRows:
             "_id": pa.array(ids, pa.string()),
             "_request_id": pa.array(request_ids, pa.string()),
             "_time": pa.repeat(pa.scalar(datetime.now(UTC), _TIME), rows),
-            "_version": pa.repeat(pa.scalar(self._version, pa.int64()), rows),
+            "_version": _repeated(self._version, rows),
             "_arm": pa.array(arms, pa.string()),
             "_latency_ms": pa.array(latencies, pa.float64()),
-            "_compute_ms": pa.repeat(pa.scalar((batch.ended - batch.started) * 1e3), rows),
+            "_compute_ms": pa.array([(batch.ended - batch.started) * 1e3] * rows, pa.float64()),
             **self._outputs(batch.values),
         }
-        inputs = to_arrow(batch.frame, self._columns)
-        arrays = [*known.values(), *inputs.columns]
+        arrays = [*known.values(), *arrow_columns(batch.rows, self._columns)]
         if self._schema is None:
-            names = [*known, *inputs.schema.names]
+            names = [*known, *self._columns]
             self._schema = pa.RecordBatch.from_arrays(arrays, names=names).schema
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
@@ -78,6 +77,11 @@ def failure_rows(job: Job, error: Exception, ended: float) -> pa.RecordBatch:
         "_latency_ms": pa.repeat(pa.scalar((ended - job.request.received) * 1e3), rows),
     }
     return pa.RecordBatch.from_pydict(columns)
+
+
+@lru_cache(maxsize=128)
+def _repeated(version: int, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(version, pa.int64()), rows)
 
 
 @lru_cache(maxsize=128)

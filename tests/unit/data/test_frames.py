@@ -250,6 +250,20 @@ def test_carried_columns_may_be_absent_and_keep_their_table_type_to_the_last_dig
         layout.frame({"f": [1.0], "id": ["x"]})
 
 
+def test_what_is_read_is_the_frame_by_column_and_makes_one_only_when_asked() -> None:
+    layout = Layout(COLUMNS, {"id": InputColumn(name="id", type="integer", nullable=False)})
+    for rows in (JSON, canonical_frame(JSON, COLUMNS), table_rows(JSON, COLUMNS)):
+        read = layout.read(rows)
+        batch = to_arrow(read, layout.columns | layout.carried)
+        assert len(read) == batch.num_rows
+        assert "frame" not in vars(read)
+        frame = read.frame
+        assert list(read.arrays) == list(frame)
+        for name, array in read.arrays.items():
+            assert pd.Series(array, name=name).equals(frame[name]), name
+        assert batch.equals(to_arrow(frame, layout.columns | layout.carried))
+
+
 def test_a_frame_goes_to_arrow_in_table_types() -> None:
     frame = canonical_frame(JSON, COLUMNS)
     batch = to_arrow(frame, COLUMNS)
