@@ -104,7 +104,7 @@ class MlflowModel:
         run = self._run(version)
         try:
             self._write(run, version, bundle)
-            if version.ref.digest not in self._versions():
+            if not self._versions(version.ref.digest):
                 self._client.create_model_version(
                     self._model,
                     f"{run.info.artifact_uri}/model",
@@ -114,9 +114,8 @@ class MlflowModel:
                     await_creation_for=0,
                 )
         except MlflowException:  # another publisher may have been quicker, and removed this run
-            if version.ref.digest not in self._versions():
+            if not self._versions(version.ref.digest):
                 raise
-        self._tidied()
 
     def point(self, aliases: Mapping[str, str]) -> list[str]:
         versions = {digest: one.version for digest, one in self._tidied().items()}
@@ -133,10 +132,14 @@ class MlflowModel:
             moved.append(alias)
         return moved
 
-    def _versions(self) -> dict[str, list[Any]]:
-        """digest → the versions that have it, oldest first: the first is the one that counts."""
+    def _versions(self, digest: str = "") -> dict[str, list[Any]]:
+        """digest → the versions that have it, oldest first: the first is the one that counts. All
+        of ours, or those of one digest."""
+        query = f"name = '{self._model}'"
+        if digest:
+            query += f" AND tags.`{_DIGEST}` = '{digest}'"
         found: dict[str, list[Any]] = {}
-        for one in _pages(self._client.search_model_versions, f"name = '{self._model}'"):
+        for one in _pages(self._client.search_model_versions, query):
             if digest := one.tags.get(_DIGEST):
                 found.setdefault(digest, []).append(one)
         return {
