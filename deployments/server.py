@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from perennial.contracts.errors import InputError, PerennialError, Problem, UnavailableError
@@ -20,7 +21,8 @@ _LOGIN = "PREFECT_API_KEY is for Prefect Cloud, PREFECT_API_AUTH_STRING for a se
 @contextmanager
 def asking() -> Iterator[SyncPrefectClient]:
     """A client. What goes wrong with the server within is raised as InputError (no address, a wrong
-    one, a refused login), UnavailableError or PerennialError; no message has what was sent."""
+    one, a refused login), UnavailableError (no answer, others who change the same) or
+    PerennialError; no message has what was sent."""
     url = PREFECT_API_URL.value()
     if not url:  # a client would start a server of its own, and declare everything there
         raise InputError(Problem("PREFECT_API_URL", "not set, and no Prefect server known", _START))
@@ -34,6 +36,9 @@ def asking() -> Iterator[SyncPrefectClient]:
         raise _unavailable(where, error) from None
     except json.JSONDecodeError:
         raise _no_api(where) from None
+    except (ObjectAlreadyExists, ObjectNotFound):  # it was not so a moment ago
+        what = "somebody else sets it up at the same time; call perennial setup again"
+        raise UnavailableError(f"{where}: {what}") from None
     except RuntimeError as error:  # so says a client that is just about to begin
         cause = error.__cause__
         if isinstance(cause, httpx.HTTPStatusError):

@@ -9,11 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from deployments.__main__ import main
 from deployments.destinations import WEBHOOK
+from deployments.server import asking
 from perennial.cli.prefect_server import free_port
+from perennial.contracts.errors import UnavailableError
 from perennial.spec.deployment import prefect_yaml
 
 
@@ -126,4 +129,18 @@ def test_a_prefect_yaml_that_was_cut_is_told_and_nothing_is_compared(
         2,
         f"{path}: holds no deployments that can be read any more "
         "(perennial check --write writes it anew)",
+    )
+
+
+def test_two_who_set_up_at_once_are_told_to_call_again() -> None:
+    there = WorkPoolCreate(name="perennial", type="process", base_job_template={})
+    with (
+        answering(409, b'{"detail": "already exists"}') as url,
+        temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises(UnavailableError) as told,
+        asking() as client,
+    ):
+        client.create_work_pool(there)
+    assert told.value.message == (
+        f"{url}: somebody else sets it up at the same time; call perennial setup again"
     )
