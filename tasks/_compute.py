@@ -12,11 +12,9 @@ from perennial.stores.storage.places import is_remote
 
 
 @contextmanager
-def computing(spec: ModelSpec, matrices: bool = False) -> Iterator[Compute]:
-    """What runs the work of a model. Workers of a cluster must see the project's folder, unless all
-    they read is its tables, in a storage elsewhere: ``matrices`` are always in the folder. Raises
-    as ``perennial.stores.compute.connect``."""
+def computing(spec: ModelSpec) -> Iterator[Compute]:
+    """What runs the work of a model. Workers of a cluster must see the project's folder, unless its
+    storage is elsewhere. Raises as ``perennial.stores.compute.connect``."""
     project = Project.current()
-    seen = matrices or not is_remote(project.storage)
-    with connect(spec.compute, project.home if seen else None) as compute:
+    with connect(spec.compute, None if is_remote(project.storage) else project.home) as compute:
         yield compute

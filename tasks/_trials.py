@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -20,6 +19,7 @@ from perennial.learning.trials import Proposal, TrialRunner, Trials
 from perennial.spec import ModelSpec, parse_spec, spec_text
 from perennial.stores.compute import Cluster
 from perennial.stores.matrices import read_training
+from perennial.stores.sharing import fetched
 
 Point = tuple[int, float, float]
 
@@ -39,13 +39,13 @@ def run_trial(
 
 
 @lru_cache(maxsize=1)
-def _runner(folder: str, text: str, until: float) -> TrialRunner:
+def _runner(place: str, text: str, until: float) -> TrialRunner:
     """Trials of one study share their matrix, on this worker too."""
     from distributed import get_worker
 
     spec = parse_spec(text)
     deadline = time.monotonic() + until - time.time()
-    matrices = read_training(Path(folder), spec.compute.memory)
+    matrices = read_training(fetched(place), spec.compute.memory)
     cores = get_worker().state.nthreads
     return TrialRunner(spec, matrices, cores=cores, threads=1, deadline=deadline)
 
@@ -67,16 +67,17 @@ class _Points:
 
 
 class ClusterTrials(Trials):
-    """Runs trials as ``TrialRunner`` does, each on a worker of a cluster."""
+    """Runs trials as ``TrialRunner`` does, each on a worker of a cluster, which finds the matrices
+    at the ``place``."""
 
     def __init__(
-        self, cluster: Cluster, runner: Any, folder: Path, spec: ModelSpec, deadline: float
+        self, cluster: Cluster, runner: Any, place: str, spec: ModelSpec, deadline: float
     ) -> None:
         super().__init__(deadline)
         self._cluster = cluster
         self._runner = runner
         until = time.time() + deadline - time.monotonic()
-        self._study = (str(folder), spec_text(spec), until)
+        self._study = (place, spec_text(spec), until)
         self._context = contextvars.copy_context()  # the task's, for the threads that wait
 
     def _trained(

@@ -27,6 +27,7 @@ from perennial.stores.compute import Cluster
 from perennial.stores.ensembles import clean_since, open_members
 from perennial.stores.matrices import read_json, read_schema, read_training, reference_profile
 from perennial.stores.project import Project, feature_source
+from perennial.stores.sharing import share
 from perennial.stores.storage.places import is_remote
 from tasks._caching import Stage, code_fingerprint
 from tasks._compute import computing
@@ -105,12 +106,12 @@ def _booster(spec: ModelSpec, folder: Path, study: StudyRef) -> tuple[bytes, dic
 
     part: Fitting = "train+validation" if spec.training.refit else "train"
     params, rounds = study.best_params, study.best_rounds
-    with computing(spec, matrices=True) as compute:
+    with computing(spec) as compute:
         if isinstance(compute, Cluster):
             from perennial.stores.distributed import train_distributed
 
-            workers = len(compute.workers)
-            booster = train_distributed(compute, folder, spec, params, rounds, part)
+            place = share(Project.current(), folder)
+            booster, workers = train_distributed(compute, folder, place, spec, params, rounds, part)
             return booster_bytes(booster), {"compute": {"kind": "dask", "workers": workers}}
     matrices = read_training(folder, spec.compute.memory)
     return booster_bytes(train_booster(matrices, spec, params, rounds, cores(), part)), {}

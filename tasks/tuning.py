@@ -20,6 +20,7 @@ from perennial.stores.compute import Cluster
 from perennial.stores.matrices import read_matrix, read_schema, read_training
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
+from perennial.stores.sharing import share
 from tasks._caching import Stage
 from tasks._compute import computing
 from tasks._definition import read_definition
@@ -56,13 +57,13 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
     registry = Registry(project.registry_url)
     folder = Path(features.uri)
     with measured("tune") as counts, ExitStack() as stack:
-        compute = stack.enter_context(computing(spec, matrices=True))
+        compute = stack.enter_context(computing(spec))
         elsewhere = None
         if isinstance(compute, Cluster):
             from tasks._trials import ClusterTrials, trials_on
 
             runner = stack.enter_context(trials_on(compute))
-            elsewhere = partial(ClusterTrials, compute, runner, folder, spec)
+            elsewhere = partial(ClusterTrials, compute, runner, share(project, folder), spec)
         found = run_study(
             spec,
             read_training(folder, spec.compute.memory),

@@ -280,7 +280,9 @@ def _check_shared(cluster: Cluster, folder: Path) -> None:
     blind = [worker for worker, sees in seen.items() if not sees]
     if blind:
         what = f"not seen by {len(blind)} of {len(seen)} workers, such as {blind[0]}"
-        fix = "give them the same disk at the same place; only tables may be on S3 instead"
+        fix = (
+            "give them the same disk at the same place, or keep all in a bucket: PERENNIAL_STORAGE"
+        )
         raise InputError(Problem(str(folder), what, fix))
 
 

@@ -1,8 +1,9 @@
 """One booster from a matrix that is spread over the workers of a Dask cluster, by xgboost.dask.
 
-Each worker maps a stretch of the rows from the matrix's own files. The same inputs and the same
-number of workers give the same bytes. They are not those of one machine: the bins of a feature with
-more than ``max_bin`` values come of what each worker proposes for its own rows.
+Each worker maps a stretch of the rows from the matrix's own files, or its copy of them. The same
+inputs and the same number of workers give the same bytes. They are not those of one machine: the
+bins of a feature with more than ``max_bin`` values come of what each worker proposes for its own
+rows.
 
 The rows don't go through Dask's collections: those would copy them into every worker's memory, and
 lay them out anew after a worker died, and the result depends on where they lie.
@@ -27,6 +28,7 @@ from perennial.contracts.refs import Part
 from perennial.spec import ModelSpec
 from perennial.stores.compute import Cluster
 from perennial.stores.matrices import read_schema
+from perennial.stores.sharing import fetched
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -50,6 +52,7 @@ _LOCK = "perennial-training"
 class _Share:
     """What one worker trains on, and with whom."""
 
+    place: str
     stretches: tuple[Stretch, ...]
     schema: FeatureSchema
     settings: Mapping[str, Any]
@@ -65,13 +68,14 @@ class _DiedError(Exception):
 def train_distributed(
     cluster: Cluster,
     folder: Path,
+    place: str,
     spec: ModelSpec,
     params: Mapping[str, Parameter],
     rounds: int,
     part: Fitting = "train",
-) -> xgb.Booster:
+) -> tuple[xgb.Booster, int]:
     """A booster of exactly ``rounds`` rounds, fitted to one part or two of the matrices in a folder
-    that the workers see.
+    that workers find at the ``place`` (see ``sharing``); and how many workers made it.
 
     When a worker dies training begins anew, with its replacement or, if none comes, with those that
     are left. Raises PerennialError with XGBoost's reason when it can't train, UnavailableError when
@@ -85,8 +89,8 @@ def train_distributed(
     schema = read_schema(folder)
     settings = booster_params(schema, spec, params, threads=1)
     parts: list[Part] = ["train", "validation"] if part == "train+validation" else ["train"]
-    files = [(str(folder / f"{part}.x.npy"), str(folder / f"{part}.y.npy")) for part in parts]
-    counts = [len(np.load(y, mmap_mode="r")) for _, y in files]
+    files = [(f"{part}.x.npy", f"{part}.y.npy") for part in parts]
+    counts = [len(np.load(folder / y, mmap_mode="r")) for _, y in files]
     wanted = min(len(cluster.workers), max(sum(counts), 1))
     only_one: Any = distributed.Semaphore  # without types
     with cluster.answering(), cluster.client.as_current(), only_one(1, _LOCK):
@@ -94,12 +98,16 @@ def train_distributed(
             workers = _present(cluster, wanted)
             gathering = _gathering(cluster, len(workers))
             shares = [
-                _Share(_stretches(files, counts, *ends), schema, settings, rounds,
+                _Share(place, _stretches(files, counts, *ends), schema, settings, rounds,
                        spec.compute.memory, gathering)
                 for ends in _ends(sum(counts), len(workers))
             ]  # fmt: skip
             try:
-                return load_booster(_train(cluster, dict(zip(workers, shares, strict=True))))
+                content = _train(cluster, dict(zip(workers, shares, strict=True)))
+                return load_booster(content), len(workers)
+            except PerennialError:  # a worker that has no rows; the others wait for it
+                _free(cluster, workers)
+                raise
             except (_DiedError, xgb.core.XGBoostError) as error:
                 if isinstance(error, xgb.core.XGBoostError) and _all_live(cluster, workers):
                     raise PerennialError(f"XGBoost can't train: {first_line(error)}") from None
@@ -140,8 +148,9 @@ def _fit_share(share: _Share) -> bytes | None:
     from perennial.learning.training import booster_bytes
 
     threads = get_worker().state.nthreads
+    folder = fetched(share.place)  # before anybody waits for this worker
     batches = [
-        (np.load(x, mmap_mode="r")[a:b], np.load(y, mmap_mode="r")[a:b])
+        (np.load(folder / x, mmap_mode="r")[a:b], np.load(folder / y, mmap_mode="r")[a:b])
         for x, y, a, b in share.stretches
     ]
     with dxgb.CommunicatorContext(**share.gathering):
@@ -234,9 +243,11 @@ def _free(cluster: Cluster, workers: Sequence[str]) -> None:
 
 
 def _training(cluster: Cluster, workers: Sequence[str]) -> list[str]:
-    stacks = cluster.client.call_stack()
+    """Those that train, or will as soon as they come to it."""
+    told, stacks = cluster.client.processing(), cluster.client.call_stack()
     return [
         worker
-        for worker in workers
-        if any(_fit_share.__name__ in str(key) for key in stacks.get(worker, {}))
+        for worker in set(workers) & set(cluster.workers)
+        for keys in [(*told.get(worker, ()), *stacks.get(worker, ()))]
+        if any(_fit_share.__name__ in str(key) for key in keys)
     ]

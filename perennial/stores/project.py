@@ -53,7 +53,7 @@ class Project:
 
     def uri(self, kind: str, model: str) -> str:
         """``<storage>/<kind>/<model>``, of what lasts: tables, quarantine, predictions, labels,
-        failures, bundles, reports, drift."""
+        failures, bundles, reports, drift; and of features that a cluster's workers fetch."""
         return f"{self.storage}/{kind}/{model}"
 
     def folder(self, kind: str, model: str) -> Path:

@@ -4,7 +4,9 @@ is summed in another order, also with a worker killed in the middle of it."""
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +22,7 @@ from distributed import Client, LocalCluster
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError, PerennialError
-from perennial.contracts.refs import DatasetRef
+from perennial.contracts.refs import BundleRef, DatasetRef
 from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign, split_columns
 from perennial.learning.training import booster_bytes, load_booster, predict, train_booster
@@ -28,12 +30,15 @@ from perennial.learning.tuning import tune
 from perennial.spec import ModelSpec, parse_spec
 from perennial.spec.compute import Compute as Settings
 from perennial.stores import sources, staging, tables, windows
+from perennial.stores.bundles import open_stored
 from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute, connect
 from perennial.stores.distributed import train_distributed
 from perennial.stores.folders import folder_digest
 from perennial.stores.matrices import read_matrix, read_schema, read_training, write_matrices
+from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.watching import watch
+from tests.contract.s3 import BUCKET, moto
 from tests.integration.clusters import Killer, client_of, running, two_workers, worker_of
 from tests.waiting import until
 from tests.watched import DAY, END, make_watched
@@ -155,7 +160,10 @@ PARAMS = {"max_depth": 4, "learning_rate": 0.2}
 
 
 def distributed(cluster: Cluster, folder: Path, rounds: int) -> bytes:
-    booster = train_distributed(cluster, folder, SPEC, PARAMS, rounds, "train+validation")
+    booster, workers = train_distributed(
+        cluster, folder, str(folder), SPEC, PARAMS, rounds, "train+validation"
+    )
+    assert workers == 2
     return booster_bytes(booster)
 
 
@@ -191,7 +199,7 @@ def test_what_xgboost_refuses_is_told_as_it_is_on_one_machine(
     matrices: Path, cluster: Cluster
 ) -> None:
     with pytest.raises(PerennialError, match="XGBoost can't train: Invalid"):
-        train_distributed(cluster, matrices, SPEC, {"max_depth": "deep"}, 3)
+        train_distributed(cluster, matrices, str(matrices), SPEC, {"max_depth": "deep"}, 3)
 
 
 def test_rows_checked_on_a_cluster_are_staged_to_the_byte_as_here(
@@ -208,22 +216,46 @@ def test_rows_checked_on_a_cluster_are_staged_to_the_byte_as_here(
     assert there.digest == here.digest
 
 
-def test_the_whole_flow_on_a_cluster_makes_the_same_data_and_as_good_a_model(
-    flow_project: Workplace, address: str
+OPENED: list[str] = []
+
+
+def opened_below(root: str) -> list[str]:
+    """On a worker: the files below a folder that it opened since it was first asked."""
+    if not OPENED:
+        OPENED.append(root)
+        sys.addaudithook(
+            lambda name, about: OPENED.append(str(about[0])) if name == "open" else None
+        )
+    return [path for path in OPENED[1:] if path.startswith(root)]
+
+
+def test_the_whole_flow_on_a_cluster_makes_the_same_data_and_as_good_a_model_without_its_disk(
+    flow_project: Workplace, address: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow_project.write_rows("2024-b.csv", demand_rows("2024-03-31", 120, seed=2))
     here = flow_project.run(reason="here")
     flow_project.edit("objective: binary", "objective: binary\ncompute: {kind: dask}")
-    flow_project.environment[ADDRESS_VARIABLE] = address
-    there = flow_project.run(reason="there", force=True)
-
+    with moto() as endpoint:
+        storage = endpoint.environment("team/dask")
+        for name, value in storage.items():
+            monkeypatch.setenv(name, value)
+        flow_project.environment.update(storage, **{ADDRESS_VARIABLE: address})
+        cluster.client.run(lambda: os.environ.update(storage))
+        cluster.client.run(opened_below, str(flow_project.root))
+        there = flow_project.run(reason="there", force=True)
+        opened = cluster.client.run(opened_below, str(flow_project.root))
+        ref = BundleRef(uri=there["bundle_uri"], digest=there["bundle_digest"])
+        elsewhere = open_stored(ref, Project(flow_project.root))
+        sent = endpoint.client().list_objects_v2(Bucket=BUCKET, Prefix="team/dask/features/demand/")
+    digest = elsewhere.lineage["features_digest"]
+    assert f"team/dask/features/demand/{digest}/train.x.npy" in {e["Key"] for e in sent["Contents"]}
+    assert list(opened.values()) == [[], []]
     assert {s["stage"] for s in there["stages"] if not s["cached"]} >= {
         "stage", "features", "tune", "train",
     }  # fmt: skip
-    bundles = [
-        open_bundle(flow_project.root / ".perennial" / "bundles" / "demand" / each, each)
-        for each in (here["bundle_digest"], there["bundle_digest"])
-    ]
+    digest = here["bundle_digest"]
+    place = flow_project.root / ".perennial" / "bundles" / "demand" / digest
+    bundles = [open_bundle(place, digest), elsewhere]
     local, distributed = (bundle.lineage for bundle in bundles)
     assert distributed["dataset"]["content_digest"] == local["dataset"]["content_digest"]
     assert distributed["features_digest"] == local["features_digest"]
@@ -275,7 +307,7 @@ def study():
         found = tune(
             spec, read_training(folder), study_name="there", storage_url="sqlite:///study.db",
             workers=2,
-            elsewhere=lambda end: _trials.ClusterTrials(cluster, runner, folder, spec, end),
+            elsewhere=lambda end: _trials.ClusterTrials(cluster, runner, str(folder), spec, end),
         )
         ran = [count - before.get(worker, 0) for worker, count in made().items()]
     return found.records, ran

@@ -18,14 +18,14 @@ from perennial.stores.storage.places import is_remote
 T = TypeVar("T")
 
 KEPT = 50
-"""Folders that a cache holds; the one that was not used for longest goes first."""
+"""Folders that a project's cache holds; the one that was not used for longest goes first."""
 
 _MISSING = "restore it from a copy, or run again: what is missing is made anew"
 
 
-def fetch(uri: str, cache: Path, opened: Callable[[Path], T]) -> T:
+def fetch(uri: str, cache: Path, opened: Callable[[Path], T], kept: int = KEPT) -> T:
     """A folder of the storage, opened on this machine: itself where the storage is local, else a
-    copy in ``cache`` under its own name, which is the digest of its content.
+    copy in ``cache``, of ``kept`` folders, under its own name, which is the digest of its content.
 
     ``opened`` gives what a folder is to its reader, never None, and raises IntegrityError for one
     that isn't what it should be. A copy that fails it is fetched anew; what fails it as it comes
@@ -43,13 +43,13 @@ def fetch(uri: str, cache: Path, opened: Callable[[Path], T]) -> T:
             if found is None:
                 _download(uri, place, opened)
                 found = opened(place)
-        _prune(cache)
+        _prune(cache, kept)
     with suppress(FileNotFoundError):  # the next reader's, who finds it gone and fetches it
         os.utime(place)
     return found
 
 
-def fetch_folder(uri: str, cache: Path, digest: str) -> Path:
+def fetch_folder(uri: str, cache: Path, digest: str, kept: int = KEPT) -> Path:
     """``fetch`` for a folder that is named by ``folders.folder_digest``: where it is now."""
 
     def opened(folder: Path) -> Path:
@@ -59,7 +59,7 @@ def fetch_folder(uri: str, cache: Path, digest: str) -> Path:
             raise IntegrityError(Problem(str(folder), what, _MISSING))
         return folder
 
-    return fetch(uri, cache, opened)
+    return fetch(uri, cache, opened, kept)
 
 
 def _kept(place: Path, opened: Callable[[Path], T]) -> T | None:
@@ -106,7 +106,7 @@ def _turn(cache: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _prune(cache: Path) -> None:
+def _prune(cache: Path, kept: int) -> None:
     """Remove the folders that were not used for longest."""
     used: list[tuple[float, Path]] = []
     for place in cache.iterdir():
@@ -116,5 +116,5 @@ def _prune(cache: Path) -> None:
             used.append((place.stat().st_mtime, place))
         except FileNotFoundError:
             continue
-    for _, place in sorted(used, reverse=True)[KEPT:]:
+    for _, place in sorted(used, reverse=True)[kept:]:
         shutil.rmtree(place, ignore_errors=True)
