@@ -11,7 +11,7 @@ import pytest
 
 import flows  # noqa: F401  # sets how XGBoost's threads wait, here as in every flow
 from perennial.cli import prefect_server as cli_server
-from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
+from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows, environment_of
 
 
 @pytest.fixture
@@ -21,15 +21,7 @@ def project(tmp_path: Path) -> Workplace:
     model.mkdir(parents=True)
     (model / "model.yaml").write_text(MODEL_YAML)
     (model / "features.py").write_text(FEATURES_PY)
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WANDB_"))},
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / ".perennial" / "results"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "WANDB_MODE": "offline",
-        "PERENNIAL_PROJECT": str(tmp_path),
-    }
-    place = Workplace(tmp_path, environment)
+    place = Workplace(tmp_path, environment_of(tmp_path))
     place.write_rows("2024-a.csv", demand_rows("2024-01-01", 90))
     return place
 

@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import httpx
 import numpy as np
 import pandas as pd
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from perennial.spec.deployment import prefect_yaml
+from perennial.stores.project import Project
 
 MODEL_YAML = """\
 name: demand
@@ -81,6 +87,18 @@ def demand_rows(start: str, days: int, seed: int = 1, shift: float = 0.0) -> pd.
     frame["busy"] = (random.random(len(frame)) < 1 / (1 + np.exp(-score))).astype(int)
     frame["at"] = frame["at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     return frame
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """This process's, for a project that has Prefect's and W&B's files to itself."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WANDB_"))},
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(root / ".perennial" / "results"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "WANDB_MODE": "offline",
+        "PERENNIAL_PROJECT": str(root),
+    }
 
 
 @dataclass(frozen=True)
@@ -177,6 +195,29 @@ class Workplace:
         """The project's prefect.yaml, on the server."""
         self.prefect("work-pool", "create", "perennial", "--type", "process", "--overwrite")
         self.prefect("deploy", "--all")
+
+    @contextmanager
+    def deployed(self, wanted: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
+        """These of the project's deployments on the server, a worker that runs them, and this
+        process within the project."""
+        declared = yaml.safe_load(prefect_yaml(Project(self.root).specs()))
+        declared["deployments"] = [each for each in declared["deployments"] if wanted(each)]
+        (self.root / "prefect.yaml").write_text(yaml.safe_dump(declared))
+        self.deploy()
+        api = self.environment["PREFECT_API_URL"]
+        with (
+            self.worker(),
+            patch.dict(os.environ, {"PERENNIAL_PROJECT": str(self.root)}),
+            temporary_settings({PREFECT_API_URL: api}),
+        ):
+            yield
+
+    def artifact(self, key: str) -> str:
+        """The newest of Prefect's artifacts of this name."""
+        asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
+        api = self.environment["PREFECT_API_URL"]
+        (found,) = httpx.post(f"{api}/artifacts/filter", json=asked, timeout=120).json()
+        return str(found["data"])
 
     @contextmanager
     def worker(self) -> Iterator[None]:

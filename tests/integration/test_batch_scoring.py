@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,6 @@ def score(project: Workplace, *arguments: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout)
     return summary
-
-
-def artifact(project: Workplace, key: str) -> str:
-    query = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
-    request = urllib.request.Request(
-        f"{project.environment['PREFECT_API_URL']}/artifacts/filter",
-        json.dumps(query).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        (found,) = json.load(answer)
-    return str(found["data"])
 
 
 def many_rows(project: Workplace) -> str:
@@ -87,7 +74,7 @@ def test_rows_are_scored_once_by_the_champion_whatever_interrupts_it(
     (bad,) = content(project.root / "out_quarantine").to_dict("records")
     assert bad["place"] == "next.csv row 19"
     assert bad["reason"] == "column weekday: 'Tuesday' is not a whole number"
-    assert "1,199 rows scored by demand@1" in artifact(project, "demand-scoring")
+    assert "1,199 rows scored by demand@1" in project.artifact("demand-scoring")
 
     again = project.cli("score", "demand", "--input", "data/next.csv", "--output", "out")
     assert again.stdout.splitlines() == [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -79,18 +78,6 @@ def looks(project: Workplace, *ends: str | None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
 
-def artifact(project: Workplace, key: str) -> str:
-    query = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
-    request = urllib.request.Request(
-        f"{project.environment['PREFECT_API_URL']}/artifacts/filter",
-        json.dumps(query).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        (found,) = json.load(answer)
-    return str(found["data"])
-
-
 def snapshots(project: Workplace) -> list[str]:
     places = (project.root / ".perennial" / "evidently").glob("*/snapshots/*.json")
     return sorted(place.name for place in places)
@@ -144,7 +131,7 @@ def test_a_version_is_watched_from_its_first_day_to_the_day_the_world_turns(
         assert json.loads(Path(page).with_suffix(".json").read_text())["metrics"]
     kept = json.loads(Path(reports["json_uri"]).read_text())
     assert kept["finding"] == "concept drift"
-    text = artifact(project, "demand-drift")
+    text = project.artifact("demand-drift")
     assert text.startswith("# ✗ demand@1: concept drift\n")
     assert "(data:image/svg+xml;base64," in text
     assert reports["html_uri"] in text

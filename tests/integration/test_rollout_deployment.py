@@ -10,19 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
 from perennial.contracts.refs import ModelRef
 from perennial.contracts.rollouts import Rollout
-from perennial.spec.deployment import prefect_yaml
 from perennial.stores.rolling_out import begin
 from tasks._events import emit
 from tasks.rollout import remind
 from tests.rolling import Rolling, rolling
 from tests.waiting import until
+from tests.workplace import environment_of
 
 MODELS = ("begun", "detached", "forgotten", "hopeless")
 
@@ -30,29 +28,14 @@ MODELS = ("begun", "detached", "forgotten", "hopeless")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Rolling]:
     root = tmp_path_factory.mktemp("rollouts")
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
-        "PREFECT_HOME": str(root / "prefect"),
-        "PREFECT_API_URL": prefect_server,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PERENNIAL_PROJECT": str(root),
-    }
-    found = rolling(root, environment)
+    found = rolling(root, {**environment_of(root), "PREFECT_API_URL": prefect_server})
     for model in MODELS:
         found.of(model)
         found.versions(2, model)
-    declared = yaml.safe_load(prefect_yaml(found.project.specs()))
-    declared["deployments"] = [
-        d
-        for d in declared["deployments"]
-        if d["entrypoint"] == "flows.rollout.rollout" and d["name"] in MODELS
-    ]
-    (root / "prefect.yaml").write_text(yaml.safe_dump(declared))
-    found.deploy()
-    with found.worker(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERENNIAL_PROJECT", str(root))
-        with temporary_settings({PREFECT_API_URL: prefect_server}):
-            yield found
+    with found.deployed(
+        lambda each: each["entrypoint"] == "flows.rollout.rollout" and each["name"] in MODELS
+    ):
+        yield found
 
 
 def runs(place: Rolling, model: str) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from perennial.stores.registry.replay import replayed
 from tasks.rollout import MOST_DEATHS, RolloutOrder
 from tests.rolling import CANARY, MODEL, Rolling, rolling
 from tests.waiting import until
+from tests.workplace import environment_of
 
 _DYING = """
 import os, signal, sys
@@ -79,11 +80,8 @@ def place(tmp_path: Path, prefect_server: str) -> Iterator[Rolling]:
 
 def _environment(root: Path, api: str) -> dict[str, str]:
     return {
-        **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        **environment_of(root),
         "PREFECT_API_URL": api,
-        "PREFECT_HOME": str(root / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PERENNIAL_PROJECT": str(root),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
 

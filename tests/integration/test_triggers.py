@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -18,21 +17,18 @@ from uuid import uuid4
 
 import httpx
 import pytest
-import yaml
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from perennial.contracts.events import Event
 from perennial.contracts.refs import ModelRef
 from perennial.contracts.retraining import Finding, Retraining, Trigger
-from perennial.spec.deployment import prefect_yaml
 from perennial.spec.production import Retrain
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tasks import retraining as tasks
 from tasks._events import announce
 from tests.waiting import until
-from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
+from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows, environment_of
 
 SMALL = MODEL_YAML.replace("rounds: 60", "rounds: 10").replace("trials: 4", "trials: 1")
 RETRAIN = Retrain(on=("drift", "performance", "data"))
@@ -111,14 +107,6 @@ class Place(Workplace):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Place]:
     root = tmp_path_factory.mktemp("triggers")
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WANDB_"))},
-        "PREFECT_HOME": str(root / "prefect"),
-        "PREFECT_API_URL": prefect_server,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "WANDB_MODE": "offline",
-        "PERENNIAL_PROJECT": str(root),
-    }
     for name in MODELS:
         folder = root / "models" / name
         folder.mkdir(parents=True)
@@ -134,18 +122,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
             text = text.replace("data/*.csv", "nowhere/*.csv")
         (folder / "model.yaml").write_text(text)
         (folder / "features.py").write_text(FEATURES_PY)
+    environment = {**environment_of(root), "PREFECT_API_URL": prefect_server}
     place = Place(root, environment, prefect_server)
     place.write_rows("2024-a.csv", demand_rows("2024-01-01", 60))
-    declared = yaml.safe_load(prefect_yaml(Project(root).specs()))
-    declared["deployments"] = [
-        d for d in declared["deployments"] if "continuous_training" in d["entrypoint"]
-    ]
-    (root / "prefect.yaml").write_text(yaml.safe_dump(declared))
-    place.deploy()
-    with place.worker(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PERENNIAL_PROJECT", str(root))
-        with temporary_settings({PREFECT_API_URL: prefect_server}):
-            yield place
+    with place.deployed(lambda each: "continuous_training" in each["entrypoint"]):
+        yield place
 
 
 @flow(persist_result=False)
