@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import xgboost as xgb
 
 from perennial.contracts.features import FeatureSchema
 from perennial.learning.memory import usable_memory
+from perennial.learning.pages import PageFolder
 
 Fitting = Literal["train", "train+validation"]
 
@@ -101,10 +101,10 @@ def quantile_matrix(
     most = memory or usable_memory() // 2
     if sum(x.nbytes for x, _ in batches) <= most:
         return xgb.QuantileDMatrix(_Batches(batches, schema), **settings)
-    folder = tempfile.TemporaryDirectory(prefix="perennial-pages-")
+    folder = PageFolder()
     paged = [page for batch in batches for page in _pages(batch, most // _PAGES)]
-    rows = xgb.ExtMemQuantileDMatrix(_Batches(paged, schema, f"{folder.name}/rows"), **settings)
-    weakref.finalize(rows, folder.cleanup)  # after XGBoost has closed them
+    rows = xgb.ExtMemQuantileDMatrix(_Batches(paged, schema, f"{folder.path}/rows"), **settings)
+    weakref.finalize(rows, folder.remove)  # after XGBoost has closed them
     return rows
 
 
