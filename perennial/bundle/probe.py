@@ -61,28 +61,18 @@ def check_serving(
                 command, capture_output=True, text=True, check=False, timeout=timeout_seconds
             )
         except subprocess.TimeoutExpired:
-            return _failed(f"no answer within {timeout_seconds:g} s")
+            error = f"no answer within {timeout_seconds:g} s"
+            return ServingCheck(loaded=False, error=error)
         report = Path(folder, "probe.json")
         if not report.is_file():
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
-            return _failed(f"the process ended with code {done.returncode}: {last}")
+            error = f"the process ended with code {done.returncode}: {last}"
+            return ServingCheck(loaded=False, error=error)
         probed = _Probed(**json.loads(report.read_text(encoding="utf-8")))
         if probed.error:
-            return _failed(probed.error)
+            return ServingCheck(loaded=False, error=probed.error)
         served = np.load(Path(folder, "predictions.npy"), allow_pickle=False)
     return _compared(served, np.ascontiguousarray(expected), probed)
-
-
-def _failed(error: str) -> ServingCheck:
-    return ServingCheck(
-        loaded=False,
-        identical=None,
-        rows=0,
-        max_abs_difference=None,
-        p50_ms=None,
-        p99_ms=None,
-        error=error,
-    )
 
 
 def _compared(served: np.ndarray, expected: np.ndarray, probed: _Probed) -> ServingCheck:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import sys
@@ -21,10 +20,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, get_args
 
 from perennial.contracts.errors import PerennialError
-from perennial.serving.children import listen_to_stop, stand_back
+from perennial.serving.children import listen_to_stop, stand_back, taken
 from perennial.serving.logs import configure
 from perennial.stores.predictions.segments import Kind
 from perennial.stores.predictions.sessions import aside, put_aside, take_over
@@ -117,7 +116,7 @@ class Keeper:
         """Rounds until ``stop`` is set or the parent is gone; then one more, and the end."""
         self._spool.mkdir(parents=True, exist_ok=True)
         with (self._spool / _LOCK).open("w") as lock:
-            while not _taken(lock):  # the keeper of a server that has just ended finishes first
+            while not taken(lock):  # the keeper of a server that has just ended finishes first
                 if self._ending(stop):
                     return
                 stop.wait(0.2)
@@ -254,14 +253,6 @@ def _at_once(stream: Sequence[Waiting]) -> Sequence[Waiting]:
 def _words(table: _Table, error: Exception) -> str:
     what = error.message if isinstance(error, PerennialError) else f"{table.uri}: {error!r}"
     return what[:1000]
-
-
-def _taken(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _few_arenas() -> None:

@@ -14,7 +14,6 @@ is not tried there any more, and after four times in all nowhere.
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import json
 import os
 import signal
@@ -25,12 +24,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
 
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
-from perennial.serving.children import listen_to_stop, stand_back
+from perennial.serving.children import listen_to_stop, stand_back, taken
 from perennial.serving.logs import configure
 from perennial.serving.shadow_state import ShadowState, told
 from perennial.serving.shadow_version import Scored, ShadowVersion
@@ -88,7 +86,7 @@ class Shadow:
         self._stop = stop
         self._spool.mkdir(parents=True, exist_ok=True)
         with (self._spool / _LOCK).open("w") as lock:
-            while not self._ending() and not _taken(lock):
+            while not self._ending() and not taken(lock):
                 stop.wait(0.2)
             while not self._ending():
                 try:
@@ -229,14 +227,6 @@ def _committed(uri: str, writer: str) -> int:
 def _fail(scored: Scored, records: Sequence[Record], error: str, reason: str) -> None:
     for record in records:
         scored.fail(record.batch, error, reason)
-
-
-def _taken(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def main(arguments: Sequence[str]) -> int:
