@@ -14,7 +14,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
 from perennial.contracts.runs import Recalled, ReproductionSummary
 from perennial.reports.markdown import plain
-from perennial.stores.artefacts import intact
+from perennial.stores import tables
 from perennial.stores.bundles import open_stored
 from perennial.stores.ensembles import members_within
 from perennial.stores.folders import write_file
@@ -39,7 +39,7 @@ def recall(model: str, version: int) -> Recalled:
     uri = lineage["dataset"]["uri"]
     place = uri if is_remote(uri) else str(project.root / uri)
     dataset = DatasetRef.model_validate({**lineage["dataset"], "uri": place})
-    if not intact(dataset):
+    if not tables.intact(dataset):  # whatever became of the table since
         what = f"version {dataset.version} is gone"
         raise InputError(Problem(dataset.uri, what, "restore the table, then run this again"))
     folder = project.folder("reproductions", model) / ref.digest

@@ -97,9 +97,6 @@ def test_a_file_with_times_becomes_a_version_that_can_be_made_again(fresh: Workp
     printed = done(fresh, "train", "delays", "--reason", "first try")
     assert "promoted: version 1" in printed
     assert "\x1b" not in printed
-    again = read(fresh, "reproduce", "delays@1")
-    assert (again["identical"], again["differences"]) == (True, [])
-
     found = read(fresh, "quarantine", "delays")
     assert found["count"] == 1
     assert "distance" in found["rows"][0]["reason"]
@@ -107,3 +104,7 @@ def test_a_file_with_times_becomes_a_version_that_can_be_made_again(fresh: Workp
     back = read(fresh, "quarantine", "delays", "--put-back")
     assert (back["checked"], back["put_back"]) == (1, 1)
     assert read(fresh, "quarantine", "delays")["count"] == 0
+
+    assert "version 2 holds the" in done(fresh, "data", "delays", "restore", "0")
+    again = read(fresh, "reproduce", "delays@1")
+    assert (again["identical"], again["differences"]) == (True, [])
