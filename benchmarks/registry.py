@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from benchmarks.harness import console, show
-from perennial.cli.reading import status_of
+from perennial.cli.reading import statuses
 from perennial.contracts.refs import BundleRef
 from perennial.contracts.retraining import Trigger
 from perennial.spec.production import Retrain
@@ -117,8 +117,8 @@ def _champion(registry: Registry, model: str) -> object:
 QUESTIONS = (
     Question("serving, each second", "routes", lambda r, _: r.routes()),
     Question("serving, every 5 s", "decisions, rollouts", _told),
-    Question("status NAME", "all it shows", lambda r, m: status_of(r, m, 5)),
-    Question("status", "all models", lambda r, _: [status_of(r, m, 5) for m in r.models()]),
+    Question("status NAME", "all it shows", lambda r, m: statuses(r, [m], 5)),
+    Question("status", "all models", lambda r, _: statuses(r, r.models(), 5)),
     Question("versions NAME", "all of them", _versions),
     Question("drift watch", "champion", _champion),
     Question("drift watch", "retrainings of a model", _look_after),

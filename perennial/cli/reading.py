@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from perennial.stores.storage.objects import read
 if TYPE_CHECKING:
     from perennial.contracts.retraining import Retraining
     from perennial.contracts.routes import Route
-    from perennial.stores.registry import AuditEntry, Registry, Version
+    from perennial.stores.registry import AuditEntry, Registry, Standing, Version
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -37,7 +38,7 @@ def status(
     project = context_of(context).project
     registry = open_registry(project)
     names = [_known(project, registry, name)] if name else _all_models(project, registry)
-    found = [status_of(registry, model, decisions) for model in names]
+    found = statuses(registry, names, decisions)
     if as_json:
         _print_json(found)
         return
@@ -138,20 +139,24 @@ def _known(project: Project, registry: Registry, name: str) -> str:
     return name
 
 
-def status_of(registry: Registry, model: str, limit: int) -> dict[str, Any]:
-    route, quarantined = registry.route(model), registry.quarantined(model)
-    champion = registry.version(model, route.champion) if route.champion else None
-    rollout = registry.rollouts.active(model)
-    decided = registry.decisions(model, 2 * limit)  # a version is registered, then promoted
+def statuses(registry: Registry, models: Sequence[str], limit: int) -> list[dict[str, Any]]:
+    """What ``status`` tells of these models, with up to ``limit`` decisions and retrainings."""
+    found = registry.standings(models, limit)  # twice the decisions: registered, then promoted
+    return [_status(model, standing, limit) for model, standing in found.items()]
+
+
+def _status(model: str, standing: Standing, limit: int) -> dict[str, Any]:
+    route, champion, quarantined = standing.route, standing.champion, standing.quarantined
+    decided = [e for e in standing.decisions if e.action != "registered"]
     return {
         "model": model,
         "champion": _version_values(champion, route, quarantined) if champion else None,
-        "rollout": rollout and rollout.model_dump(mode="json"),
+        "rollout": standing.rollout and standing.rollout.model_dump(mode="json"),
         "quarantined": {str(version): why for version, why in quarantined.items()},
         "generation": route.generation,
-        "versions": registry.count(model),
-        "decisions": [_decision_values(e) for e in decided if e.action != "registered"][:limit],
-        "retrainings": [_retraining_values(r) for r in registry.retrainings.last(model, limit)],
+        "versions": standing.versions,
+        "decisions": [_decision_values(e) for e in decided[:limit]],
+        "retrainings": [_retraining_values(r) for r in standing.retrainings],
     }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from benchmarks.registry import QUESTIONS, Question, fill, scanned, statements
-from perennial.stores.registry import Registry
+from perennial.cli.reading import statuses
+from perennial.stores.registry import Registry, Standing
 
 pytest_plugins = ["tests.contract.databases"]
 
@@ -69,6 +72,46 @@ def test_the_rollouts_of_all_models_that_have_not_ended_are_one_question(
         "few-000", "abort", actor="anna", reason="", now=running[0].started_at
     )
     assert [r.model for r in registry.rollouts.running()][:2] == ["few-001", "few-002"]
+
+
+def test_how_all_models_stand_is_as_many_statements_as_how_one_does_and_the_same(
+    registry: Registry,
+) -> None:
+    who: dict[str, Any] = {"actor": "anna", "now": datetime.now(UTC)}
+    for model, action in (("few-000", "abort"), ("few-001", "promote")):
+        registry.rollouts.command(model, action, reason="", **who)
+    version = registry.version("many-000", 7).ref
+    registry.record(
+        "many-000", "quarantined", version=version, reason="slow", evidence={}, cause="x", **who
+    )
+    names = ["never", *registry.models()]
+    counts = set()
+    for models in ([], ["many-000"], names):
+        with statements(registry) as found:
+            stand = registry.standings(models, 5)
+        assert scanned(registry, found, forced=True) == set()
+        assert list(stand) == models
+        counts.add(len(found))
+    assert counts == {8}
+    for model in names:
+        route = registry.route(model)
+        assert stand[model] == Standing(
+            route=route,
+            champion=registry.version(model, route.champion) if route.champion else None,
+            rollout=registry.rollouts.active(model),
+            quarantined=registry.quarantined(model),
+            versions=registry.count(model),
+            decisions=tuple(registry.decisions(model, 10)),
+            retrainings=tuple(registry.retrainings.last(model, 5)),
+        )
+    assert stand["many-000"].quarantined == {7: "slow"}
+    assert stand["few-000"].rollout is None
+    assert len(stand["few-000"].retrainings) == 5
+    assert stand["never"].champion is None
+    with statements(registry) as found:
+        status = statuses(registry, names, 2)
+    assert len(found) == 8
+    assert [len(each["decisions"]) for each in status] == [0, *[2] * 6]
 
 
 def test_as_many_of_the_newest_versions_as_are_asked_for(registry: Registry) -> None:

@@ -4,6 +4,7 @@ from perennial.contracts.routes import Arm, Route
 from perennial.stores.registry.records import Action, AuditEntry, StaleRouteError, Version
 from perennial.stores.registry.registry import Registry
 from perennial.stores.registry.rollouts import Rollouts, StaleRolloutError
+from perennial.stores.registry.standings import Standing
 
 __all__ = [
     "Action",
@@ -14,5 +15,6 @@ __all__ = [
     "Route",
     "StaleRolloutError",
     "StaleRouteError",
+    "Standing",
     "Version",
 ]

@@ -21,6 +21,7 @@ from perennial.stores.registry.rows import (
     version_of,
 )
 from perennial.stores.registry.schema import decisions, routes, versions
+from perennial.stores.registry.standings import Standing, read_standings
 
 
 class Questions:
@@ -48,6 +49,13 @@ class Questions:
         with self._engine.begin() as connection:
             rows = connection.execute(sa.select(routes).order_by(routes.c.model)).all()
         return [route_of(row.model, row) for row in rows]
+
+    @repeatable
+    def standings(self, models: Sequence[str], limit: int) -> dict[str, Standing]:
+        """How these models stand, in a number of statements that doesn't grow with theirs; with up
+        to ``limit`` retrainings and twice as many decisions each."""
+        with reading(self._engine) as connection:
+            return read_standings(connection, models, limit)
 
     @repeatable
     def champion(self, model: str) -> VersionRef | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from perennial.contracts.retraining import Answer, Finding, Result, Retraining, 
 from perennial.decisions.retraining import decide, is_running
 from perennial.spec.production import Retrain
 from perennial.stores.registry.engine import repeatable, writing
-from perennial.stores.registry.rows import locked_route
+from perennial.stores.registry.rows import locked_route, newest_of_each
 from perennial.stores.registry.schema import retrainings
 
 _NEWEST = 200  # above the highest max_a_day; what is older decides nothing any more
@@ -127,6 +128,17 @@ class Retrainings:
                 return False
             _update(connection, retraining, finished_at=now, **values)
             return True
+
+
+def last_retrainings(
+    connection: sa.Connection, models: Sequence[str], limit: int
+) -> dict[str, list[Retraining]]:
+    """The last answers of each of these models, newest first."""
+    newest_first = (retrainings.c.decided_at.desc(), retrainings.c.id.desc())
+    found: dict[str, list[Retraining]] = {model: [] for model in models}
+    for row in newest_of_each(connection, retrainings, models, limit, *newest_first):
+        found[row.model].append(_record(row))
+    return found
 
 
 _GOES = retrainings.c.answer == "retrain"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -175,9 +175,13 @@ class Rollouts:
 
 def running_rollout(connection: sa.Connection, model: str) -> Rollout | None:
     """The model's rollout that has not ended; None when there is none."""
-    query = sa.select(rollouts).where(rollouts.c.model == model, rollouts.c.ended_at.is_(None))
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _record(row)
+    return next(iter(running_rollouts(connection, [model])), None)
+
+
+def running_rollouts(connection: sa.Connection, models: Sequence[str]) -> list[Rollout]:
+    """The rollouts of these models that have not ended, at most one each."""
+    query = sa.select(rollouts).where(rollouts.c.model.in_(models), rollouts.c.ended_at.is_(None))
+    return [_record(row) for row in connection.execute(query)]
 
 
 def supersede_rollout(

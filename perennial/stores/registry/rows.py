@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -127,13 +127,23 @@ def _check(change: RouteChange) -> None:
 
 def quarantined_versions(connection: sa.Connection, model: str) -> dict[int, str]:
     """Version → why it was quarantined, of those that were not released since."""
+    return all_quarantined(connection, [model])[model]
+
+
+def all_quarantined(connection: sa.Connection, models: Sequence[str]) -> dict[str, dict[int, str]]:
+    """``quarantined_versions`` of each of these models."""
+    about, told = decisions.c, ("quarantined", "released")
     query = (
-        sa.select(decisions.c.version, decisions.c.action, decisions.c.reason)
-        .where(decisions.c.model == model, decisions.c.action.in_(("quarantined", "released")))
-        .order_by(decisions.c.id)
+        sa.select(about.model, about.version, about.action, about.reason)
+        .where(about.model.in_(models), about.action.in_(told))
+        .order_by(about.id)
     )
-    last = {version: (action, reason) for version, action, reason in connection.execute(query)}
-    return {v: reason for v, (action, reason) in sorted(last.items()) if action == "quarantined"}
+    last = {(row.model, row.version): row for row in connection.execute(query)}
+    found: dict[str, dict[int, str]] = {model: {} for model in models}
+    for (model, version), row in sorted(last.items()):
+        if row.action == "quarantined":
+            found[model][version] = row.reason
+    return found
 
 
 def refuse_quarantined(connection: sa.Connection, model: str, version: int) -> None:
@@ -154,6 +164,33 @@ def find_version(connection: sa.Connection, model: str, version: int) -> Version
     ).scalar_one()
     known = f"its versions are 1 to {last}" if last else "it has no version yet"
     raise InputError(Problem("registry", f"{model!r} has no version {version}", known))
+
+
+def newest_of_each(
+    connection: sa.Connection,
+    table: sa.Table,
+    models: Sequence[str],
+    limit: int,
+    *order: sa.ColumnElement[Any],
+) -> Sequence[sa.Row[Any]]:
+    """The first rows of each of these models in an order that has an index, which is all that is
+    read. In that order."""
+    first = (
+        sa.select(table.c.id)
+        .where(table.c.model == routes.c.model)
+        .order_by(*order)
+        .limit(limit)
+        .correlate(routes)
+        .subquery()
+    )
+    listed = sa.select(sa.func.aggregate_strings(sa.cast(first.c.id, sa.Text), " "))
+    of_each = sa.select(listed.correlate(routes).scalar_subquery())
+    lists = connection.scalars(of_each.where(routes.c.model.in_(models))).all()
+    ids = [int(id) for each in lists if each for id in each.split()]
+    wanted: Any = sa.bindparam(
+        "ids", ids, expanding=True, literal_execute=True
+    )  # databases limit others
+    return connection.execute(sa.select(table).where(table.c.id.in_(wanted)).order_by(*order)).all()
 
 
 def ref_of(row: sa.Row[Any]) -> VersionRef:
