@@ -109,8 +109,8 @@ def check_signature(where: str, digest: str, signature: bytes | None) -> None:
 
 def new_key(path: Path) -> str:
     """Make a key: the private half at ``path``, for its owner only, the public one beside it as
-    ``<path>.pub``. Returns its ``key_id``. Raises InputError when either file is there already or
-    can't be written."""
+    ``<path>.pub``. Returns its ``key_id``. Raises InputError, and leaves neither, when one of the
+    files is there already or can't be written."""
     _needs_cryptography("perennial keys new")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -125,7 +125,11 @@ def new_key(path: Path) -> str:
     if beside.exists():
         raise InputError(Problem(str(beside), "is there already", "name another file"))
     _write_new(path, private, 0o600)
-    _write_new(beside, _pem(key.public_key()), 0o644)
+    try:
+        _write_new(beside, _pem(key.public_key()), 0o644)
+    except InputError:
+        path.unlink()
+        raise
     return key_id(key.public_key())
 
 
@@ -199,11 +203,15 @@ def _read(path: Path, where: str, forbidden: int, shared: str, mode: str) -> byt
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
     except FileExistsError:
         raise InputError(Problem(str(path), "is there already", "name another file")) from None
     except OSError as error:
+        raise InputError(Problem(str(path), f"can't be written: {error.strerror}")) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        path.unlink()
         raise InputError(Problem(str(path), f"can't be written: {error.strerror}")) from None
 
 

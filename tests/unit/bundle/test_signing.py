@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,28 @@ def test_a_private_key_is_its_owners_alone_and_is_never_replaced(
     (keys.folder / "ours.pub").unlink()
     with pytest.raises(InputError, match=r"ours: is there already"):
         new_key(ours)
+
+
+def test_a_key_that_is_not_written_whole_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60)); "
+        "from perennial.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, "keys", "new", str(tmp_path / "key.pem")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr == f"{tmp_path}/key.pem: can't be written: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_whose_public_half_has_no_place_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "key.pem.pub").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"key.pem.pub: is there already"):
+        new_key(tmp_path / "key.pem")
+    assert not (tmp_path / "key.pem").exists()
 
 
 @pytest.mark.parametrize(
