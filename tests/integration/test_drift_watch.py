@@ -3,79 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
-from perennial.bundle.predictor import Predictor
-from perennial.bundle.read import open_bundle
-from perennial.data.frames import to_arrow
-from perennial.stores.predictions.columns import TIMESTAMP
-from perennial.stores.predictions.tables import commit_rows
-from perennial.stores.project import Project
-from perennial.stores.registry import Registry
-from tests.logged import label_rows, prediction_rows
-from tests.workplace import Workplace, demand_rows
-
-_commits = count(1)
-_DAY = timedelta(days=1)
-START = datetime(2024, 4, 1, tzinfo=UTC)
-
-
-def serve(
-    project: Workplace,
-    start: datetime,
-    *,
-    labelled: bool = True,
-    turned: bool = False,
-    **changes: Any,
-) -> str:
-    """Three weeks of requests that version 1 answers, logged as they came, and their labels two
-    days later. Returns where the window ends."""
-    rows = demand_rows(f"{start:%Y-%m-%d}", 21, seed=start.toordinal())
-    busy = rows.pop("busy")
-    for name, change in changes.items():
-        rows[name] = change(rows[name])
-    ref = Registry(Project(project.root).registry_url).version("demand", 1).ref
-    predictor = Predictor(open_bundle(Path(ref.uri), ref.digest))
-    frame = predictor.frame(rows)
-    values = predictor.predict_frame(frame).values
-    ids = [f"{start:%m%d}-{i}" for i in range(len(rows))]
-    logged = to_arrow(frame, predictor.columns)
-    inputs = dict(zip(logged.schema.names, logged.columns, strict=True))
-    batch = prediction_rows(ids, inputs)
-    times = pa.array(pd.to_datetime(rows["at"]), TIMESTAMP)
-    batch = batch.set_column(2, "_time", times).append_column("at", times)
-    batch = batch.set_column(6, "_prediction", pa.array(values.astype(np.float64)))
-    commit(project, "predictions", batch)
-    end = (start + 21 * _DAY).isoformat()
-    if not labelled:
-        return end
-    labels = label_rows(ids, "0")
-    true = (1 - busy if turned else busy).astype(str)
-    labels = labels.set_column(0, "_received_at", pa.array(pd.to_datetime(rows["at"]) + 2 * _DAY))
-    commit(project, "labels", labels.set_column(2, "label", pa.array(true, pa.string())))
-    return end
-
-
-def commit(project: Workplace, kind: Any, batch: pa.RecordBatch) -> None:
-    uri = str(Project(project.root).folder(kind, "demand"))
-    commit_rows(uri, kind, f"writer-{next(_commits)}", 1, [pa.table(batch)])
-
-
-def looks(project: Workplace, *ends: str | None) -> list[dict[str, Any]]:
-    """Runs of the flow, one after another in one process."""
-    code = (
-        "import json, sys; from flows.drift_watch import drift_watch\n"
-        "for end in json.loads(sys.argv[1]): print(drift_watch('demand', end).model_dump_json())"
-    )
-    printed = project.python("-c", code, json.dumps(ends))
-    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+from tests.weeks import DAY, START, looks, serve
+from tests.workplace import Workplace
 
 
 def snapshots(project: Workplace) -> list[str]:
@@ -95,9 +28,9 @@ def test_a_version_is_watched_from_its_first_day_to_the_day_the_world_turns(
 
     ends = [
         serve(project, START),
-        serve(project, START + 30 * _DAY, labelled=False, temperature=lambda t: 13.3 + t / 10),
-        serve(project, START + 60 * _DAY, temperature=lambda t: t * np.nan),
-        serve(project, START + 90 * _DAY, turned=True),
+        serve(project, START + 30 * DAY, labelled=False, temperature=lambda t: 13.3 + t / 10),
+        serve(project, START + 60 * DAY, temperature=lambda t: t * np.nan),
+        serve(project, START + 90 * DAY, turned=True),
     ]
     usual, drifted, broken, turned = looks(project, *ends)
     assert usual["finding"] == "none", usual["reason"]
