@@ -44,7 +44,7 @@ class Tls:
         try:
             _context(*self._files)  # whether they fit each other, before anything is touched
             self.context.load_cert_chain(*self._files, password=_no_password)
-        except (InputError, OSError) as error:
+        except (InputError, OSError, ValueError) as error:  # they may change under our hands
             log.error("%s; the certificate read before stays in use", error)
             return
         log.info("%s: read again", self._files[0])
@@ -87,7 +87,7 @@ class _PasswordAskedError(ValueError):
 
 def _no_password() -> str:
     """A server has nobody to ask: OpenSSL would wait at the terminal."""
-    raise _PasswordAskedError
+    raise _PasswordAskedError("the key asks for a password")
 
 
 def _stamps(paths: tuple[Path, ...]) -> _Stamps:

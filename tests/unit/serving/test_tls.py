@@ -14,6 +14,7 @@ import pytest
 
 from perennial.contracts.errors import InputError
 from perennial.serving import run
+from perennial.serving import tls as serving_tls
 from perennial.serving.tls import Tls
 from tests.certificates import make_certificate
 
@@ -95,6 +96,34 @@ def test_a_renewed_certificate_is_taken_up_and_a_wrong_one_is_not(
             _shake(port, first)
     tls.look()
     assert len(caplog.messages) == 1  # nothing changed, nothing told
+
+
+def test_a_key_that_is_exchanged_while_it_is_read_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path, "server")
+    _, locked = make_certificate(tmp_path, "locked", password=b"hidden")
+    renewed, new_key = make_certificate(tmp_path, "renewed")
+    served = Tls(certificate, key)
+    check = serving_tls._context
+
+    def exchanged(*files: Path) -> ssl.SSLContext:
+        checked = check(*files)
+        locked.replace(key)
+        return checked
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(serving_tls, "_context", exchanged)
+        key.touch()
+        served.look()
+    assert caplog.messages == [
+        "the key asks for a password; the certificate read before stays in use"
+    ]
+    renewed.replace(certificate)
+    new_key.replace(key)
+    served.look()
+    with _answering(served) as port:
+        assert _shake(port, certificate)
 
 
 def test_files_that_are_no_certificate_and_key_are_refused_with_the_reason(tmp_path: Path) -> None:
