@@ -22,11 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 30
 """How long W&B's server may keep a run waiting; a study loses about twice that, once."""
 
+_CORE = "wandb-core"
+"""W&B's own process, which sends what runs log."""
 _FINISHED = "finished"
 """Marks the folder of an offline run that may be uploaded."""
 _ABANDONED_SECONDS = 3600.0
@@ -281,7 +285,21 @@ def _settings() -> Any:
 
 
 def _end_process() -> None:
-    with suppress(Exception):
+    """W&B waits without end for its process, which may wait for a silent server, and ends this one
+    when that has failed: so this is done beside, and a process that does not end is killed."""
+    ending = threading.Thread(target=_tear_down, name="wandb teardown", daemon=True)
+    ending.start()
+    ending.join(ANSWER_SECONDS)
+    if ending.is_alive():
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if child.name() == _CORE:
+                    child.kill()
+        ending.join(ANSWER_SECONDS)
+
+
+def _tear_down() -> None:
+    with suppress(Exception, SystemExit):
         import wandb
 
         wandb.teardown()

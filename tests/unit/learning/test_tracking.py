@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from perennial.contracts.refs import StudyRef, VersionRef
@@ -299,3 +300,21 @@ def test_tracking_can_be_off(off: str, tmp_path: Path, monkeypatch: pytest.Monke
         log.trial(0, "search", {}).point(5, 0.5, 0.5)
     assert log.places == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_of_wandbs_that_does_not_end_is_killed_and_ends_nothing_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_runs, "ANSWER_SECONDS", 2)
+
+    def cores() -> list[psutil.Process]:
+        return [c for c in psutil.Process().children() if c.name() == "wandb-core"]
+
+    before = cores()
+    with wandb_runs.process():
+        runs = wandb_runs.Runs("small", tmp_path)
+        with runs.open():
+            runs.start("group", "study", "name", {}, [])
+        (core,) = (one for one in cores() if one not in before)
+        core.suspend()  # as deaf as one that waits for a server which has fallen silent
+    assert core not in cores()
