@@ -14,7 +14,7 @@ ABSENT = frozenset(
     {
         "prefect", "prefect_aws", "optuna", "evidently", "wandb", "sklearn", "pandera", "duckdb",
         "deltalake", "matplotlib", "fastapi", "jinja2", "plotly", "tasks", "flows",
-        "perennial.learning", "threadpoolctl",
+        "perennial.learning", "psutil", "threadpoolctl",
     }
 )  # fmt: skip
 
