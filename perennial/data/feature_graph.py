@@ -166,14 +166,14 @@ class Plan:
 def _result(step: _Step, arguments: dict[str, Any], code: FeatureCode) -> object:
     """What one function gives. What it raises, and a result that isn't aligned with its input rows,
     becomes a Failure that names it."""
-    index = rows = None
+    index = None
     for value in arguments.values():
         if isinstance(value, Failure):
             return value
         if index is None and isinstance(value, _LABELLED):
             index = value.index
-        elif rows is None and isinstance(value, np.ndarray):
-            rows = len(value)
+        elif index is None and isinstance(value, np.ndarray):
+            index = pd.RangeIndex(len(value))
     before = copy.deepcopy(arguments) if _watching.get() else {}
     try:
         result = step.function(**arguments)
@@ -183,11 +183,7 @@ def _result(step: _Step, arguments: dict[str, Any], code: FeatureCode) -> object
         if not _same(value, arguments[name]):
             what = f"changes its input {name!r} in place"
             return Failure(Problem(code.place(step.name), what, "change a copy of it"))
-    if step.is_fitted:
-        return result
-    if index is None and rows is not None:
-        index = pd.RangeIndex(rows)
-    if index is None:
+    if index is None or step.is_fitted:
         return result
     return misaligned(result, index, code.place(step.name)) or result
 

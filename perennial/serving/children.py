@@ -6,7 +6,6 @@ after its start would otherwise end them before they can say what to do about it
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
-from typing import TextIO
 
 _log = getLogger("perennial.serving.children")
 _LONGEST_WAIT_SECONDS = 30.0
@@ -97,15 +95,6 @@ def listen_to_stop() -> threading.Event:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return stop
-
-
-def taken(lock: TextIO) -> bool:
-    """Whether this process has the lock of an open file now; it has it until it ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def stand_back(niceness: int) -> None:

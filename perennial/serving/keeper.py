@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from perennial.contracts.errors import PerennialError
-from perennial.serving.children import listen_to_stop, stand_back, taken
+from perennial.serving.children import listen_to_stop, stand_back
 from perennial.serving.logs import configure
+from perennial.stores.locks import taken
 from perennial.stores.predictions.segments import Kind
 from perennial.stores.predictions.sessions import aside, put_aside, take_over
 from perennial.stores.predictions.tables import commit_segments

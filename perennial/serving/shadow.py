@@ -28,10 +28,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
-from perennial.serving.children import listen_to_stop, stand_back, taken
+from perennial.serving.children import listen_to_stop, stand_back
 from perennial.serving.logs import configure
 from perennial.serving.shadow_state import ShadowState, told
 from perennial.serving.shadow_version import Scored, ShadowVersion
+from perennial.stores.locks import taken
 from perennial.stores.predictions.segments import Record, Segment
 from perennial.stores.predictions.tables import commit_rows, open_log
 from perennial.stores.predictions.waiting import Waiting, finish, waiting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from perennial.cli.stack.processes import Process
 from perennial.contracts.refs import Value
 from perennial.stores.folders import write_file
+from perennial.stores.locks import taken
 from perennial.stores.project import Project
 
 _LOOK_SECONDS = 0.2
@@ -81,7 +81,7 @@ def lock(project: Project) -> Iterator[bool]:
     handle = os.open(project.home / "stack.lock", os.O_CREAT | os.O_RDWR, 0o644)
     try:
         deadline = time.monotonic() + _LOOK_SECONDS
-        while not (mine := _taken(handle)) and time.monotonic() < deadline:
+        while not (mine := taken(handle)) and time.monotonic() < deadline:
             time.sleep(0.02)
         yield mine
     finally:
@@ -92,14 +92,6 @@ def supervised(project: Project) -> bool:
     """Whether a supervisor lives."""
     with lock(project) as free:
         return not free
-
-
-def _taken(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _path(project: Project) -> Path:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from perennial.contracts.errors import IntegrityError
+from perennial.stores.locks import taken
 from perennial.stores.predictions.segments import SUFFIX, seal_left
 from perennial.stores.predictions.waiting import DAMAGED, LOCK, sessions
 
@@ -95,10 +96,6 @@ def _lock_of(session: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield (session / LOCK).exists()
+        yield taken(fd) and (session / LOCK).exists()
     finally:
         os.close(fd)
