@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+from perennial.cli.prefect_database import database_url
 from perennial.contracts.errors import PerennialError
 
 START_SECONDS = 120.0
@@ -28,6 +29,12 @@ _OF_ANOTHER_SERVER = (
     "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH",
 )  # fmt: skip
 
+_WHICH_DATABASE = tuple(
+    f"PREFECT_{part}_DATABASE_{what}"
+    for part in ("SERVER", "API")
+    for what in ("CONNECTION_URL", "DRIVER")
+)
+
 
 def server_command(port: int) -> list[str]:
     return [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
@@ -37,9 +44,12 @@ def server_environment(environment: Mapping[str, str], home: Path, port: int) ->
     """The environment of a server whose files are in ``home``, and of its page.
 
     The page is told where the API is: by itself it asks at the usual port, whatever the server's.
-    The server is told where its page is, for the links in alerts.
+    The server is told where its page is, for the links in alerts. Its database is a file in
+    ``home`` unless the environment says otherwise.
     """
     kept = {name: value for name, value in environment.items() if name not in _OF_ANOTHER_SERVER}
+    if not any(name in kept for name in _WHICH_DATABASE):
+        kept["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database_url(home)
     return {
         **kept,
         "PREFECT_HOME": str(home),

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from perennial.cli import prefect_server
-from perennial.cli.prefect_server import call, free_port, healthy, is_free
+from perennial.cli.prefect_server import call, free_port, healthy, is_free, server_environment
 
 
 @contextmanager
@@ -73,3 +76,19 @@ def test_a_port_is_free_until_somebody_listens_and_nobody_there_is_not_healthy()
     with answering(200) as (url, _):
         assert not is_free(int(url.rpartition(":")[2]))
         assert healthy(url)
+
+
+def test_a_server_keeps_no_connection_to_its_own_file(tmp_path: Path) -> None:
+    told = server_environment({}, tmp_path, 1)
+    engine = create_engine(told["PREFECT_SERVER_DATABASE_CONNECTION_URL"].replace("+aiosqlite", ""))
+    with engine.begin() as connection:
+        connection.execute(text("create table t (a integer)"))
+    assert isinstance(engine.pool, NullPool)
+    assert (tmp_path / "prefect.db").is_file()
+
+
+@pytest.mark.parametrize("name", ["SERVER_DATABASE_CONNECTION_URL", "API_DATABASE_CONNECTION_URL"])
+def test_a_database_that_the_environment_names_is_the_servers(tmp_path: Path, name: str) -> None:
+    url = "postgresql+asyncpg://prefect@db.example/prefect"
+    told = server_environment({f"PREFECT_{name}": url}, tmp_path, 1)
+    assert {k: v for k, v in told.items() if "DATABASE" in k} == {f"PREFECT_{name}": url}
