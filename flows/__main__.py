@@ -25,22 +25,37 @@ def main(name: str, parameters: str) -> int:
     values = json.loads(parameters)
     try:
         result: BaseModel = flow(**values)
-    except PerennialError as error:
-        print(error.message, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error):
-            fix = "start it, or unset PREFECT_API_URL: Prefect then starts one for the run"
-            where = PREFECT_API_URL.value()
-            print(f"{where}: the Prefect server does not answer ({fix})", file=sys.stderr)
-        else:  # a fault of ours or of the environment; Prefect's own frames tell nothing
-            traceback.print_exception(error, limit=-6, chain=False)
-        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        code = tell(error)
+        let_go(error)
+        return code
     print(result.model_dump_json())
     return 0
+
+
+def tell(error: BaseException) -> int:
+    """Say on standard error what ended a flow; returns the exit code."""
+    if isinstance(error, PerennialError):
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; the same command goes on where this stopped", file=sys.stderr)
+        return 130
+    if isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error):
+        fix = "start it, or unset PREFECT_API_URL: Prefect then starts one for the run"
+        where = PREFECT_API_URL.value()
+        print(f"{where}: the Prefect server does not answer ({fix})", file=sys.stderr)
+    else:  # a fault of ours or of the environment; Prefect's own frames tell nothing
+        traceback.print_exception(error, limit=-6, chain=False)
+    return 1
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empty the frames behind an error. Prefect keeps the error until the process ends, and what
+    its frames hold with it: DuckDB counts what outlives it, and complains line by line."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from perennial.contracts.verdicts import EvaluationReport
 from perennial.data.frames import canonical_frame, table_columns
 from perennial.data.mean import weighted_mean
 from perennial.decisions.gates import judge
+from perennial.decisions.wording import listed
 from perennial.learning.evaluation import measure
 from perennial.learning.holdout import Holdout
 from perennial.reports.evaluation import render_html, render_markdown
@@ -95,10 +96,12 @@ def _evaluate(
     opened = open_stored(bundle)
     schema = read_schema(place)
     expected = _trained_predictions(opened, x)
-    beaten = _champion_predictions(champion, rows, schema.classes)
+    beaten, unread = _champion_predictions(champion, rows, schema.classes)
     serving = check_serving(opened.path, rows_file, expected)
     found = measure(spec, np.asarray(y), expected, beaten, rows, seed=spec.split.seed)
-    judgement = judge(spec.gates, found, serving=serving, has_champion=champion is not None)
+    judgement = judge(
+        spec.gates, found, serving=serving, has_champion=champion is not None, unread=unread
+    )
     times = rows[spec.source.event_time] if spec.source.event_time else None
     holdout = None
     if len(rows):
@@ -140,22 +143,27 @@ def _trained_predictions(bundle: Bundle, x: np.ndarray) -> np.ndarray:
 
 def _champion_predictions(
     champion: VersionRef | None, rows: pd.DataFrame, classes: tuple[str, ...] | None
-) -> np.ndarray | None:
-    """What the champion, with its own feature code, says of the same raw rows.
+) -> tuple[np.ndarray | None, str]:
+    """What the champion, with its own feature code, says of the same raw rows; or why it can't
+    read them (a column it needs is gone): the comparison is then missing, its gate inconclusive.
 
-    Raises IntegrityError for a damaged champion; None when it can't read these rows any more (a
-    column it needs is gone): the comparison is then missing, and its gate inconclusive.
+    Raises IntegrityError for a damaged champion.
     """
     from perennial.bundle.predictor import Predictor
 
     if champion is None:
-        return None
+        return None, ""
     bundle = open_stored(champion)
-    predictor = Predictor(bundle, cores())
+    unread = f"version {champion.version} can't read these rows"
+    gone = [column.name for column in bundle.schema.inputs if column.name not in rows]
+    if gone:
+        fix = "keep it with feature: false until a version without it has taken over"
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        return None, f"{unread}: model.yaml no longer has {listed(gone[:5])}{more} ({fix})"
     try:
-        values = predictor.predict(rows).values
+        values = Predictor(bundle, cores()).predict(rows).values
     except IntegrityError:
         raise
-    except PerennialError:
-        return None
-    return aligned(values, bundle.schema.classes, classes)
+    except PerennialError as error:
+        return None, f"{unread}: {error.message.splitlines()[0][:200]}"
+    return aligned(values, bundle.schema.classes, classes), ""

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-import xgboost as xgb
 
 from perennial.bundle.read import Bundle
-from perennial.bundle.trees import predict
-from perennial.contracts.errors import IntegrityError, Problem
 from perennial.data.mean import weighted_mean
 
 
@@ -26,18 +23,10 @@ class Head(Protocol):
 def head_of(bundle: Bundle, threads: int) -> Head:
     """What a bundle predicts by. Raises IntegrityError for a booster that can't be read."""
     if bundle.weights is None:
-        return _Trees(bundle, threads)
+        from perennial.bundle.trees import Trees  # XGBoost is half of what a process imports
+
+        return Trees(bundle, threads)
     return _Mean(bundle.weights, bundle.class_count)
-
-
-class _Trees:
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        self._booster = _load_booster(bundle)
-        self._booster.set_param({"device": "cpu", "nthread": threads})
-        self.features: int = self._booster.num_features()
-
-    def predict(self, matrix: np.ndarray) -> np.ndarray:
-        return predict(self._booster, matrix)
 
 
 class _Mean:
@@ -47,14 +36,3 @@ class _Mean:
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         return weighted_mean(matrix, self._weights, self._classes)
-
-
-def _load_booster(bundle: Bundle) -> xgb.Booster:
-    booster = xgb.Booster()
-    try:
-        booster.load_model(bytearray(bundle.booster))
-    except xgb.core.XGBoostError as error:
-        what = f"XGBoost can't read it: {str(error).strip().splitlines()[0]}"
-        where = f"bundle {bundle.path}, booster.ubj"
-        raise IntegrityError(Problem(where, what, "train again with this Perennial")) from None
-    return booster

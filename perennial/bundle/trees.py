@@ -1,4 +1,4 @@
-"""Predict with a booster by XGBoost's C function, without ``Booster.inplace_predict``'s detour.
+"""A bundle's booster, asked by XGBoost's C function and not by ``Booster.inplace_predict``.
 
 For a few rows that method spends more time in Python than in the trees (it looks for seven kinds of
 data frame and makes a class to hand over the result). The values are the same.
@@ -13,6 +13,9 @@ import math
 import numpy as np
 import xgboost as xgb
 
+from perennial.bundle.read import Bundle
+from perennial.contracts.errors import IntegrityError, Problem
+
 _ARGUMENTS = json.dumps(
     {
         "type": 0,  # as the objective gives them: probabilities, values
@@ -25,6 +28,18 @@ _ARGUMENTS = json.dumps(
     }
 ).encode()
 _MATRIX = b'{"data":[%d,true],"shape":[%d,%d],"strides":null,"typestr":"<f4","version":3}'
+
+
+class Trees:
+    """The head of a bundle that has a booster. Raises IntegrityError for one that can't be read."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._booster = _load_booster(bundle)
+        self._booster.set_param({"device": "cpu", "nthread": threads})
+        self.features: int = self._booster.num_features()
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        return predict(self._booster, matrix)
 
 
 def predict(booster: xgb.Booster, matrix: np.ndarray) -> np.ndarray:
@@ -50,3 +65,14 @@ def predict(booster: xgb.Booster, matrix: np.ndarray) -> np.ndarray:
     values = np.empty(lengths[: dimensions.value], dtype=np.float32)
     ctypes.memmove(values.ctypes.data, result, values.nbytes)  # this thread's until its next call
     return values
+
+
+def _load_booster(bundle: Bundle) -> xgb.Booster:
+    booster = xgb.Booster()
+    try:
+        booster.load_model(bytearray(bundle.booster))
+    except xgb.core.XGBoostError as error:
+        what = f"XGBoost can't read it: {str(error).strip().splitlines()[0]}"
+        where = f"bundle {bundle.path}, booster.ubj"
+        raise IntegrityError(Problem(where, what, "train again with this Perennial")) from None
+    return booster

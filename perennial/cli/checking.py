@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perennial.contracts.errors import InputError
 from perennial.spec import ModelSpec
 from perennial.stores.project import Project, feature_source
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from perennial.data.checks import Checked
     from perennial.data.programs import Program
 
@@ -41,7 +43,8 @@ def look_over(project: Project, name: str, as_of: datetime | None) -> None:
 def check_model(project: Project, name: str) -> Iterator[str]:
     """A line for each thing that is in order. Raises InputError at the first that is not.
 
-    The first batch of the source is checked row by row, and features.py runs over its good rows.
+    The first batch of the source is checked row by row, features.py runs over its good rows, and
+    what comes out must be what a booster reads.
     """
     from perennial.stores import sources
 
@@ -54,7 +57,8 @@ def check_model(project: Project, name: str) -> Iterator[str]:
     else:
         yield f"features.py: {features}, {_count(len(program.fitted), 'fitted value')}"
     source = sources.inspect(spec, project.root, watermark=None, as_of=None)
-    batch = next(iter(sources.read(spec, project.root, source)), None)
+    batches = iter(sources.read(spec, project.root, source))
+    batch = next(batches, None)
     if batch is None:
         yield "source: no rows yet"
         return
@@ -66,8 +70,11 @@ def check_model(project: Project, name: str) -> Iterator[str]:
     for fault in sorted(checked.faults, key=lambda fault: -len(fault.rows))[:5]:
         example = f"{batch.where(int(fault.rows[0]))} ({fault.told[0].as_py()})"
         yield f"source: {_count(len(fault.rows), 'row')} such as {example}"
-    tried = _try_features(spec, program, checked, insist=True)
-    yield f"features: computed for {_count(tried, 'row')}, each from its own row alone"
+    frame, state = _try_features(spec, program, checked, insist=True)
+    if len(frame):
+        _try_encoding(spec, program, frame, state, whole=next(batches, None) is None)
+    tried = _count(min(len(frame), _TRIED_ROWS), "row")
+    yield f"features: computed for {tried}, each from its own row alone"
 
 
 def _compiled(project: Project, name: str) -> tuple[ModelSpec, Program]:
@@ -86,11 +93,14 @@ def _compiled(project: Project, name: str) -> tuple[ModelSpec, Program]:
 def _checked(spec: ModelSpec, rows: object) -> Checked:
     from perennial.data.checks import RowChecks
 
-    return RowChecks(spec).check(rows)
+    return RowChecks(spec, now=datetime.now(UTC)).check(rows)
 
 
-def _try_features(spec: ModelSpec, program: Program, checked: Checked, *, insist: bool) -> int:
-    """Run features.py over good rows; returns how many. Raises InputError as training would.
+def _try_features(
+    spec: ModelSpec, program: Program, checked: Checked, *, insist: bool
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Run features.py over good rows; returns these and its state. Raises InputError as training
+    would.
 
     Training fits on rows of its own, so what can't be fitted here is an error only to ``insist``.
     """
@@ -103,9 +113,28 @@ def _try_features(spec: ModelSpec, program: Program, checked: Checked, *, insist
     except InputError:
         if insist:
             raise
-        return 0
+        return frame, {}
     check_row_local(program, frame.head(_TRIED_ROWS), state)
-    return min(len(frame), _TRIED_ROWS)
+    return frame, state
+
+
+def _try_encoding(
+    spec: ModelSpec, program: Program, frame: pd.DataFrame, state: dict[str, Any], *, whole: bool
+) -> None:
+    """Encode the features of some rows, of which there are no others when they are ``whole``.
+    Raises InputError as training would."""
+    from perennial.data.encoding import SchemaBuilder, encode
+
+    features = program.compute(frame, state)
+    builder = SchemaBuilder(program, spec)
+    builder.add(features)
+    try:
+        schema = builder.schema(classes=None)
+    except InputError:
+        if whole:
+            raise
+        return  # a feature without any value here may have some in the rows that follow
+    encode(features, schema, program.place)
 
 
 def _count(number: int, what: str) -> str:

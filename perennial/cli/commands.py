@@ -132,7 +132,7 @@ def quarantine(
     put_back: Annotated[
         bool, typer.Option("--put-back", help="Check by today's rules; what passes goes back.")
     ] = False,
-    limit: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show bad rows and why they are bad. Or put back those that are in order by now."""

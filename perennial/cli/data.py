@@ -79,7 +79,8 @@ def restore(
     version: Annotated[int, typer.Argument(metavar="V", help="The version to put back.")],
 ) -> None:
     """Put a version's rows back, as the newest version. All others stay. The next training reads
-    the source again from the last restored event on, minus source.lateness."""
+    the source again from the last restored event on, minus source.lateness and
+    label.delay."""
     from perennial.stores import history
 
     _, name, uri = _table(context)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.moments import as_utc
 
 
 def moment(option: str, text: str) -> datetime:
-    """The time an option gives, UTC without an offset. Raises InputError."""
+    """The time an option gives, in UTC, which it is without an offset. Raises InputError."""
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
+        return as_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):  # in UTC it may be before the year 1, or after 9999
         fix = "write for example 2013-07-01 or 2013-07-01T06:00:00Z"
         raise InputError(Problem(option, f"{text!r} is not a time", fix)) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -31,7 +31,7 @@ def status(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
     as_json: AsJson = False,
-    decisions: Annotated[int, typer.Option(help="How many decisions to show of each.")] = 5,
+    decisions: Annotated[int, typer.Option(min=0, help="How many decisions to show of each.")] = 5,
 ) -> None:
     """Who serves each model, what is being rolled out, and what was decided last. About versions,
     and whenever a retraining was asked for: retrain, wait until when, or no, and why."""

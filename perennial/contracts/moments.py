@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+AHEAD = timedelta(days=1)
+"""How far ahead of the clock an event may lie: clocks differ, and local times are read as UTC."""
 
 
 def as_utc(moment: datetime) -> datetime:

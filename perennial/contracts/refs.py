@@ -37,8 +37,8 @@ class ModelRef(Value):
 class SourceRef(Value):
     """What a source held when it was looked at; ``fingerprint`` changes when its content may have.
 
-    ``since`` is where reading starts (watermark minus lateness; None: from the beginning),
-    ``until`` where it ends (exclusive; None: no bound).
+    ``since`` is where reading starts (the last event ingested minus lateness and label delay; None:
+    from the beginning), ``until`` where it ends (exclusive; None: no bound).
     """
 
     kind: str
@@ -73,7 +73,8 @@ class DatasetRef(Value):
 
     ``as_of`` is the moment of knowledge: labels of events later than ``as_of - label.delay`` are
     taken as unknown. It is normalised to the data (never later than the last event + label delay),
-    so the same data gives the same reference whenever it is looked at. Sources without event time
+    so the same data gives the same reference whenever it is looked at, until a label of it becomes
+    known. Sources without event time
     have ``start = end = as_of = None``. ``content_digest`` is of the rows themselves: the same rows
     have the same one in any version of any table.
     """

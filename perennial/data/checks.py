@@ -15,13 +15,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from perennial.contracts.moments import AHEAD
 from perennial.data.frames import arrow_schema, table_columns
 from perennial.data.parsing import EXPECTED, parse
 from perennial.spec.inputs import Column
 from perennial.spec.schema import ModelSpec
 from perennial.spec.values import shown
 
-Rule = Literal["type", "missing", "min", "max", "allowed", "malformed", "features"]
+Rule = Literal["type", "missing", "min", "max", "allowed", "future", "malformed", "features"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,9 @@ class RowChecks:
 
     The window is half open, ``since <= event time < until``; None is no bound. Rows outside it are
     counted and dropped: they are not bad. The label may be missing unless its column says
-    ``nullable: false``. ``columns`` are checked in place of those of the model's table.
+    ``nullable: false``. ``columns`` are checked in place of those of the model's table. A row whose
+    event time is more than a day after ``now`` is bad; with None any time is good, as it is in rows
+    to be scored.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class RowChecks:
         since: datetime | None = None,
         until: datetime | None = None,
         columns: Mapping[str, Column] | None = None,
+        now: datetime | None = None,
     ) -> None:
         self.columns = dict(table_columns(spec) if columns is None else columns)
         self._schema = arrow_schema(self.columns)
@@ -109,6 +113,7 @@ class RowChecks:
         self._time = time if time in self.columns else None
         self._since = since
         self._until = until
+        self._latest = None if now is None else now + AHEAD
 
     def check(self, batch: Any) -> Checked:
         """Check an Arrow table with the declared columns, each in any type (text: see ``parse``).
@@ -135,6 +140,12 @@ class RowChecks:
                 if missing.any():
                     faults.append(self._missing(name, missing))
         faults.extend(self._broken_rules(batch, typed))
+        if self._time is not None and self._latest is not None:
+            times = typed[self._time]
+            future = _mask(pc.greater(times, pa.scalar(self._latest, times.type)).fill_null(False))
+            if future.any():
+                what = "is more than a day in the future"
+                faults.append(_fault(batch, self._time, "future", future, what))
         return self._divided(rows, typed, faults, (wanted, before, after))
 
     def _inside(self, batch: Any) -> tuple[np.ndarray | None, int, int]:

@@ -90,7 +90,10 @@ def _source(draft: Draft) -> list[str]:
         why = "with the event time different in every row" if draft.time else "names a row"
         lines.append(_line("  entity", list(draft.entity), why))
     elif draft.time is not None:
-        lines.append("  # entity: none found; rows alike in all but the label count as one")
+        lines += [
+            "  # entity: none found, so all columns but the label tell rows apart, and none can be",
+            "  # added or taken out after the first run: name those that identify a row, if any do",
+        ]
     lines += ["label:", f"  column: {inline_text(draft.label.name)}"]
     if draft.positive is not None:
         share = draft.label.shares()[draft.positive]

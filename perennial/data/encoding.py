@@ -8,7 +8,7 @@ rounded to the nearest float32; an identifier that long is no number, declare it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,9 +137,16 @@ def seen_in(features: Columns, names: Sequence[str]) -> Seen:
 
 
 class Encoder:
-    """Encodes features of one schema. Immutable: any number of threads may use it."""
+    """Encodes features of one schema. Immutable: any number of threads may use it.
 
-    def __init__(self, schema: FeatureSchema) -> None:
+    ``place`` says where a feature is made (``Program.place``), for messages about infinite ones;
+    who sends rows to a service has no features.py to look into.
+    """
+
+    def __init__(
+        self, schema: FeatureSchema, place: Callable[[str], str] = lambda _: "features"
+    ) -> None:
+        self._place = place
         self._names = tuple(feature.name for feature in schema.features)
         self._levels = {
             feature.name: _Levels(feature.levels)
@@ -187,13 +194,28 @@ class Encoder:
             matrix[np.isnan(matrix)] = np.nan  # one bit pattern, whatever sign a NaN was given
             infinite = np.isinf(matrix)
             if infinite.any():
-                raise InputError(_infinities(infinite, features, self._names))
+                raise InputError(self._infinities(infinite, features))
         return matrix, unseen
 
+    def _infinities(self, infinite: np.ndarray, features: Mapping[str, Any]) -> list[Problem]:
+        problems = []
+        for i in np.flatnonzero(infinite.any(axis=0)).tolist():
+            name, row = self._names[i], int(np.argmax(infinite[:, i]))
+            what = (
+                f"{name!r} is {np.asarray(features[name])[row]:g} in row {row + 1} "
+                f"({int(infinite[:, i].sum()):,} of {len(infinite):,} rows), "
+                "which float32 can't hold"
+            )
+            fix = "give NaN for a value that can't be computed"
+            problems.append(Problem(self._place(name), what, fix))
+        return problems
 
-def encode(features: Columns, schema: FeatureSchema) -> tuple[np.ndarray, dict[str, int]]:
+
+def encode(
+    features: Columns, schema: FeatureSchema, place: Callable[[str], str] = lambda _: "features"
+) -> tuple[np.ndarray, dict[str, int]]:
     """``Encoder.encode`` for once."""
-    return Encoder(schema).encode({str(name): column for name, column in features.items()})
+    return Encoder(schema, place).encode({str(name): column for name, column in features.items()})
 
 
 class _Levels:
@@ -216,20 +238,6 @@ class _Levels:
         found = pc.call_function("index_in", [values], self._lookup)
         out[:] = found.to_numpy(zero_copy_only=False)
         return int(found.null_count - values.null_count)
-
-
-def _infinities(
-    infinite: np.ndarray, features: Mapping[str, Any], names: Sequence[str]
-) -> list[Problem]:
-    problems = []
-    for i in np.flatnonzero(infinite.any(axis=0)).tolist():
-        row = int(np.argmax(infinite[:, i]))
-        what = (
-            f"{names[i]!r} is {np.asarray(features[names[i]])[row]:g} in row {row + 1} "
-            f"({int(infinite[:, i].sum()):,} of {len(infinite):,} rows), which float32 can't hold"
-        )
-        problems.append(Problem("features", what, "give NaN for a value that can't be computed"))
-    return problems
 
 
 def _input_column(name: str, spec: ModelSpec) -> InputColumn:

@@ -143,10 +143,12 @@ class Layout:
         if problems:
             raise InputError([problems[name] for name in self._order if name in problems])
         arrays.update(zip(floats, numbers, strict=True))
-        for name, _ in self._alone:
-            arrays[name] = _extension(arrays[name], name in self.carried)
+        parsed = {name: arrays[name] for name, _ in self._alone}
+        for name, array in parsed.items():
+            arrays[name] = _extension(array, name in self.carried)
+        texts = {name: array for name, array in parsed.items() if isinstance(array, pa.Array)}
         arrays = {name: arrays[name] for name in self._order}
-        return Canonical(self, arrays, numbers, given.index)
+        return Canonical(self, arrays, numbers, texts, given.index)
 
     def _framed(self, rows: Canonical) -> pd.DataFrame:
         arrays = rows.arrays
@@ -164,15 +166,22 @@ class Canonical:
     """Rows in canonical form, by column: what ``Layout.frame`` gives before it is a frame.
 
     ``arrays`` are NumPy arrays or pandas' extension arrays, in order, to be read only; ``numbers``
-    holds those of float64 (columns, rows). A frame takes as long to make as a few features, so it
-    is made when somebody asks for it: feature code on arrays, and who writes rows down, need none.
+    holds those of float64 (columns, rows), ``texts`` those of text as Arrow arrays. A frame takes
+    as long to make as a few features, so it is made when somebody asks for it: feature code on
+    arrays, and who writes rows down, need none.
     """
 
     def __init__(
-        self, layout: Layout, arrays: dict[str, Any], numbers: np.ndarray, index: pd.Index
+        self,
+        layout: Layout,
+        arrays: dict[str, Any],
+        numbers: np.ndarray,
+        texts: Mapping[str, Any],
+        index: pd.Index,
     ) -> None:
         self.arrays: Mapping[str, Any] = arrays
         self.numbers = numbers
+        self.texts = texts
         self.index = index
         self._layout = layout
 
@@ -243,8 +252,10 @@ def arrow_columns(frame: Framed, columns: Mapping[str, Typed]) -> list[Any]:
     """``to_arrow`` by column, for who has a batch to put them in: naming them takes a third of the
     time."""
     arrays = column_arrays(frame)
+    if isinstance(frame, Canonical):  # of what pandas holds as large text, Arrow has the small
+        arrays = {**arrays, **frame.texts}
     found = {name: arrays[name] for name in columns}
-    floats = [name for name, array in found.items() if array.dtype == _FLOAT]
+    floats = [n for n, a in found.items() if isinstance(a, np.ndarray) and a.dtype == _FLOAT]
     if floats:  # all at once: each by itself takes as long
         numbers = pa.array(np.concatenate([found[name] for name in floats]), from_pandas=True)
         found |= {n: numbers.slice(i * len(frame), len(frame)) for i, n in enumerate(floats)}

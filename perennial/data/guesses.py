@@ -67,11 +67,11 @@ def guess(name: str, values: Any) -> Guess:
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     kind = _type(values)
     if kind is None:
-        return _left_out(name, f"holds {values.type}")
+        return left_out(name, f"holds {values.type}")
     parsed = parse(values, kind).values
     missing = parsed.null_count
     if missing == len(parsed):
-        return _left_out(name, "every value is missing")
+        return left_out(name, "every value is missing")
     distinct = pc.count_distinct(parsed).as_py()
     if kind == "string" and distinct <= min(MAX_LEVELS, (len(parsed) - missing) // _ROWS_A_LEVEL):
         kind = "category"
@@ -122,7 +122,8 @@ def is_identifier(name: str) -> bool:
     return bool(_IDENTIFIER.search(name)) or bool(_CAMEL_IDENTIFIER.search(name))
 
 
-def _left_out(name: str, note: str) -> Guess:
+def left_out(name: str, note: str) -> Guess:
+    """A column that no model.yaml names, and why."""
     return Guess(name, "string", None, 0, 0, feature=False, note=note)
 
 

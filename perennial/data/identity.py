@@ -91,12 +91,17 @@ def _repeats(path: Path, sample: Sample, columns: Sequence[str]) -> bool:
     source: Any = duckdb.connect(config={"memory_limit": "1GB", "threads": 2})
     with source:
         relation = (
-            source.read_parquet(str(path))
+            source.read_parquet(str(path), hive_partitioning=False)
             if sample.kind == "parquet"
             else source.read_csv(
-                str(path), sep=sample.delimiter, header=True, all_varchar=True, ignore_errors=True
+                str(path),
+                sep=sample.delimiter,
+                header=True,
+                all_varchar=True,
+                ignore_errors=True,
+                hive_partitioning=False,
             )
         )
         keys = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
-        alike = relation.aggregate(f"{keys}, count(*) AS n", keys).filter("n > 1").limit(1)
+        alike = relation.aggregate("count(*) AS n", keys).filter("n > 1").limit(1)
         return bool(alike.fetchall())

@@ -15,6 +15,7 @@ What decides, beside ``guesses`` (types, features, bounds) and ``identity`` (ent
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,11 +28,12 @@ import pyarrow.compute as pc
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.metrics import Objective
 from perennial.data.drafting import Draft, Gate, features_text, is_parameter, model_text
-from perennial.data.guesses import Guess, guess, tells_label
+from perennial.data.guesses import Guess, guess, left_out, tells_label
 from perennial.data.identity import find_entity
 from perennial.data.parsing import EXPECTED, parse
 from perennial.data.samples import CELLS, Sample, read_sample
 from perennial.spec.publish import NewModel
+from perennial.spec.rules import OURS
 from perennial.spec.values import check_name, nearest, shown
 
 MIN_ROWS = 50
@@ -74,7 +76,9 @@ def infer(
     """
     sample = read_sample(path, cells)
     _check_request(path, sample, name, label, time)
-    guesses = {column: guess(column, sample.table[column]) for column in sample.table.column_names}
+    names = sample.table.column_names
+    unfit = _unfit((label, *filter(None, [time]), *names))
+    guesses = {c: left_out(c, unfit[c]) if c in unfit else guess(c, sample.table[c]) for c in names}
     target, objective = _label(path, sample, guesses[label])
     known = target.values.is_valid()
     moments = None if time is None else _moments(path, sample, time)
@@ -126,8 +130,23 @@ def _check_request(path: Path, sample: Sample, name: str, label: str, time: str 
             problems.append(Problem(str(path), f"no {role} column {column!r}{hint}", fix))
     if time == label:
         problems.append(Problem(f"{path}, column {label!r}", "the label can't be the time"))
+    for column, why in _unfit((label, *filter(None, [time]))).items():
+        problems.append(Problem(f"{path}, column {column!r}", why, "rename it in the file"))
     if problems:
         raise InputError(problems)
+
+
+def _unfit(names: Iterable[str]) -> dict[str, str]:
+    """Columns that a model can't have beside those before them, and why: see ``spec.rules``."""
+    found: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            found[name] = f"differs from {shown(other)} in capitals only"
+        elif name.casefold().startswith(OURS):
+            found[name] = f"names that begin with {OURS} are Perennial's own"
+    return found
 
 
 def _label(path: Path, sample: Sample, found: Guess) -> tuple[Guess, Objective]:

@@ -127,7 +127,9 @@ def _by_share(draws: np.ndarray, spec: ModelSpec) -> np.ndarray:
             f"no row for the {' and the '.join(empty)} part with validation {validation:g} and "
             f"test {test:g}; labelled rows: {len(draws):,}{groups}"
         )
-        raise InputError(Problem(_WHERE, what, "raise the shares or bring more data"))
+        fix = f"{'lower' if 'train' in empty else 'raise'} the shares"
+        more = ", bring more groups, or try another seed" if groups else " or bring more data"
+        raise InputError(Problem(_WHERE, what, fix + more))
     return parts
 
 

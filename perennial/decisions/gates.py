@@ -52,12 +52,14 @@ def judge(
     *,
     serving: ServingCheck | None,
     has_champion: bool,
+    unread: str = "",
     probed: bool = True,
 ) -> Judgement:
     """The verdicts of all gates and of the serving check, in this order, and what they come to.
 
     ``serving`` is None when its probe could not be run. ``has_champion``: a version serves now,
-    whether or not the candidate could be compared with it. Not ``probed``: the candidate is judged
+    whether or not the candidate could be compared with it; ``unread`` says why it could not predict
+    these rows. Not ``probed``: the candidate is judged
     as one of the past that nobody will serve, so what only a fresh process tells, latency and the
     serving check, is not asked.
     """
@@ -73,9 +75,9 @@ def judge(
             case Floor():
                 verdicts.append(_floor(gate, found.estimates, found.floors))
             case Beats():
-                verdicts.append(_beats(gate, found.comparisons, has_champion))
+                verdicts.append(_beats(gate, found.comparisons, has_champion, unread))
             case Slices():
-                verdicts.append(_slices(gate, found.slices, found.levels, has_champion))
+                verdicts.append(_slices(gate, found, has_champion, unread))
             case Latency():
                 verdicts.append(_latency(gate, serving))
     if not gates:
@@ -141,7 +143,9 @@ def _floor(gate: Floor, estimates: Sequence[Estimate], floors: Mapping[Floor, Es
     return _inconclusive(evidence, f"{measured(worst, asked)} is not clearly {asked} {on}")
 
 
-def _beats(gate: Beats, comparisons: Sequence[Comparison], has_champion: bool) -> Verdict:
+def _beats(
+    gate: Beats, comparisons: Sequence[Comparison], has_champion: bool, unread: str
+) -> Verdict:
     """Passed when the lower bound of the gain is above the limit, failed when the upper is below;
     between them the rows can't tell."""
     rule = f"beats champion on {gate.metric}"
@@ -157,7 +161,8 @@ def _beats(gate: Beats, comparisons: Sequence[Comparison], has_champion: bool) -
         None,
     )
     if found is None:
-        return _inconclusive(evidence, f"{rule}: the two could not be compared on these rows")
+        why = unread or "the two could not be compared on these rows"
+        return _inconclusive(evidence, f"{rule}: {why}")
     evidence = evidence.model_copy(
         update={"value": found.gain, "low": found.low, "high": found.high, "n": found.n}
     )
@@ -174,12 +179,7 @@ def _beats(gate: Beats, comparisons: Sequence[Comparison], has_champion: bool) -
     return _inconclusive(evidence, f"{gain} ({sure} {least}) does not clearly exceed {on}")
 
 
-def _slices(
-    gate: Slices,
-    slices: Sequence[SliceEstimate],
-    levels: Mapping[str, Mapping[str, int]],
-    has_champion: bool,
-) -> Verdict:
+def _slices(gate: Slices, found: Measured, has_champion: bool, unread: str) -> Verdict:
     """Failed when some slice is surely worse than allowed.
 
     With m slices to judge, each bound is taken at confidence 1 - (1 - confidence) / m (Bonferroni;
@@ -190,6 +190,9 @@ def _slices(
     evidence = Evidence(rule=rule, limit=gate.max_regression, confidence=gate.confidence)
     if not has_champion:
         return _first_version(evidence, gate.first_version)
+    if unread:
+        return _inconclusive(evidence, f"{rule}: {unread}")
+    levels = found.levels
     if unknown := [column for column in gate.slices if column not in levels]:
         return _inconclusive(evidence, f"{rule}: {listed(unknown)} was not measured")
     present = {(c, level): n for c in gate.slices for level, n in levels[c].items()}
@@ -201,7 +204,7 @@ def _slices(
     limit, confidence = gate.max_regression, 1 - (1 - gate.confidence) / len(judged)
     losses = {
         (s.column, s.level): _loss(evidence, s, s.comparison, confidence)
-        for s in slices
+        for s in found.slices
         if s.comparison is not None and s.comparison.metric == gate.metric
         if (s.column, s.level) in judged and isfinite(s.comparison.low + s.comparison.high)
     }

@@ -31,7 +31,6 @@ from perennial.contracts.performance import EstimatedPerformance
 from perennial.learning.bootstrap import Scores
 from perennial.learning.calibrating import choose_method, fit_calibration
 from perennial.learning.holdout import Holdout
-from perennial.learning.losses import estimated_losses
 from perennial.learning.metrics import Array, statistics
 
 LEAST_HOLDOUT = 200
@@ -81,6 +80,8 @@ def estimate(
         else:
             if x is None or schema is None or len(x) != len(p):
                 raise ValueError("a regression is estimated from the matrix of the same rows")
+            from perennial.learning.losses import estimated_losses  # by XGBoost
+
             scored = estimated_losses(
                 holdout, p[rows], x[rows], schema,
                 seed=seed, replicates=_REPLICATES, fixed_rows=fixed_rows, threads=threads,

@@ -48,8 +48,12 @@ class Matrices:
 
 
 def feature_names(schema: FeatureSchema) -> list[str]:
-    """As the booster keeps them: the schema's, with brackets and ``<`` replaced."""
-    return [f.name.translate(_FORBIDDEN_IN_NAMES) for f in schema.features]
+    """As the booster keeps them: the schema's, with brackets and ``<`` replaced; numbered, where
+    that makes two of them equal."""
+    names = [f.name.translate(_FORBIDDEN_IN_NAMES) for f in schema.features]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{i}:{name}" for i, name in enumerate(names)]
 
 
 def feature_types(schema: FeatureSchema) -> list[str]:

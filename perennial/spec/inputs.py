@@ -65,13 +65,14 @@ class Source(Section):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """csv only: one character; a tab is `"\\t"`."""
     event_time: Text | None = None
-    """Column with the time of the event; naive times are UTC. Without it every ingestion is a
-    snapshot of the whole source."""
+    """Column with the time of the event; naive times are UTC, and one more than a day ahead of the
+    clock breaks a rule. Without it every ingestion is a snapshot of the whole source."""
     entity: tuple[Text, ...] = ()
     """Columns that identify a row together with the event time. Without them a row is identified by
-    the event time and all its columns but the label."""
+    the event time and all its columns but the label: none can be added or taken out later."""
     lateness: Duration = timedelta(days=30)
-    """How far behind the newest row already ingested a late row may come and still be read."""
+    """How far behind the newest row already ingested a late row may come and still be read; a
+    label, as much later as `label.delay` says."""
 
     rules = (_keys_of_the_kind, _no_password, _event_time_alone)
 
@@ -82,7 +83,8 @@ class Label(Section):
     column: Text
     """The column that holds it."""
     delay: Duration = timedelta(0)
-    """How long after the event its label becomes known."""
+    """How long after the event its label becomes known: until then it is not used, whatever the
+    column holds, and the row is read again, to the end of `source.lateness` after it."""
     positive: Class | None = None
     """binary only: the value that counts as positive; by default the greater of the two."""
 

@@ -18,6 +18,29 @@ if TYPE_CHECKING:
     from perennial.spec.schema import ModelSpec
 
 
+OURS = "_perennial_"
+"""What the names begin with that we put beside a model's columns; no column's does."""
+
+
+def _names(spec: ModelSpec) -> Iterator[Mistake]:
+    """Tables and SQL don't tell capitals apart."""
+    named = {name: f"columns.{name}" for name in spec.columns}
+    named.setdefault(spec.label.column, "label.column")
+    if spec.source.event_time is not None:
+        named.setdefault(spec.source.event_time, "source.event_time")
+    seen: dict[str, str] = {}
+    for name, key in named.items():
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            yield (
+                key,
+                f"{name!r} and {other!r} differ in capitals only, which tables don't tell apart; "
+                "rename one of them, or leave it out",
+            )
+        if name.casefold().startswith(OURS):
+            yield key, f"names that begin with {OURS} are Perennial's own; rename {name!r}"
+
+
 def _unknown(spec: ModelSpec, key: str, column: str) -> Iterator[Mistake]:
     known = {*spec.columns, spec.label.column, spec.source.event_time or spec.label.column}
     if column not in known:
@@ -241,6 +264,7 @@ def _ensemble(spec: ModelSpec) -> Iterator[Mistake]:
 _HASHED = ("category", "string", "integer")
 
 MODEL_RULES = (
+    _names,
     _entity,
     _event_time,
     _label_is_no_input,

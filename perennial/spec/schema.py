@@ -126,7 +126,8 @@ class ModelSpec(Section):
     source: Source
     label: Label
     columns: Annotated[dict[Text, Column], Field(min_length=1)]
-    """Every column that is read. The label may be left out."""
+    """Every column that is read. The label may be left out. Names differ in more than capitals, and
+    none begins with `_perennial_`."""
     features: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """What the booster reads; by default every column with `feature: true` and every public
     function of features.py."""

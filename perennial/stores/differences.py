@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from perennial.contracts.data_versions import ColumnChange, DataDiff, Window
+from perennial.spec.rules import OURS
 from perennial.stores import engine, lake
 from perennial.stores.history import at_version, newest, rows_of
 from perennial.stores.staging import ROW
 
 _OLD, _NEW = "old_rows", "new_rows"
+_HERE = f"{OURS}here"
 
 
 def diff(table_uri: str, before: int, after: int, time: str | None) -> DataDiff:
@@ -100,10 +102,10 @@ def _by_identity(
         f"(o.{engine.name(c)} IS DISTINCT FROM n.{engine.name(c)})" for c in columns if c not in by
     ]
     at = f"coalesce(n.{engine.name(time)}, o.{engine.name(time)})" if time else None
-    both = "o.here AND n.here"
+    both = f"o.{_HERE} AND n.{_HERE}"
     figures = [
-        "count(*) FILTER (o.here IS NULL)",
-        "count(*) FILTER (n.here IS NULL)",
+        f"count(*) FILTER (o.{_HERE} IS NULL)",
+        f"count(*) FILTER (n.{_HERE} IS NULL)",
         f"count(*) FILTER ({both})",
         *(engine.micros(f"{end}({at})") if at else "NULL" for end in ("min", "max")),
         *(f"count(*) FILTER ({both} AND {one})" for one in differs),
@@ -111,9 +113,9 @@ def _by_identity(
     changed = " OR ".join(differs) or "false"
     return engine.one(
         connection,
-        f"SELECT {', '.join(figures)} FROM (SELECT *, true AS here FROM {_OLD}) o "
-        f"FULL JOIN (SELECT *, true AS here FROM {_NEW}) n ON {engine.same(by, 'o', 'n')} "
-        f"WHERE o.here IS NULL OR n.here IS NULL OR {changed}",
+        f"SELECT {', '.join(figures)} FROM (SELECT *, true AS {_HERE} FROM {_OLD}) o "
+        f"FULL JOIN (SELECT *, true AS {_HERE} FROM {_NEW}) n ON {engine.same(by, 'o', 'n')} "
+        f"WHERE o.{_HERE} IS NULL OR n.{_HERE} IS NULL OR {changed}",
     )
 
 

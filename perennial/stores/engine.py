@@ -68,10 +68,12 @@ def spill_place(uri: str) -> Path:
     return Path(tempfile.gettempdir()) if is_remote(uri) else Path(uri).parent
 
 
-def parquet(paths: Iterable[Path | str], by_name: bool = False) -> str:
-    """Parquet files as a relation, in SQL; ``by_name`` when they may differ in their columns."""
+def parquet(paths: Iterable[Path | str], by_name: bool = False, partitioned: bool = False) -> str:
+    """Parquet files as a relation, in SQL; ``by_name`` when they may differ in their columns,
+    ``partitioned`` when folders called ``column=value`` are columns and not only a place."""
     files = ", ".join(literal(str(path)) for path in paths)
-    return f"(SELECT * FROM read_parquet([{files}], union_by_name = {str(by_name).lower()}))"
+    options = f"union_by_name = {by_name}, hive_partitioning = {partitioned}"
+    return f"(SELECT * FROM read_parquet([{files}], {options}))"
 
 
 def name(column: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from perennial.contracts.data_versions import DataVersion, Restored, TrainedVersion
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.stores import ingested, lake
-from perennial.stores.upsert import ADDED, CHANGED
+from perennial.stores.upsert import ADDED, CHANGED, PUT_BACK
 
 Trained = Mapping[int, Sequence[TrainedVersion]]
 _WORDS = {"ErrorIfExists": "made", "Append": "added", "Overwrite": "replaced"}
@@ -64,7 +64,7 @@ def restore(table_uri: str, version: int) -> Restored:
 
     A table that holds them already is left as it is. What was noted of the source that was
     ingested last is forgotten, so the next ingestion reads it from the restored rows' last event on
-    (minus ``source.lateness``).
+    (minus ``source.lateness`` and ``label.delay``).
 
     Raises InputError as ``at_version``, UnavailableError when other writers keep being quicker.
     """
@@ -84,14 +84,14 @@ def restore(table_uri: str, version: int) -> Restored:
     return lake.until_committed(table_uri, attempt)
 
 
-def restored_since(table_uri: str, version: int) -> bool:
-    """Whether a later version of the table put an earlier one back: what was read of ``version`` is
-    then no longer what the table was made to hold."""
+def put_back_since(table_uri: str, version: int) -> bool:
+    """Whether a later version of the table put an earlier one back, or rows from quarantine: what
+    was read of ``version`` is then no longer what the table was made to hold."""
     table = lake.open_table(table_uri)
     if table is None or int(table.version()) == version:
         return False
     entries = table.history(int(table.version()) - version)
-    return any(entry["operation"] == "RESTORE" for entry in entries)
+    return any(entry["operation"] == "RESTORE" or PUT_BACK in entry for entry in entries)
 
 
 def _told(entry: Mapping[str, Any], uri: str) -> DataVersion:

@@ -38,6 +38,11 @@ _SQL_TYPES = {
     "double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN", "string": "VARCHAR",
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }  # fmt: skip
+_FEW = 8
+_REFIT = (
+    "change model.yaml back, or train what it says now under another name: versions trained on "
+    "this table are reproduced from it, and if you remove its folder they can't be"
+)
 _REBUILD = "restore the table from a backup, or remove its folder and train anew from the source"
 
 Result = TypeVar("Result")
@@ -111,7 +116,8 @@ def relation(
     if not files:
         nothing = ", ".join(f"NULL::{kind} AS {engine.name(c)}" for c, kind in columns)
         return f"(SELECT {nothing} WHERE false)"
-    source = engine.parquet(files, by_name=True)
+    partitioned = bool(table.metadata().partition_columns)
+    source = engine.parquet(files, by_name=True, partitioned=partitioned)
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
     chosen = ", ".join(
         engine.name(c) if c in present else f"NULL::{kind} AS {engine.name(c)}"
@@ -268,17 +274,28 @@ def check_fits(table: Any, uri: str, schema: Any, identity: Sequence[str]) -> No
     """Refuse rows that the table can't take in: a column of another type, another identity."""
     problems = []
     known = schema_of(table)
+    alike = {name.casefold(): name for name in known.names}
     for field in schema:
+        stored = alike.get(field.name.casefold(), field.name)
+        if stored != field.name:
+            what = f"is stored as {stored!r}, and tables don't tell capitals apart"
+            problems.append(Problem(f"{uri}, column {field.name!r}", what))
         if field.name in known.names and known.field(field.name).type != field.type:
             what = f"is stored as {known.field(field.name).type}, model.yaml now makes it"
             problems.append(Problem(f"{uri}, column {field.name!r}", f"{what} {field.type}"))
     made_with = about(table).get("identity")
-    if made_with is not None and made_with != list(identity):
-        was, now = ", ".join(made_with), ", ".join(identity)
-        problems.append(
-            Problem(uri, f"its rows are identified by {was}; model.yaml now says {now}")
-        )
+    if made_with is not None and set(made_with) != set(identity):
+        new = [name for name in identity if name not in made_with]
+        gone = [name for name in made_with if name not in identity]
+        changed = [f"{verb} {_few(n)}" for verb, n in (("adds", new), ("leaves out", gone)) if n]
+        now = " and ".join(changed)
+        what = f"its rows are identified by {_few(made_with)}; model.yaml now {now}"
+        problems.append(Problem(uri, what))
     if problems:
-        fix = "change model.yaml back, or remove the folder: the next run reads the source anew"
-        problems[-1] = Problem(problems[-1].where, problems[-1].what, fix)
+        problems[-1] = Problem(problems[-1].where, problems[-1].what, _REFIT)
         raise InputError(problems)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more

@@ -204,7 +204,8 @@ def _encode(
     for number in range(len(PARTS)):
         chosen = frame[parts == number]
         computed = program.compute(chosen, state) if len(chosen) else None
-        matrices.append(None if computed is None else encode(computed, schema)[0])
+        encoded = None if computed is None else encode(computed, schema, program.place)[0]
+        matrices.append(encoded)
     if not (parts >= 0).any():
         return _Encoded(tuple(matrices), None, None)
     test = pa.Table.from_pandas(frame[parts == 2], preserve_index=False)

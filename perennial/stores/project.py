@@ -73,20 +73,24 @@ class Project:
         return self.cache if is_remote(uri) else Path(uri)
 
     def model_names(self) -> list[str]:
-        """The names of all models, sorted. Raises InputError for a wrong model.yaml, or for two of
-        the same name."""
-        return sorted(self._folders())
+        """The names of all models, sorted. Raises InputError for wrong model.yamls, and for two
+        models of the same name."""
+        folders, wrong = self.model_folders()
+        if wrong:
+            raise InputError(wrong)
+        return sorted(folders)
 
     def specs(self) -> list[ModelSpec]:
         """All models' specs, sorted by name. Raises as ``model_names``."""
         return [self.load_model(name)[1] for name in self.model_names()]
 
     def model_folder(self, name: str) -> Path:
-        """The folder under ``models/`` whose model.yaml has this name. Raises InputError."""
+        """The folder under ``models/`` whose model.yaml has this name; what is wrong with other
+        models is no obstacle. Raises InputError when there is none."""
         guess = self.models / name.replace("-", "_") / "model.yaml"
         if guess.is_file() and load_spec(guess).name == name:
             return guess.parent
-        folders = self._folders()
+        folders, wrong = self.model_folders()
         if name in folders:
             return folders[name]
         known = sorted(folders)
@@ -95,17 +99,24 @@ class Project:
             if known
             else "perennial init makes one; --project names another place"
         )
-        raise InputError(Problem(str(self.models), f"no model {name!r}{nearest(name, known)}", fix))
+        unknown = Problem(str(self.models), f"no model {name!r}{nearest(name, known)}", fix)
+        raise InputError([unknown, *wrong])
 
-    def _folders(self) -> dict[str, Path]:
-        folders: dict[str, Path] = {}
+    def model_folders(self) -> tuple[dict[str, Path], list[Problem]]:
+        """The models' folders by their names, and what is wrong with the others: a model.yaml, or
+        a name that several have."""
+        files: dict[str, list[Path]] = {}
+        wrong: list[Problem] = []
         for path in sorted(self.models.glob("*/model.yaml")):
-            name = load_spec(path).name
-            if name in folders:
-                what = f"the name {name!r} is also that of {folders[name] / path.name}"
-                raise InputError(Problem(f"{path}, name", what, "give each model its own name"))
-            folders[name] = path.parent
-        return folders
+            try:
+                files.setdefault(load_spec(path).name, []).append(path)
+            except InputError as error:
+                wrong += error.problems
+        for name, (first, *others) in files.items():
+            what = f"the name {name!r} is also that of {first}"
+            fix = "give each model its own name"
+            wrong += [Problem(f"{other}, name", what, fix) for other in others]
+        return {name: paths[0].parent for name, paths in files.items() if len(paths) == 1}, wrong
 
     def load_model(self, name: str) -> tuple[ModelRef, ModelSpec]:
         """A model by its name. Raises InputError when it is unknown or its model.yaml is wrong."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,8 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
             return PutBack(checked=counts["checked"], put_back=0, present=0, bad=counts["bad"])
         added = counts["good"]
         if spec.source.event_time is not None:
-            added = upsert(
-                connection, table_uri, _incoming(spec, engine.parquet(good)), keep_present=True
-            ).added
+            incoming = _incoming(spec, engine.parquet(good))
+            added = upsert(connection, table_uri, incoming, put_back=True).added
         _take_out(connection, uri, engine.parquet(passed))
     return PutBack(
         checked=counts["checked"],
@@ -125,7 +124,7 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
 
 def _check_again(spec: ModelSpec, connection: Any, relation: str, work: Path) -> Counter[str]:
     """Write the rows that pass (``good-…``) and their texts in quarantine (``passed-…``)."""
-    checks = RowChecks(spec)
+    checks = RowChecks(spec, now=datetime.now(UTC))
     counts: Counter[str] = Counter()
     query = f"SELECT row FROM {relation} ORDER BY event_time, place, row"
     for number, batch in enumerate(connection.sql(query).to_arrow_reader(_BATCH_ROWS)):

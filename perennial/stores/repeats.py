@@ -39,11 +39,13 @@ def find_repeats(
     with engine.connect(near) as connection:
         connection.execute(
             f"CREATE TEMP TABLE suspect AS SELECT hash({key}) AS h FROM {rows} "
-            "GROUP BY h HAVING count(*) > 1"
+            "GROUP BY ALL HAVING count(*) > 1"
         )
+        # Names of ours stand beside no column, or one of the same name would be taken for it.
+        texts = ", ".join(f"{engine.name(k)}::VARCHAR" for k in keys)
         connection.execute(
-            f"CREATE TEMP TABLE again AS SELECT {row}, {key}, {values} AS content, "
-            f"first_value(content) OVER newest AS kept, row_number() OVER newest AS place "
+            f"CREATE TEMP TABLE again AS SELECT {row}, [{texts}] AS texts, {values} AS content, "
+            f"first_value({values}) OVER newest AS kept, row_number() OVER newest AS place "
             f"FROM {rows} WHERE hash({key}) IN (SELECT h FROM suspect) "
             f"WINDOW newest AS (PARTITION BY {key} ORDER BY {row} DESC)"
         )
@@ -52,15 +54,14 @@ def find_repeats(
         if not found:
             return None
         numbers = connection.sql(f"SELECT {row} FROM again WHERE place > 1 ORDER BY {row}")
-        texts = ", ".join(f"{engine.name(k)}::VARCHAR" for k in keys)
         examples = connection.sql(
-            f"SELECT {texts} FROM again WHERE content <> kept ORDER BY {row} LIMIT {_EXAMPLES}"
+            f"SELECT texts FROM again WHERE content <> kept ORDER BY {row} LIMIT {_EXAMPLES}"
         )
         return Repeats(
             numbers=numbers.to_arrow_table(),
             conflicts=conflicts,
             examples=tuple(
                 ", ".join(f"{k}={v}" for k, v in zip(keys, values, strict=True))[:_LONGEST]
-                for values in examples.fetchall()
+                for (values,) in examples.fetchall()
             ),
         )

@@ -28,11 +28,14 @@ import pyarrow as pa
 from perennial.contracts.errors import IntegrityError, Problem
 from perennial.contracts.rollouts import Rollout, Step
 from perennial.spec import ModelSpec
+from perennial.spec.rules import OURS
 from perennial.stores import engine, lake
 from perennial.stores.predictions.columns import variants
 from perennial.stores.predictions.tables import schema_of
 
 CHALLENGER, CHAMPION = 1, 0
+ARM = f"{OURS}arm"
+"""The column of ``relation`` that says which."""
 _BEFORE = timedelta(days=1)
 
 Query = Callable[[str], list[tuple[Any, ...]]]
@@ -112,9 +115,9 @@ def reading(uri: str, home: Path) -> Iterator[Any]:
 
 
 def relation(connection: Any, table: Any, uri: str, arms: Arms) -> str:
-    """The rows of the arms in a table, in SQL: its columns, and ``arm``."""
+    """The rows of the arms in a table, in SQL: its columns, and ``ARM``."""
     rows = lake.relation(connection, table, uri, "_time", arms.window)
-    return f"(SELECT * FROM (SELECT *, {arms.sql()} AS arm FROM {rows}) WHERE arm IS NOT NULL)"
+    return f"(SELECT * FROM (SELECT *, {arms.sql()} AS {ARM} FROM {rows}) WHERE {ARM} IS NOT NULL)"
 
 
 class Requests(NamedTuple):
@@ -132,7 +135,7 @@ def count_requests(
     """Both arms' requests: of relations as ``relation`` makes them, None for a table that isn't
     there. A request with a failed row failed; it is as slow as its slowest row."""
     parts = [
-        f"SELECT arm, _request_id, _latency_ms, {wrong} AS failed FROM {rows}"
+        f"SELECT {ARM} AS arm, _request_id, _latency_ms, {wrong} AS failed FROM {rows}"
         for rows, wrong in ((answered, "false"), (failed, "true"))
         if rows is not None
     ]
@@ -197,8 +200,8 @@ def sample(
     """Each arm's values, one of each unit: the first it had. Of more than ``most`` units those
     whose hash begins with ``level`` zero bits, so that at each level rows are only ever added."""
     source = (
-        f"SELECT arm, {unit} AS unit, hash({unit}) AS hashed, _time, _id, {value} AS value "
-        f"FROM {rows} WHERE {usable}"
+        f"SELECT {ARM} AS arm, {unit} AS unit, hash({unit}) AS hashed, _time, _id, "
+        f"{value} AS value FROM {rows} WHERE {usable}"
     )
     counts = connection.execute(
         f"SELECT arm, approx_count_distinct(hashed) FROM ({source}) GROUP BY arm ORDER BY arm"

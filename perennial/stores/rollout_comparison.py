@@ -14,6 +14,7 @@ from perennial.stores import engine
 from perennial.stores.predictions.tables import open_log
 from perennial.stores.project import Project
 from perennial.stores.rollout_arms import (
+    ARM,
     CHALLENGER,
     CHAMPION,
     Arms,
@@ -84,7 +85,7 @@ def _facts(connection: Any, rows: str, log: pa.Schema) -> dict[int, dict[str, An
         "compute_p50_ms": f"approx_quantile({took}, 0.5)",
         "compute_p99_ms": f"approx_quantile({took}, 0.99)",
     }
-    query = f"SELECT arm, {', '.join(wanted.values())} FROM {rows} GROUP BY arm"
+    query = f"SELECT {ARM}, {', '.join(wanted.values())} FROM {rows} GROUP BY {ARM}"
     return {
         int(arm): dict(zip(wanted, values, strict=True))
         for arm, *values in connection.execute(query).fetchall()
@@ -110,8 +111,8 @@ def _same_rows(connection: Any, rows: str, spec: ModelSpec, log: pa.Schema) -> S
     fits = "len(c._probabilities) = len(s._probabilities)" if several else "true"
     connection.execute(
         f"CREATE TEMP TABLE pairs AS SELECT c._id AS id, ({difference})::DOUBLE AS apart, "
-        f"{agree} AS agree FROM (SELECT * FROM {rows} WHERE arm = {CHAMPION}) c "
-        f"JOIN (SELECT * FROM {rows} WHERE arm = {CHALLENGER}) s ON c._id = s._id "
+        f"{agree} AS agree FROM (SELECT * FROM {rows} WHERE {ARM} = {CHAMPION}) c "
+        f"JOIN (SELECT * FROM {rows} WHERE {ARM} = {CHALLENGER}) s ON c._id = s._id "
         f"WHERE {fits} AND isfinite(({difference})::DOUBLE)"
     )
     count, share, mean, low, high, *quantiles = engine.one(
@@ -157,10 +158,10 @@ def _apart(connection: Any, rows: str, text: str, log: pa.Schema) -> tuple[Apart
         f"ORDER BY abs(apart) DESC, id LIMIT {SHOWN_ROWS}"
     )
     inputs = [name for name in log.names if not name.startswith("_")][:_SHOWN_INPUTS]
-    shown = "".join(f", {engine.name(name)}::VARCHAR" for name in inputs)
+    shown = "".join(f", r.{engine.name(name)}::VARCHAR" for name in inputs)
     query = (
-        f"SELECT id, apart, arm, {text}{shown} FROM far JOIN {rows} r ON r._id = far.id "
-        "ORDER BY abs(apart) DESC, id, arm"
+        f"SELECT far.id, far.apart, r.{ARM}, {text}{shown} FROM far JOIN {rows} r "
+        f"ON r._id = far.id ORDER BY abs(far.apart) DESC, far.id, r.{ARM}"
     )
     found: dict[str, dict[str, Any]] = {}
     for identity, apart, arm, value, *values in connection.execute(query).fetchall():

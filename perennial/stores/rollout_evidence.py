@@ -35,6 +35,7 @@ from perennial.stores.predictions.tables import open_log
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.rollout_arms import (
+    ARM,
     CHALLENGER,
     CHAMPION,
     Arms,
@@ -163,7 +164,7 @@ class _Look:
                 return Measurement(guard=guard.name)
             told, usable = "_prediction", "isfinite(_prediction)"
             if several:
-                lengths = (f"arm = {arm} AND len(_probabilities) = {len(names)}"
+                lengths = (f"{ARM} = {arm} AND len(_probabilities) = {len(names)}"
                            for arm, names in classes.items())  # fmt: skip
                 told, usable = "_probabilities", f"({' OR '.join(lengths)})"
             unit = self.arms.unit(self.spec, columns_of(open_log(self.uri("predictions"))))
@@ -210,7 +211,7 @@ class _Look:
                 raise InputError(Problem(f"column {column!r}", what, fix))
             unit = self.arms.unit(spec, log)
             found = means(
-                lambda query: list(connection.execute(query).fetchall()), rows, "arm", unit, value
+                lambda query: list(connection.execute(query).fetchall()), rows, ARM, unit, value
             )
         return self._difference(guard, found, worse=CHAMPION)
 

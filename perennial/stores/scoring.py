@@ -36,10 +36,15 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.sources.batches import absent_columns
 from perennial.stores.staging import BadRows
-from perennial.stores.storage.places import is_remote
 
 VERSION = "_version"
 _OURS = (VERSION, "_prediction", "_class", "_probabilities")
+_BINARY = (
+    pa.types.is_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+)
 _SLICE = 65_536  # rows whose features are in memory at a time
 _MOST_UNFIT = 1_000  # of a slice: beyond it the features are at fault, not the rows
 
@@ -69,13 +74,14 @@ def plan(
 ) -> ScoringJob:
     """What is to be scored, by which version (None: the champion), and where it goes; paths are
     relative to the project. Raises InputError for all that can be told wrong before any work."""
+    place = sources.address(output, project.root)
+    if sources.overlaps(source, project.root, place):
+        what = f"overlaps the source {source}: predictions would be read as rows to score"
+        raise InputError(Problem(place, what, "name another output"))
     spec = project.load_model(model)[1]
     chosen = _version(Registry(project.registry_url), model, version)
     bundle = open_stored(chosen, project)
     found, carried = look(bundle, project.root, source, columns)
-    place = output if is_remote(output) else str((project.root / output).absolute())
-    if place.rstrip("/") == found.uri.rstrip("/"):
-        raise InputError(Problem(place, "is both source and output", "name another output"))
     return ScoringJob(
         version=chosen,
         source=found,
@@ -118,9 +124,20 @@ def look(
         for name in carried
         if name in _OURS
     ]
+    problems += _alike(carried)
     if problems:
         raise InputError(problems)
     return source, carried
+
+
+def _alike(carried: Sequence[str]) -> Iterator[Problem]:
+    """A problem for each name that is, in other capitals, one before it or one of ours."""
+    names = {name.lower(): name for name in _OURS}
+    for name in carried:
+        other = names.setdefault(name.lower(), name)
+        if other != name:
+            what = f"differs from {other!r} in capitals only, which tables don't tell apart"
+            yield Problem(f"column {name!r}", what, "carry the other columns only")
 
 
 def _with_source(spec: ModelSpec, uri: str, root: Path) -> ModelSpec:
@@ -212,7 +229,7 @@ class _Writer:
         carried = {
             name: checked.good[name]
             if name in self._checks.columns
-            else _storable(batch.table[name].combine_chunks().take(rows))
+            else _storable(batch.table[name].combine_chunks()).take(rows)
             for name in self._carried
         }
         outputs = output_columns(self._classes, np.concatenate(values))
@@ -275,6 +292,8 @@ def _type_problems(before: Any, now: Any) -> Iterator[Problem]:
 def _storable(values: Any) -> Any:
     """A column that model.yaml doesn't name, in a type that every Delta table knows."""
     kind = values.type
+    if isinstance(kind, pa.BaseExtensionType):  # such as a UUID
+        return _storable(values.cast(kind.storage_type))
     if pa.types.is_dictionary(kind):
         return _storable(values.cast(kind.value_type))
     if pa.types.is_uint64(kind):
@@ -287,7 +306,9 @@ def _storable(values: Any) -> Any:
         return values.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.timestamp("us", "UTC"))
     if pa.types.is_date(kind):
         return values.cast(pa.date32())
-    if pa.types.is_boolean(kind) or pa.types.is_decimal128(kind) or pa.types.is_binary(kind):
+    if any(of(kind) for of in _BINARY):
+        return values.cast(pa.binary())
+    if pa.types.is_boolean(kind) or pa.types.is_decimal128(kind):
         return values
     return values.cast(pa.string())
 

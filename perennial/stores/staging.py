@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ from perennial.data.audit import BatchStats, FaultCount, ValidationReport, audit
 from perennial.data.checks import Checked, RowChecks, texts_of
 from perennial.data.profile import Profile
 from perennial.spec import ModelSpec
+from perennial.spec.rules import OURS
 from perennial.stores import sources
 from perennial.stores.compute import HERE, Compute
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.repeats import Repeats, find_repeats
 
-ROW = "_perennial_row"
+ROW = f"{OURS}row"
 """The column of a good row's number; a table without identity keeps it as its order."""
 
 BAD_SCHEMA = pa.schema(
@@ -52,16 +53,22 @@ _AHEAD = 16
 
 
 def stage(
-    spec: ModelSpec, root: Path, source: SourceRef, folder: Path, compute: Compute = HERE
+    spec: ModelSpec,
+    root: Path,
+    source: SourceRef,
+    folder: Path,
+    compute: Compute = HERE,
+    now: datetime | None = None,
 ) -> StagedRef:
     """Read, type and check a source's rows below ``folder``.
 
-    They are read here, in order; ``compute`` types, checks and profiles them. The same content
-    gives the same digest, wherever. Memory is bounded by a batch and DuckDB's limit,
-    whatever the number of rows. Raises InputError for a source that can't be read (nothing stays).
+    They are read here, in order; ``compute`` types, checks and profiles them. Events more than a
+    day after ``now`` (None: by the clock) are bad; else the same content gives the same digest,
+    wherever and whenever. Memory is bounded by a batch and DuckDB's limit, whatever the number of
+    rows. Raises InputError for a source that can't be read (nothing stays).
     """
     with new_folder(folder) as new:
-        writer = _Writer(spec, source, new)
+        writer = _Writer(spec, source, new, now or datetime.now(UTC))
         writer.add_all(sources.read(spec, root, source), compute)
         stats = writer.finish()
         (new / "stats.json").write_text(stats.model_dump_json(), encoding="utf-8")
@@ -171,11 +178,11 @@ def _checked(checks: RowChecks, table: Any) -> tuple[Checked, Profile]:
 class _Writer:
     """Takes batches, writes the files, keeps count."""
 
-    def __init__(self, spec: ModelSpec, source: SourceRef, folder: Path) -> None:
+    def __init__(self, spec: ModelSpec, source: SourceRef, folder: Path, now: datetime) -> None:
         self._spec = spec
         self._source = source
         self._folder = folder
-        self._checks = RowChecks(spec, source.since, source.until)
+        self._checks = RowChecks(spec, source.since, source.until, now=now)
         self._profile = Profile(self._checks.columns)
         self._batches = self._rows_read = self._before = self._after = 0
         self._start: datetime | None = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, Problem
-from perennial.contracts.moments import as_utc
+from perennial.contracts.moments import AHEAD, as_utc
 from perennial.contracts.refs import DatasetRef, StagedRef
 from perennial.data.frames import arrow_schema, canonical_frame, schema_digest, table_columns
 from perennial.data.profile import Profile
@@ -104,11 +104,12 @@ def exists(table_uri: str) -> bool:
     return lake.open_table(table_uri) is not None
 
 
-def watermark(spec: ModelSpec, table_uri: str) -> datetime | None:
+def watermark(spec: ModelSpec, table_uri: str, now: datetime | None = None) -> datetime | None:
     """The last event time that was ingested; None where reading must start from the beginning.
 
     That is also so when model.yaml names a column the table doesn't have: the rows already there
-    get its values when the source is read anew.
+    get its values when the source is read anew. Events more than a day after ``now`` (None: by the
+    clock) don't count: a single one that came in as a mistake would end all reading.
     """
     table, time = lake.open_table(table_uri), spec.source.event_time
     if table is None or time is None:
@@ -118,16 +119,23 @@ def watermark(spec: ModelSpec, table_uri: str) -> datetime | None:
     with engine.connect(engine.spill_place(table_uri)) as connection:
         rows = lake.relation(connection, table, table_uri)
         last = engine.micros(f"max({engine.name(time)})")
-        (micros,) = engine.one(connection, f"SELECT {last} FROM {rows}")
+        latest = engine.at((now or datetime.now(UTC)) + AHEAD)
+        bound = f"{engine.name(time)} <= {latest}"
+        (micros,) = engine.one(connection, f"SELECT {last} FROM {rows} WHERE {bound}")
     return None if micros is None else engine.moment(micros)
 
 
-def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetRef:
+def dataset(
+    spec: ModelSpec, table_uri: str, as_of: datetime | None, now: datetime | None = None
+) -> DatasetRef:
     """A model's rows as they are now, up to and including the events of ``as_of`` (naive: UTC).
 
-    The window is ``[first event, last event + 1 µs)`` of the rows with event time <= ``as_of``, and
-    the reference's ``as_of`` the lesser of ``as_of`` and that last event + label.delay + 1 µs, when
-    every label of the window is known. Without event time all rows, and no window.
+    Nothing is known after ``now`` (None: by the clock), which stands for an ``as_of`` of None. The
+    window is ``[first event, last event + 1 µs)`` of the rows with event time <= ``as_of``, and the
+    reference's ``as_of`` the lesser of ``as_of`` and that last event + label.delay + 1 µs, when
+    every label of the window is known. Where none was given, it is the moment at which the last
+    label became known (+ 1 µs): the clock alone doesn't change it. Without event time all rows, and
+    no window.
 
     Raises InputError when there are no such rows, IntegrityError when the table is damaged.
     """
@@ -135,7 +143,8 @@ def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetR
     if table is None:
         raise InputError(Problem(table_uri, "no table: nothing was ingested yet"))
     _check_columns(spec, table, table_uri)
-    moment = None if as_of is None else as_utc(as_of)
+    now = now or datetime.now(UTC)
+    moment = now if as_of is None else min(as_utc(as_of), now)
     start = end = known_at = None
     content = _content_sum(_stored(spec).names)
     with engine.connect(engine.spill_place(table_uri)) as connection:
@@ -144,16 +153,21 @@ def dataset(spec: ModelSpec, table_uri: str, as_of: datetime | None) -> DatasetR
             count, content_sum = engine.one(connection, f"SELECT count(*), {content} FROM {rows}")
         else:
             column = engine.name(time)
-            bound = "true" if moment is None else f"{column} <= {engine.at(moment)}"
-            ends = f"{engine.micros(f'min({column})')}, {engine.micros(f'max({column})')}"
-            query = f"SELECT count(*), {content}, {ends} FROM {rows} WHERE {bound}"
-            count, content_sum, first, last = engine.one(connection, query)
+            due = f"{column} <= {engine.at(now - spec.label.delay)}"
+            ends = (f"min({column})", f"max({column})", f"max({column}) FILTER ({due})")
+            micros = ", ".join(engine.micros(end) for end in ends)
+            bound = f"{column} <= {engine.at(moment)}"
+            query = f"SELECT count(*), {content}, {micros} FROM {rows} WHERE {bound}"
+            count, content_sum, first, last, known = engine.one(connection, query)
             if count:
                 start, end = engine.moment(first), engine.moment(last) + _MICROSECOND
-                known_at = min(filter(None, (moment, end + spec.label.delay)))
+                known_at = min(moment, end + spec.label.delay)
+                if as_of is None and known is not None:
+                    known_at = engine.moment(known) + spec.label.delay + _MICROSECOND
     if not count:
-        until = "" if moment is None else f" up to {moment.isoformat()}"
-        raise InputError(Problem(table_uri, f"no rows{until}", "ask for a later --as-of"))
+        until = "" if time is None else f" up to {moment.isoformat()}"
+        fix = "" if as_of is None else "ask for a later --as-of"
+        raise InputError(Problem(table_uri, f"no rows{until}", fix))
     return DatasetRef(
         uri=table_uri,
         version=int(table.version()),

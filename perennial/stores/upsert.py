@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from perennial.spec.rules import OURS
 from perennial.stores import engine, lake
 from perennial.stores.staging import ROW
 
 ADDED, CHANGED = "perennial.rows_added", "perennial.rows_changed"
 """What a commit brought, in the table's history."""
+PUT_BACK = "perennial.put_back"
+"""A commit of rows that came out of quarantine, in the table's history."""
+
+_CONTENT = f"{OURS}content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +48,17 @@ class Upserted:
     changed: int
 
 
-def upsert(connection: Any, uri: str, rows: Incoming, keep_present: bool = False) -> Upserted:
+def upsert(connection: Any, uri: str, rows: Incoming, put_back: bool = False) -> Upserted:
     """Take rows into the Delta table at ``uri``, made when it is not there.
 
-    With ``keep_present`` a row whose identity the table has is left as it is. Raises InputError
-    when the table was made for other columns or another identity, UnavailableError when other
-    writers keep being quicker.
+    Rows that are ``put_back`` from quarantine change none that the table has, and their commit is
+    marked as theirs. Raises InputError when the table was made for other columns or another
+    identity, UnavailableError when other writers keep being quicker.
     """
-    return lake.until_committed(uri, lambda: _attempt(connection, uri, rows, keep_present))
+    return lake.until_committed(uri, lambda: _attempt(connection, uri, rows, put_back))
 
 
-def _attempt(connection: Any, uri: str, rows: Incoming, keep_present: bool) -> Upserted:
+def _attempt(connection: Any, uri: str, rows: Incoming, put_back: bool) -> Upserted:
     table = lake.open_table(uri)
     columns = engine.names(rows.schema.names)
     if table is None:
@@ -64,7 +69,7 @@ def _attempt(connection: Any, uri: str, rows: Incoming, keep_present: bool) -> U
         return Upserted(lake.version_of(uri), count, 0)
     lake.check_fits(table, uri, rows.schema, rows.keys)
     present = lake.relation(connection, table, uri, rows.time, rows.window)
-    added, changed = _compare(connection, rows, present, lake.schema_of(table).names, keep_present)
+    added, changed = _compare(connection, rows, present, lake.schema_of(table).names, put_back)
     if not added and not changed:
         return Upserted(int(table.version()), 0, 0)
     taken = f"(SELECT {columns} FROM {rows.relation} SEMI JOIN todo USING ({ROW}))"
@@ -75,26 +80,26 @@ def _attempt(connection: Any, uri: str, rows: Incoming, keep_present: bool) -> U
         taken = _merged(rows, present, taken, inside)
     after = connection.sql(f"SELECT * FROM {taken}{_by_time(rows)}")
     replace = changed > 0 and inside is None
-    brought = {ADDED: str(added), CHANGED: str(changed)}
+    brought = {ADDED: str(added), CHANGED: str(changed)} | ({PUT_BACK: "true"} if put_back else {})
     lake.write(uri, table, _stream(after), predicate=inside, replace=replace, lineage=brought)
     return Upserted(lake.version_of(uri), added, changed)
 
 
 def _compare(
-    connection: Any, rows: Incoming, present: str, columns: list[str], keep_present: bool
+    connection: Any, rows: Incoming, present: str, columns: list[str], put_back: bool
 ) -> tuple[int, int]:
     """Make the table ``todo``: the number of each row that is new or differs. Returns how many."""
     # Columns that the table doesn't have yet are compared as missing values.
     stored = [engine.name(c) if c in columns else "NULL" for c in rows.content]
-    differs = "false" if keep_present else "e.content <> b.content"
+    differs = "false" if put_back else f"e.{_CONTENT} <> b.{_CONTENT}"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE todo AS "
-        f"SELECT b.{ROW}, e.content IS NOT NULL AS changed "
+        f"SELECT b.{ROW}, e.{_CONTENT} IS NOT NULL AS changed "
         f"FROM (SELECT {engine.names(rows.keys)}, {ROW}, "
-        f"{_hash([engine.name(c) for c in rows.content])} AS content FROM {rows.relation}) b "
-        f"LEFT JOIN (SELECT {engine.names(rows.keys)}, {_hash(stored)} AS content "
+        f"{_hash([engine.name(c) for c in rows.content])} AS {_CONTENT} FROM {rows.relation}) b "
+        f"LEFT JOIN (SELECT {engine.names(rows.keys)}, {_hash(stored)} AS {_CONTENT} "
         f"FROM {present} WHERE {_within(rows)}) e ON {engine.same(rows.keys, 'b', 'e')} "
-        f"WHERE e.content IS NULL OR {differs}"
+        f"WHERE e.{_CONTENT} IS NULL OR {differs}"
     )
     counts = "SELECT count(*) FILTER (NOT changed), count(*) FILTER (changed) FROM todo"
     added, changed = engine.one(connection, counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -129,6 +130,28 @@ def features(dataset: DatasetRef, folder: Path, compute: Compute, source: str = 
 def split(dataset: DatasetRef, spec: ModelSpec) -> np.ndarray:
     (frame,) = tables.scan(dataset, spec, split_columns(spec))
     return assign(frame, spec, dataset.as_of)
+
+
+def test_workers_without_the_disk_of_the_flow_are_refused(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(kind="dask", address=address)
+    here = Path("/proc/self/cwd/project")  # another folder in each process, as on two machines
+    with pytest.raises(InputError) as error, connect(settings, here):
+        pass
+    with Client(address, set_as_default=False) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+    seen = re.fullmatch(
+        rf"{here}: not seen by 2 of 2 workers, such as (\S+) \(give them the same disk at the same "
+        r"place, or keep all in a bucket: PERENNIAL_STORAGE\)",
+        error.value.message,
+    )
+    assert seen is not None, error.value.message
+    assert seen[1] in workers
+    assert list((tmp_path / "project").iterdir()) == []
+    with connect(settings, tmp_path) as compute:
+        assert isinstance(compute, Cluster)
 
 
 def test_features_of_a_cluster_are_those_of_this_process_to_the_byte(

@@ -18,8 +18,17 @@ from perennial.contracts.errors import InputError
 from perennial.data.infer import infer
 from perennial.spec import ModelSpec, parse_spec
 from perennial.spec.documents import document_text
-from perennial.stores import quarantine, sources, staging, tables
+from perennial.stores import (
+    data_export,
+    differences,
+    quarantine,
+    sources,
+    staging,
+    tables,
+    windows,
+)
 from perennial.stores.project import Project
+from tests.our_names import OURS
 
 SETTINGS = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 HOSTILE = (
@@ -28,6 +37,7 @@ HOSTILE = (
     "..", ".", "${HOME}", "$(id)", "{{7*7}}", "%s", "%(a)s", ":name", "?", "{a}", "x\nimport os",
     'x"""\nimport os\n"""', "<script>alert(1)</script>", "!!python/object/apply:os.system", "&a",
     "a: b", "# x", "\u202egnp", "\ufeffx", "\u2028x", "\x1b[31m", "ａ", "café", "cafe\u0301",
+    *OURS,
 )  # fmt: skip
 names = st.sampled_from(HOSTILE) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=12
@@ -54,7 +64,7 @@ def _quoted(name: str) -> str:
 
 
 def _distinct(found: list[str]) -> bool:
-    return len({name.lower() for name in found}) == len(found)  # SQLite's columns are alike then
+    return len({name.casefold() for name in found}) == len(found)  # tables' columns are alike then
 
 
 @settings(SETTINGS, max_examples=10)
@@ -101,6 +111,84 @@ def test_rows_of_any_column_reach_the_table_and_the_quarantine_and_nothing_else_
         assert {path.name for path in root.iterdir()} <= {
             "rows.db", "staging", "table", "table.ingested.json", "quarantine"
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(("timed", "first"), [(True, 0), (True, 1), (False, 0)])
+def test_columns_called_as_our_own_are_rows_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed: bool, first: int
+) -> None:
+    """Each name is part of the identity in one run, and content in another."""
+    root = tmp_path / "place=here" / "n=1"  # as partitions are called: no columns of the rows
+    root.mkdir(parents=True)
+    entity = list(OURS[first::2])
+    values = [name for name in OURS if name not in entity]
+    time, label = ("at", "y") if timed else (None, "y")
+    spec = _wide(entity, values, time, label)
+    table, held = str(root / "table"), str(root / "quarantine")
+
+    def ingest(*rows: tuple[int, float]) -> int:
+        """The version after rows of these identities and values; the last is a bad one."""
+        lines = [
+            {"at": "2024-01-01", "y": i % 2}
+            | {name: f"{name}{i}" for name in entity}
+            | dict.fromkeys(values, value)
+            for i, value in [*rows, (99, -1.0)]
+        ]
+        pd.DataFrame(lines).to_csv(root / "rows.csv", index=False)
+        found = sources.inspect(spec, root, None, None)
+        staged = staging.stage(spec, root, found, root / "staging")
+        stats = staging.read_stats(staged)
+        repeats = len(rows) - len({i for i, _ in rows})
+        assert (stats.repeats, stats.conflicts, stats.bad_rows) == (repeats, repeats, 1)
+        assert all(f"{entity[0]}={entity[0]}" in told for told in stats.conflict_examples)
+        return tables.publish(spec, staged, table, held)
+
+    def present() -> list[tuple[str, float]]:
+        frame = pd.concat(tables.scan(tables.dataset(spec, table, None), spec))
+        for name in values:
+            assert frame[name].tolist() == frame[values[0]].tolist()
+        return list(zip(frame[entity[-1]], frame[values[0]], strict=True))
+
+    def called(*rows: tuple[int, float]) -> list[tuple[str, float]]:
+        return [(f"{entity[-1]}{i}", value) for i, value in rows]
+
+    assert ingest((0, 1.0), (1, 1.0), (2, 1.0), (1, 2.0)) == 0
+    assert present() == called((0, 1.0), (1, 2.0), (2, 1.0))
+    assert ingest((0, 1.0), (1, 2.0), (2, 3.0), (3, 1.0)) == 1
+    assert present() == called((0, 1.0), (1, 2.0), (2, 3.0), (3, 1.0))
+    assert ingest((0, 1.0), (1, 2.0), (2, 3.0), (3, 1.0)) == 1
+    assert (quarantine.count(held), len(quarantine.rows(held))) == (1, 1)
+    quarantine.put_back(spec, held, table)
+
+    found = differences.diff(table, 0, 1, time)
+    assert (found.added, found.removed, found.changed) == ((1, 0, 1) if timed else (2, 1, 0))
+    assert found.columns == (dict.fromkeys(sorted(values), 1) if timed else {})
+    ref = tables.dataset(spec, table, None)
+    monkeypatch.setattr(windows, "LEAST_ROWS", 1)
+    parts = [window.of(OURS).frame() for window in windows.windows(ref, spec, 2)]
+    assert pd.concat(parts)[values[0]].tolist() == [1.0, 2.0, 3.0, 1.0]
+    export = data_export.export_version(table, 1, "m", tmp_path / "export", False)
+    assert export.rows == 4
+    assert set(tables.profile(ref, spec)["columns"]) >= set(OURS)
+
+
+def _wide(entity: list[str], values: list[str], time: str | None, label: str) -> ModelSpec:
+    document = {
+        "name": "m",
+        "objective": "binary",
+        "source": {
+            "kind": "csv", "uri": "rows.csv", "entity": entity,
+            **({"event_time": time} if time else {}),
+        },
+        "label": {"column": label},
+        "columns": {
+            **{name: {"type": "category"} for name in entity},
+            **{name: {"type": "float", "min": 0} for name in values},
+            label: {"type": "boolean"},
+        },
+        "split": {"kind": "random", "validation": 0.2, "test": 0.2},
+    }  # fmt: skip
+    return parse_spec(document_text(document))
 
 
 def _in_a_header(name: str) -> bool:

@@ -31,11 +31,12 @@ columns:
 
 
 @st.composite
-def frames(draw: st.DrawFn, least: int = 1, most: int = 120) -> pd.DataFrame:
-    """Rows of unequal times (some equal), groups (some missing), classes (some unlabelled)."""
+def frames(draw: st.DrawFn, least: int = 1, most: int = 120, days: int = 0) -> pd.DataFrame:
+    """Rows of unequal times (some equal), groups (some missing), classes (some unlabelled), of so
+    many days at least."""
     rows = draw(st.integers(least, most))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    hours = np.sort(random.integers(0, draw(st.integers(1, 24 * 40)), rows))
+    hours = np.sort(random.integers(0, draw(st.integers(24 * days + 1, 24 * 40)), rows))
     shops = [None if random.random() < 0.05 else f"s{random.integers(0, 12)}" for _ in range(rows)]
     labels = random.choice(["a", "b", "c"], rows, p=[0.6, 0.3, 0.1]).tolist()
     missing = random.random(rows) < draw(st.sampled_from([0.0, 0.2]))
@@ -69,18 +70,18 @@ def split_or_skip(
     return parts
 
 
-hours = st.integers(1, 24 * 12)
+hours = st.integers(24, 24 * 8)
 
 
 @quick
 @given(
-    frame=frames(least=20),
+    frame=frames(least=50, days=25),  # so that most of them have rows for each part
     validation=hours,
     test=hours,
     gap=st.integers(0, 72),
     delay=st.integers(0, 72),
     window=st.one_of(st.none(), hours),
-    knowledge=st.integers(24 * 10, 24 * 60),
+    knowledge=st.integers(24 * 20, 24 * 60),
 )
 def test_labels_of_earlier_parts_are_known_when_a_part_begins(
     frame: pd.DataFrame,

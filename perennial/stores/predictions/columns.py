@@ -11,8 +11,11 @@ from perennial.stores.predictions.segments import Kind
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DATE = "_date"
 """The partition column of the tables: the day, in UTC, of ``TIME_COLUMNS``."""
+_ID = "_id"
 METRIC = "metric_"
 """What the columns of the labels' further numbers begin with."""
+JOINED = ("_label", "_label_received_at", "_label_due")
+"""What a join with labels adds to the log's columns; no input is stored under these names."""
 TIME_COLUMNS: dict[Kind, str] = {
     "predictions": "_time",
     "labels": "_received_at",
@@ -48,7 +51,8 @@ class Layout:
     """
 
     def __init__(self, table: pa.Schema) -> None:
-        self._known = {DATE: "date", **{field.name: _word(field.type) for field in table}}
+        self._known = dict.fromkeys((DATE, *JOINED), "ours")
+        self._known |= {field.name: _word(field.type) for field in table}
         self._lower = {name.lower() for name in self._known}
         self.used: dict[str, pa.DataType] = {}
 
@@ -79,9 +83,11 @@ class Layout:
 
 
 def variants(name: str, table: pa.Schema) -> list[pa.Field]:
-    """The columns of a table in which ``Layout`` may have put one of this name, in their order."""
+    """The columns of a table in which ``Layout`` may have put an input of this name, in their
+    order: never ``_id``, which is each table's own."""
     words = "|".join(word for word in _TYPES if word != "list")
-    pattern = re.compile(rf"{re.escape(name)}(__({words})(_\d+)?)?")
+    plain = "" if name == _ID else "?"
+    pattern = re.compile(rf"{re.escape(name)}(__({words})(_\d+)?){plain}")
     return [field for field in table if pattern.fullmatch(field.name)]
 
 

@@ -19,17 +19,18 @@ import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.performance import JoinCounts, LabelCounts
+from perennial.spec.rules import OURS
 from perennial.spec.schema import ModelSpec
 from perennial.spec.values import nearest
 from perennial.stores import engine, lake
-from perennial.stores.predictions.columns import DATE, METRIC, variants
+from perennial.stores.predictions.columns import DATE, JOINED, METRIC, variants
 from perennial.stores.predictions.tables import open_log, schema_of
 
-LABEL, RECEIVED_AT, DUE = "_label", "_label_received_at", "_label_due"
+LABEL, RECEIVED_AT, DUE = JOINED
 """What a join adds to the columns of the log."""
 _BATCH_ROWS = 65_536
-_HAPPENED, _COPIES, _CONTRADICTS = "_label_event", "_label_copies", "_label_contradicts"
-_ADDED = (LABEL, RECEIVED_AT, DUE, _HAPPENED, _COPIES, _CONTRADICTS)
+_HAPPENED, _COPIES, _CONTRADICTS = f"{OURS}event", f"{OURS}copies", f"{OURS}contradicts"
+_KEY = f"{OURS}key_"
 _COUNTED = {
     "predictions": "true",
     "due": DUE,
@@ -170,13 +171,13 @@ def labelled_rows(
 
 def _compared(spec: ModelSpec, predictions: Any, keys: Sequence[str]) -> dict[str, str]:
     """What is computed of the log's rows to find their labels by, in SQL."""
-    by_key = {f"_label_k{i}": key for i, key in enumerate(keys)}
+    by_key = {f"{_KEY}{i}": key for i, key in enumerate(keys)}
     return {_HAPPENED: _happened(spec, predictions), **by_key}
 
 
 def _shown(predictions: Any) -> list[str]:
     """The log's columns that a reader of the join sees."""
-    return [name for name in schema_of(predictions).names if name not in (DATE, *_ADDED)]
+    return [name for name in schema_of(predictions).names if name not in (DATE, *JOINED)]
 
 
 def _keep_labels(
@@ -267,7 +268,7 @@ def _log(
 def _keep_latest(connection: Any, window: str, keys: int, metrics: int) -> None:
     """The label that counts of each prediction in the window: tables ``by_id`` and ``by_key``."""
     ways = {"by_id": (["id"], ["_id"], "true")}
-    columns, compared = [f"k{i}" for i in range(keys)], [f"_label_k{i}" for i in range(keys)]
+    columns, compared = [f"k{i}" for i in range(keys)], [f"{_KEY}{i}" for i in range(keys)]
     ways["by_key"] = (columns, compared, "id IS NULL") if keys else (["id"], ["_id"], "false")
     kept = ", ".join(["value", "received", *(f"m{i}" for i in range(metrics))])
     for table, (own, theirs, which) in ways.items():
@@ -284,7 +285,7 @@ def _keep_latest(connection: Any, window: str, keys: int, metrics: int) -> None:
 
 def _joined(window: str, names: Sequence[str], due_until: datetime, keys: int, metrics: int) -> str:
     """Every prediction of the window with its label, in SQL."""
-    by_key = " AND ".join(f"k.k{i} = p._label_k{i}" for i in range(keys)) or "false"
+    by_key = " AND ".join(f"k.k{i} = p.{_KEY}{i}" for i in range(keys)) or "false"
     later = "b.received IS NULL OR (k.received, k.value) > (b.received, b.value)"
     by_k = f"k.received IS NOT NULL AND ({later})"
     numbers = "".join(
@@ -307,7 +308,7 @@ def _unknown(connection: Any, received: str, places: Sequence[str], keys: int) -
     """How many labels are of no prediction in any of the places, which are looked through in turn
     for what is still missing."""
     connection.execute(f"CREATE TEMP TABLE stray AS SELECT * FROM given WHERE {received}")
-    columns, compared = [f"k{i}" for i in range(keys)], [f"_label_k{i}" for i in range(keys)]
+    columns, compared = [f"k{i}" for i in range(keys)], [f"{_KEY}{i}" for i in range(keys)]
     for place in places:
         # Only keys that a stray label has are kept of the log, however many it holds.
         ids = f"(SELECT _id FROM {place} WHERE _id IN (SELECT id FROM stray))"

@@ -91,6 +91,7 @@ class Spool:
         self._unsynced: list[tuple[SegmentWriter, Future[None]]] = []
         self._full: list[SegmentWriter] = []
         self._seal_after = 0.0
+        self._tell_after = 0.0
         self._used = 0
         self._stock = Stock(folder)
         self._look()
@@ -188,8 +189,13 @@ class Spool:
         stream.writer = None
 
     def _refusal(self, error: OSError) -> UnavailableError:
+        """What whoever sent the record may read; our own log tells the folder, every few seconds
+        at most."""
+        if time.monotonic() >= self._tell_after:
+            self._tell_after = time.monotonic() + _RETRY_SECONDS
+            _log.error("the spool %s can't be written: %s", self.folder, error)
         if error.errno in _FULL:
-            return SpoolFullError(f"no space left for the prediction log in {self.folder}")
+            return SpoolFullError("no space left for the prediction log")
         return UnavailableError(f"the prediction log can't be written: {error.strerror or error}")
 
     # The thread: syncs, seals, and looks at what waits.

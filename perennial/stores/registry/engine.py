@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from importlib.util import find_spec
@@ -71,11 +71,12 @@ class _LostError(UnavailableError):
     """A connection that there was is gone."""
 
 
-def connect(url: str) -> sa.Engine:
+def connect(url: str, make: bool = True) -> sa.Engine:
     """An engine for an SQLAlchemy URL. Nothing is opened before it is used.
 
     Its statements raise IntegrityError for a damaged SQLite file, InputError for one that can't be
-    opened or written, and UnavailableError for a database that does not answer.
+    opened or written, and UnavailableError for a database that does not answer, as an SQLite file
+    that isn't there and is not to be made.
     """
     try:
         parsed = sa.make_url(url)
@@ -83,16 +84,17 @@ def connect(url: str) -> sa.Engine:
     except sa.exc.ArgumentError:
         backend = ""
     if backend == "sqlite" and parsed.database:
-        return _sqlite(parsed, Path(parsed.database))
+        return _sqlite(parsed, Path(parsed.database), make)
     if backend == "postgresql":
         return _postgresql(url)
     fix = "use sqlite:///FILE or postgresql://USER@HOST/DATABASE"
     raise InputError(Problem("registry", "its address is not one of a supported database", fix))
 
 
-def _sqlite(url: sa.URL, path: Path) -> sa.Engine:
+def _sqlite(url: sa.URL, path: Path, make: bool) -> sa.Engine:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make:
+            path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         what = f"can't make its folder: {error.strerror}"
         raise InputError(Problem(f"registry {path}", what)) from None
@@ -103,6 +105,8 @@ def _sqlite(url: sa.URL, path: Path) -> sa.Engine:
         # A connection that stays open would go on reading a file that was replaced by another.
         poolclass=sa.NullPool,
     )
+    if not make:
+        event.listen(engine, "do_connect", _open_sqlite)
     event.listen(engine, "handle_error", _translate)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -173,6 +177,17 @@ def repeatable(method: Callable[P, T]) -> Callable[P, T]:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
+
+
+def _open_sqlite(
+    dialect: sa.Dialect, _record: object, arguments: Sequence[str], options: Mapping[str, Any]
+) -> Any:
+    """A connection to a file that there is; SQLite's own way makes one."""
+    path = Path(arguments[0]).absolute()
+    if not path.exists():
+        why = "its disk is not mounted, or nothing was trained yet"
+        raise UnavailableError(f"registry {path}: no such file: {why}")
+    return dialect.connect(f"{path.as_uri()}?mode=rw", uri=True, **options)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

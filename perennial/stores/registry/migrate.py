@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.contracts.errors import InputError, IntegrityError, Problem, UnavailableError
 from perennial.stores.registry.engine import NotAllowedError, repeatable, shown, writing
 from perennial.stores.registry.schema import REVISION_TABLE, REVISIONS
 
@@ -13,15 +13,18 @@ _LOCK = 0x706572656E6E  # one number for every Perennial: PostgreSQL's advisory 
 
 
 @repeatable
-def migrate(engine: sa.Engine) -> None:
+def migrate(engine: sa.Engine, make: bool = True) -> None:
     """Create or upgrade the tables. An up-to-date database costs one query and no Alembic.
 
-    Raises IntegrityError when a newer Perennial has written the database.
+    Raises IntegrityError when a newer Perennial has written the database, and UnavailableError when
+    there are no tables and none are to be made.
     """
     with engine.begin() as connection:
         current = _revision(connection)
     if current == REVISIONS[-1]:
         return
+    if current is None and not make:
+        raise UnavailableError(f"registry {shown(engine.url)}: nothing was trained yet: no tables")
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))

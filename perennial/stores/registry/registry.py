@@ -34,18 +34,19 @@ from perennial.stores.registry.schema import versions
 class Registry(Questions):
     """The registry behind an SQLAlchemy URL (``sqlite:///file`` or ``postgresql://…``).
 
-    Opening it creates or upgrades the tables. Every change is one transaction together with its row
-    in the audit, and is safe to repeat: the same digest is one version, the same cause one
-    decision. May be shared by threads, not by forked processes. ``retrainings`` is the table of
+    Opening it creates or upgrades the tables; with ``make=False`` none are created, and no file:
+    UnavailableError says that there is no registry yet. Every change is one transaction together
+    with its row in the audit, and is safe to repeat: the same digest is one version, the same cause
+    one decision. May be shared by threads, not by forked processes. ``retrainings`` is the table of
     what is trained again and why, ``rollouts`` that of how versions get their requests.
 
     Methods raise UnavailableError (worth a retry) when the database doesn't answer, IntegrityError
     when it is damaged or newer than this code, InputError for an unknown model or version.
     """
 
-    def __init__(self, url: str) -> None:
-        engine = connect(url)
-        migrate(engine)
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        engine = connect(url, make)
+        migrate(engine, make)
         super().__init__(engine)
         self.retrainings = Retrainings(engine)
         self.rollouts = Rollouts(engine)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from perennial.contracts.moments import as_utc
+from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.moments import AHEAD, as_utc
 from perennial.contracts.refs import SourceRef
 from perennial.spec import ModelSpec
 from perennial.stores.sources import columnar, database, delimited
 from perennial.stores.sources.batches import Batch, Piece, join, wanted_columns
-from perennial.stores.sources.files import address, kind_of, locate
+from perennial.stores.sources.files import address, kind_of, locate, overlaps
 
-__all__ = ["Batch", "columns", "inspect", "kind_of", "read"]
+__all__ = ["Batch", "address", "columns", "inspect", "kind_of", "overlaps", "read"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -30,18 +31,21 @@ def inspect(
     """Look at a source without reading it.
 
     The fingerprint is of the files' names, sizes and times of change (csv, parquet), the version
-    (delta), or the number of rows and the first and last event time (sql). Reading starts at
-    ``watermark - source.lateness``, at the beginning without a watermark or with ``full``, and
-    includes the events of ``as_of`` itself (naive times are UTC). A source without event time has
-    no window.
+    (delta), or the numbers of rows and labels and the first and last event time (sql). Reading
+    starts at ``watermark - source.lateness - label.delay``, as a label is known ``label.delay``
+    after its event and may then come as late as a row; at the beginning without a watermark or with
+    ``full``. It includes the events of ``as_of`` itself (naive times are UTC). A source without
+    event time has no window.
 
-    Raises InputError when there is nothing at the source's URI, UnavailableError when it doesn't
-    answer.
+    Raises InputError when there is nothing at the source's URI or ``as_of`` lies in the future,
+    UnavailableError when the source doesn't answer.
     """
     since = until = None
     if spec.source.event_time is not None:
-        since = None if watermark is None or full else as_utc(watermark) - spec.source.lateness
-        until = None if as_of is None else as_utc(as_of) + _MICROSECOND
+        if watermark is not None and not full:
+            since = as_utc(watermark) - spec.source.lateness - spec.label.delay
+        if as_of is not None:
+            until = _past(as_of) + _MICROSECOND
     if spec.source.kind == "sql":
         uri, content = database.state(spec, root)
         uri = spec.source.uri if spec.source.uri.startswith("env:") else uri
@@ -56,6 +60,14 @@ def inspect(
     return SourceRef(
         kind=spec.source.kind, uri=uri, fingerprint=fingerprint, since=since, until=until
     )
+
+
+def _past(as_of: datetime) -> datetime:
+    moment = as_utc(as_of)
+    if moment > datetime.now(UTC) + AHEAD:
+        fix = "leave it out to train with all that is known"
+        raise InputError(Problem("--as-of", f"{moment.isoformat()} lies in the future", fix))
+    return moment
 
 
 def columns(spec: ModelSpec, root: Path, source: SourceRef) -> list[str]:

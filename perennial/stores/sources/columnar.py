@@ -111,7 +111,7 @@ def _read(
     problems += [
         Problem(f"{where}, column {name!r}", f"holds {schema.field(name).type}", "flatten it")
         for name in wanted
-        if name in schema.names and pa.types.is_nested(schema.field(name).type)
+        if name in schema.names and _is_nested(schema.field(name).type)
     ]
     if problems:
         raise InputError(problems)
@@ -132,6 +132,10 @@ def _read(
                 rows = np.arange(first, first + batch.num_rows)
                 first += batch.num_rows
                 yield Piece(pa.Table.from_batches([batch]), name, rows, undeclared=undeclared)
+
+
+def _is_nested(kind: Any) -> bool:
+    return bool(pa.types.is_nested(getattr(kind, "storage_type", kind)))
 
 
 def _window(

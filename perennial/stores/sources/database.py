@@ -28,13 +28,13 @@ _Bounds = tuple[datetime | None, datetime | None]
 
 def state(spec: ModelSpec, root: Path) -> tuple[str, str]:
     """The database's address without its password, and text that changes when its rows may have:
-    their number, and the first and last event time.
+    their number, that of the labels, and the first and last event time.
 
-    A row changed in place, at a time that isn't new, is not noticed by this.
+    Another value in a row that was there before is not noticed by this.
     """
     with _connected(spec, root) as (connection, address):
         relation, _ = _relation(spec, connection, address)
-        what: list[Any] = [sa.func.count()]
+        what: list[Any] = [sa.func.count(), sa.func.count(sa.column(spec.label.column))]
         if spec.source.event_time is not None:
             time: sa.ColumnClause[Any] = sa.column(spec.source.event_time)
             what += [sa.func.min(time), sa.func.max(time)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
 
 from pyarrow import fs
@@ -47,6 +47,23 @@ def address(uri: str, root: Path) -> str:
     return str((root / Path(uri.removeprefix("file://")).expanduser()).absolute())
 
 
+def overlaps(uri: str, root: Path, folder: str) -> bool:
+    """Whether Parquet files that are written to a folder would be files of a source, or the source
+    lies in that folder. Links are followed; other spellings are the same place."""
+    source, written = (_resolved(address(each, root)) for each in (uri, folder))
+    return (
+        source.is_relative_to(written)
+        or written.is_relative_to(source)
+        or _pattern(str(source)).fullmatch(str(written / "part-0.parquet")) is not None
+    )
+
+
+def _resolved(where: str) -> PurePath:
+    if is_remote(where):
+        return PurePosixPath(where.partition("://")[2])
+    return Path(where).resolve()
+
+
 def kind_of(uri: str, root: Path) -> Literal["csv", "parquet", "delta"]:
     """What a URI holds: by its ending, by a Delta table's log, or by the files it stands for.
 
@@ -54,7 +71,7 @@ def kind_of(uri: str, root: Path) -> Literal["csv", "parquet", "delta"]:
     """
     where = address(uri, root)
     kinds = _kinds([where])
-    if not kinds and _has_delta_log(where):
+    if not (kinds and is_remote(where)) and has_log(where):
         return "delta"
     if not kinds:
         try:
@@ -78,15 +95,12 @@ def _kinds(paths: list[str]) -> list[str]:
     return [kind for kind, suffix in _SUFFIXES.items() if any(map(suffix.search, paths))]
 
 
-def _has_delta_log(where: str) -> bool:
-    return has_log(where)
-
-
 def locate(source: Source, root: Path) -> Files:
     """Find a source's files.
 
     A folder stands for the files of the source's kind below it, without hidden ones and those that
-    begin with ``_``. Raises InputError when there is none, or none but empty ones.
+    begin with ``_``. Raises InputError when there is none, or none but empty ones, and for a Delta
+    table's files, which hold former rows too.
     """
     where = address(source.uri, root)
     try:
@@ -130,7 +144,7 @@ def _matching(system: Any, path: str, kind: str) -> tuple[list[Any], str]:
         return [info], path.rpartition("/")[0]
     if info.type == fs.FileType.Directory:
         found = system.get_file_info(fs.FileSelector(path, recursive=True))
-        return [i for i in found if _belongs(i, path, _SUFFIXES[kind])], path
+        return _no_table(found, [i for i in found if _belongs(i, path, _SUFFIXES[kind])]), path
     wild = _WILD.search(path)
     if wild is None:
         return [], path
@@ -138,7 +152,20 @@ def _matching(system: Any, path: str, kind: str) -> tuple[list[Any], str]:
     selector = fs.FileSelector(base, recursive=True, allow_not_found=True)
     pattern = _pattern(path)
     found = system.get_file_info(selector)
-    return [i for i in found if i.type == fs.FileType.File and pattern.fullmatch(i.path)], base
+    files = [i for i in found if i.type == fs.FileType.File and pattern.fullmatch(i.path)]
+    return _no_table(found, files), base
+
+
+def _no_table(found: list[Any], files: list[Any]) -> list[Any]:
+    """These files, none of which may be one of a Delta table that was found as well."""
+    tables = {before for i in found for before, log, _ in [i.path.partition("/_delta_log/")] if log}
+    for file in files:
+        for table in tables:
+            if file.path.startswith(f"{table}/"):
+                what = "a Delta table, whose files also hold rows that it no longer has"
+                fix = "name the table itself, or other files only, such as data/*.parquet"
+                raise InputError(Problem(table, what, fix))
+    return files
 
 
 def _belongs(info: Any, base: str, suffix: re.Pattern[str]) -> bool:
@@ -161,7 +188,13 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def _is_set(part: str) -> bool:
-    return part.startswith("[") and part.endswith("]") and len(part) > 2
+    if not (part.startswith("[") and part.endswith("]") and len(part) > 2):
+        return False
+    try:
+        re.compile(part)
+    except re.error:  # such as [2026-01], in the name of a file
+        return False
+    return True
 
 
 def _nothing(source: Source, where: str, root: Path, info: Any) -> Problem:

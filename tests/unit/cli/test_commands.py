@@ -87,7 +87,9 @@ def test_a_version_that_is_not_name_at_number_is_refused(project: Workplace, tex
         )
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2013-13-01", "1.7.2013", ""])
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2013-13-01", "1.7.2013", "", "9999-12-31T23:59:59-05:00"]
+)
 def test_a_moment_that_is_none_is_refused(project: Workplace, text: str) -> None:
     assert complaint(project, "train", "demand", "--as-of", text) == (
         f"--as-of: {text!r} is not a time (write for example 2013-07-01 or 2013-07-01T06:00:00Z)"
@@ -112,6 +114,15 @@ def test_a_folder_without_models_is_told_and_stays_as_it_is(project: Workplace) 
     assert list(empty.iterdir()) == []
     usage = complaint(project, "--project", str(project.root / "nowhere"), "status")
     assert usage.splitlines()[-1].endswith("nowhere' does not exist.")
+
+
+def test_less_than_nothing_is_no_number_of_rows_to_show(project: Workplace) -> None:
+    for command, option, least in (("quarantine demand", "limit", 1), ("status", "decisions", 0)):
+        usage = complaint(project, *command.split(), f"--{option}", "-1")
+        assert usage.splitlines()[-1] == (
+            f"Error: Invalid value for '--{option}': "
+            f"Input should be greater than or equal to {least}"
+        )
 
 
 def test_two_models_of_one_name_are_told(project: Workplace) -> None:
@@ -150,6 +161,46 @@ def test_a_column_that_cannot_be_fitted_in_the_first_rows_stops_check_but_not_tr
     from perennial.cli.checking import look_over
 
     look_over(Project(project.root), "demand", None)
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (
+            "temperature / (temperature * 0)",
+            "'warm' is inf in row 1 (3,600 of 3,600 rows), which float32 can't hold "
+            "(give NaN for a value that can't be computed)",
+        ),
+        (
+            "temperature * float('nan')",
+            "no value in any of the 3,600 training rows "
+            "(leave it out (feature: false, or name the others under features))",
+        ),
+    ],
+)
+def test_check_refuses_features_that_no_booster_can_read(
+    project: Workplace, feature: str, message: str
+) -> None:
+    project.edit("temperature.clip(lower=0)", feature, file="features.py")
+    process = project.command("check", "demand")
+    assert (process.returncode, process.stderr) == (2, f"features.py, line 6, warm(): {message}\n")
+
+
+def test_a_feature_without_a_value_in_the_first_rows_may_have_some_in_others(
+    project: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perennial.cli.checking import check_model
+    from perennial.stores.sources import batches
+
+    monkeypatch.setattr(batches, "ROWS", 3000)
+    path = project.root / "data" / "2024-a.csv"
+    shutil.copy(path, path.with_name("2024-b.csv"))
+    project.edit("temperature.clip(lower=0)", "temperature * float('nan')", file="features.py")
+    lines = list(check_model(Project(project.root), "demand"))
+    assert lines[-2:] == [
+        "source: 3,600 rows in the first batch, 0 rows for quarantine",
+        "features: computed for 2,000 rows, each from its own row alone",
+    ]
 
 
 def test_prefect_yaml_is_written_compared_and_never_written_over_somebody_elses(

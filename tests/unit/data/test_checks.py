@@ -137,6 +137,22 @@ def test_a_row_without_a_time_goes_with_the_row_before_it(spec: ModelSpec) -> No
     assert checked.good_rows.tolist() == [3, 5]
 
 
+def test_an_event_more_than_a_day_ahead_of_now_is_a_fault(spec: ModelSpec) -> None:
+    rows = table(
+        {"at": "2024-03-02T12:00:00Z"},
+        {"at": "2024-03-02 12:00:00.000001"},
+        {"at": "9999-12-31", "km": "-1"},
+        {"at": None},
+    )
+    now = datetime(2024, 3, 1, 12, tzinfo=UTC)
+    assert reasons(RowChecks(spec, now=now).check(rows)) == {
+        1: "column at: '2024-03-02 12:00:00.000001' is more than a day in the future",
+        2: "column at: '9999-12-31' is more than a day in the future; column km: -1 is below min 0",
+        3: "column at: empty, but every row needs its event time",
+    }
+    assert RowChecks(spec).check(rows).good_rows.tolist() == [0, 1]
+
+
 def test_long_values_are_shown_bounded(spec: ModelSpec) -> None:
     (reason,) = reasons(RowChecks(spec).check(table({"km": "y" * 500}))).values()
     assert reason == f"column km: '{'y' * 56}… is not a number"

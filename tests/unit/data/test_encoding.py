@@ -184,6 +184,13 @@ def test_what_float32_cannot_hold_is_refused_with_its_row(value: float) -> None:
     )
 
 
+def test_an_infinite_feature_is_told_by_the_place_where_it_is_made() -> None:
+    with pytest.raises(InputError, match=r"^features.py, line 7, km\(\): 'km' is inf in row 1 "):
+        encode(
+            two(np.inf, text("Ulm")), schema("Ulm"), lambda name: f"features.py, line 7, {name}()"
+        )
+
+
 def test_xgboost_reads_the_matrix_with_its_types_and_takes_unseen_as_missing() -> None:
     random = np.random.default_rng(0)
     names = random.choice(["a", "b", "c"], 300)

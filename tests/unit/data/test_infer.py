@@ -238,6 +238,18 @@ def test_a_column_without_values_or_name_is_left_out_and_said(tmp_path: Path) ->
     assert "# 1 of the file's columns have no name and are left out.\n" in new.model_text
 
 
+def test_of_columns_that_differ_in_capitals_only_one_is_kept(tmp_path: Path) -> None:
+    more = {"X": range(200), "Y": range(200), "_Perennial_row": range(200)}
+    new = drafted(tmp_path, "y", None, **more)
+    assert list(parse_spec(new.model_text).columns) == ["x", "y"]
+    assert "  # X is left out: differs from 'x' in capitals only\n" in new.model_text
+    assert "  # Y is left out: differs from 'y' in capitals only\n" in new.model_text
+    assert (
+        "  # _Perennial_row is left out: names that begin with _perennial_ are Perennial's own\n"
+        in new.model_text
+    )
+
+
 def test_a_column_that_tells_the_label_alone_is_pointed_out_but_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     delay = rng.normal(size=4000)
@@ -310,6 +322,14 @@ def test_the_entity_is_the_fewest_columns_that_tell_rows_apart(table: Any) -> No
     assert table(shop=shop).source.entity == ()
     repeated = {"day": [*days[:-1], days[-2]], "shop": [*shop[:-1], shop[-2]]}
     assert table("y", "day", till=till, **repeated).source.entity == ()
+
+
+def test_without_an_entity_model_yaml_says_what_that_means(tmp_path: Path) -> None:
+    text = drafted(tmp_path, "y", "at", at=HOURS).model_text
+    assert (
+        "  # entity: none found, so all columns but the label tell rows apart, and none can be\n"
+        "  # added or taken out after the first run: name those that identify a row, if any do\n"
+    ) in text
 
 
 def test_a_column_with_missing_values_is_no_part_of_the_entity(table: Any) -> None:
@@ -409,3 +429,12 @@ def test_of_a_large_file_an_even_sample_is_looked_at_and_that_is_said(tmp_path: 
     frame.to_parquet(tmp_path / "rows.parquet")
     new = infer(tmp_path / "rows.parquet", "m", "y", "at", cells=8_000)
     assert parse_spec(new.model_text).source.entity == ()
+
+    place = tmp_path / "n=1"  # no column, though other tools call partitions so
+    place.mkdir()
+    frame = frame.drop(index=1).rename(columns={"shop": "n"})
+    frame.to_csv(place / "rows.csv", index=False)
+    frame.to_parquet(place / "rows.parquet")
+    for file in ("rows.csv", "rows.parquet"):
+        new = infer(place / file, "m", "y", "at", cells=8_000)
+        assert parse_spec(new.model_text).source.entity == ("n",)

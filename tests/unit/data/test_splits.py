@@ -209,8 +209,16 @@ def test_too_few_rows_for_the_shares_are_told() -> None:
         "test 0.01; labelled rows: 2 (raise the shares or bring more data)"
     )
     frame = days(100).assign(shop="one")
-    with pytest.raises(InputError, match="labelled rows: 100; groups: 1 "):
-        assign(frame, spec("{kind: group, group: shop, validation: 0.2, test: 0.2}"), None)
+    shop = "kind: group, group: shop, seed: 7"
+    for shares, part, fix in (
+        ("0.2", "validation and the test", "raise"),
+        ("0.49", "train and the test", "lower"),
+    ):
+        with pytest.raises(InputError, match=f"no row for the {part} part") as caught:
+            assign(frame, spec(f"{{{shop}, validation: {shares}, test: {shares}}}"), None)
+        assert str(caught.value).endswith(
+            f"groups: 1 ({fix} the shares, bring more groups, or try another seed)"
+        )
 
 
 def test_only_the_columns_that_decide_are_read() -> None:

@@ -49,9 +49,17 @@ def sliced(level, gain, half, n=1000, column="origin", metric="logloss"):
     return SliceEstimate(column=column, level=level, estimate=measured, comparison=compared)
 
 
-def judged(*gates, serving=SERVING, has_champion=True, probed=True, **measured) -> Judgement:
-    found = Measurement(**measured)
-    return judge(gates, found, serving=serving, has_champion=has_champion, probed=probed)
+def judged(
+    *gates, serving=SERVING, has_champion=True, unread="", probed=True, **measured
+) -> Judgement:
+    return judge(
+        gates,
+        Measurement(**measured),
+        serving=serving,
+        has_champion=has_champion,
+        unread=unread,
+        probed=probed,
+    )
 
 
 def first(*gates, **measured) -> Verdict:
@@ -260,6 +268,21 @@ def test_without_a_champion_first_version_decides(first_version, outcome, reason
 
 
 SLICES = Slices(slices=("origin",), metric="logloss", max_regression=0.02)
+
+
+@pytest.mark.parametrize(
+    ("gate", "rule"),
+    [(BEATS, "beats champion on logloss"), (SLICES, "slices of origin on logloss")],
+)
+def test_a_champion_that_cannot_read_the_rows_leaves_its_gates_inconclusive_and_says_why(
+    gate, rule
+):
+    why = "version 1 can't read these rows: model.yaml no longer has w"
+    judgement = judged(gate, unread=why, levels={"origin": {"JFK": 1000}})
+    assert judgement.outcome is INCONCLUSIVE
+    assert judgement.reason == f"inconclusive: {rule}: {why}"
+
+
 LEVELS = {"origin": {"EWR": 1000, "JFK": 1000, "LGA": 1000, "tiny": 12}}
 GOOD = (sliced("EWR", 0.01, 0.01), sliced("JFK", 0.0, 0.01), sliced("LGA", -0.01, 0.005))
 

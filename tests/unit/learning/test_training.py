@@ -12,7 +12,7 @@ import pytest
 
 from perennial.contracts.errors import PerennialError
 from perennial.contracts.features import Feature, FeatureSchema
-from perennial.learning.matrices import Matrices
+from perennial.learning.matrices import Matrices, feature_names
 from perennial.learning.training import (
     Watch,
     booster_bytes,
@@ -173,6 +173,25 @@ def test_importance_is_shares_of_the_gain_under_the_features_own_names(
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     assert next(iter(shares)) in ("speed", "colour")
     assert shares["noise"] < 0.1
+
+
+def test_names_that_are_equal_to_xgboost_are_numbered_and_no_others(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    matrices = make_matrices()
+    assert feature_names(matrices.schema) == ["speed", "height (m)", "colour", "noise"]
+    old, params = train_booster(matrices, make_spec(), {"max_depth": 3}, 3, 1), {"max_depth": 3}
+    named = ("x[0]", "x(0)", "colour", "1:x(0)")
+    features = tuple(
+        f.model_copy(update={"name": name})
+        for f, name in zip(matrices.schema.features, named, strict=True)
+    )
+    schema = matrices.schema.model_copy(update={"features": features})
+    booster = train_booster(replace(matrices, schema=schema), make_spec(), params, 3, 1)
+    assert feature_names(schema) == ["0:x(0)", "1:x(0)", "2:colour", "3:1:x(0)"]
+    shares, before = importance(booster, schema), importance(old, matrices.schema)
+    assert set(shares) == set(named)
+    assert list(shares.values()) == list(before.values())
 
 
 def test_importance_without_a_split_is_nothing_for_everyone(

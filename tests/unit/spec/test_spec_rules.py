@@ -50,6 +50,31 @@ def slices(*columns: str) -> dict[str, Any]:
             SNAPSHOT | {"source.lateness": "2d"},
             ["source.lateness: no row is late without source.event_time"],
         ),
+        # names
+        (
+            {
+                "columns.Amount": {"type": "float"},
+                "label.column": "COUNT",
+                "source.event_time": "Day",
+            },
+            [
+                "columns.Amount: 'Amount' and 'amount' differ in capitals only, which tables don't "
+                "tell apart; rename one of them, or leave it out",
+                "label.column: 'COUNT' and 'count' differ in capitals only, which tables don't "
+                "tell apart; rename one of them, or leave it out",
+                "source.event_time: 'Day' and 'day' differ in capitals only, which tables don't "
+                "tell apart; rename one of them, or leave it out",
+            ],
+        ),
+        (
+            {"columns._Perennial_row": {"type": "float"}, "label.column": "_perennial_y"},
+            [
+                "columns._Perennial_row: names that begin with _perennial_ are Perennial's own; "
+                "rename '_Perennial_row'",
+                "label.column: names that begin with _perennial_ are Perennial's own; "
+                "rename '_perennial_y'",
+            ],
+        ),
         # ensemble
         (
             {"ensemble.of": ["a", "m@2"], "name": "m"},

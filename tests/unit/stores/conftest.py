@@ -72,10 +72,12 @@ class Project:
         assert old in text, spec_text(self.spec)
         return Project(self.root, parse_spec(text.replace(old, new)))
 
-    def stage(self, as_of: datetime | None = None, full: bool = False) -> StagedRef:
-        mark = tables.watermark(self.spec, self.table)
+    def stage(
+        self, as_of: datetime | None = None, full: bool = False, now: datetime | None = None
+    ) -> StagedRef:
+        mark = tables.watermark(self.spec, self.table, now)
         source = sources.inspect(self.spec, self.root, mark, as_of, full)
-        return staging.stage(self.spec, self.root, source, self.root / "staging")
+        return staging.stage(self.spec, self.root, source, self.root / "staging", now=now)
 
     def validate(self, staged: StagedRef, reference: Any = None) -> ValidationReport:
         return staging.validate(self.spec, staged, reference)
@@ -83,8 +85,10 @@ class Project:
     def publish(self, staged: StagedRef) -> int:
         return tables.publish(self.spec, staged, self.table, self.quarantine)
 
-    def ingest(self, as_of: datetime | None = None, full: bool = False) -> int:
-        return self.publish(self.stage(as_of, full))
+    def ingest(
+        self, as_of: datetime | None = None, full: bool = False, now: datetime | None = None
+    ) -> int:
+        return self.publish(self.stage(as_of, full, now))
 
     def rows(self, as_of: datetime | None = None) -> pd.DataFrame:
         """The whole table in canonical order."""

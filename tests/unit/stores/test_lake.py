@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from perennial.contracts.errors import UnavailableError
+from perennial.contracts.errors import InputError, UnavailableError
 from perennial.stores import lake
 
 
@@ -73,3 +73,15 @@ def test_a_writer_that_is_always_too_late_gives_up_as_unavailable(tmp_path: Path
         lake.until_committed(uri, lambda: lake.write(uri, stale, rows(3)))
     assert str(caught.value) == f"{uri}: other writers were quicker 8 times"
     assert content(uri) == [1, 2]
+
+
+def test_a_column_that_is_stored_in_other_capitals_is_refused_before_it_is_written(
+    tmp_path: Path,
+) -> None:
+    uri = str(tmp_path / "table")
+    lake.write(uri, None, rows(1))
+    with pytest.raises(InputError) as caught:
+        lake.check_fits(lake.open_table(uri), uri, pa.schema([("X", pa.int64())]), ())
+    assert caught.value.message.startswith(
+        f"{uri}, column 'X': is stored as 'x', and tables don't tell capitals apart (change "
+    )

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from perennial.stores import quarantine, tables
+from perennial.stores import artefacts, quarantine, tables
 
 HEAD = "at,car,zone,km,stops,note,late\n"
 GOOD = HEAD + "2024-01-01 10:00:00,a,north,10,1,x,true\n2024-01-02 10:00:00,b,south,20,2,,false\n"
@@ -71,6 +71,24 @@ def test_rows_that_pass_by_the_rules_of_today_go_into_the_table_and_leave(trips:
     assert wider.rows()["km"].tolist() == [10.0, 900.0, 20.0]
     again = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
     assert again == quarantine.PutBack(checked=2, put_back=0, present=0, bad=2)
+
+
+def test_what_was_cached_before_rows_were_put_back_is_not_used_again(trips: Any) -> None:
+    trips.csv(GOOD + FAR)
+    trips.ingest()
+    wider = trips.changed("max: 500", "max: 1000")
+    before = tables.dataset(wider.spec, wider.table, None)
+    assert artefacts.intact(before)
+
+    quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+
+    assert not artefacts.intact(before), "a cached publish of before would leave the rows out"
+    after = tables.dataset(wider.spec, wider.table, None)
+    assert (before.rows, after.rows) == (2, 3)
+    assert artefacts.intact(after), "an unchanged run afterwards is cached again"
+    wider.csv("at,car,zone,km,stops,note,late\n2024-01-04 10:00:00,f,north,1,1,,true\n")
+    wider.ingest()
+    assert artefacts.intact(after), "rows that only followed change nothing of what was read"
 
 
 def test_rows_that_still_break_a_rule_stay(trips: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -34,6 +34,7 @@ from perennial.stores.registry import Registry
 from perennial.stores.rollout_comparison import compare
 from perennial.stores.rollout_evidence import measure
 from perennial.stores.rollout_pages import tell, write_page
+from tests.our_names import OURS
 from tests.watched import CLASSES, DAY, END, MODEL, Watched, make_watched
 
 MINUTE = timedelta(minutes=1)
@@ -86,6 +87,7 @@ class Log:
         customers: Sequence[str | None] | None = None,
         latency: Any = 5.0,
         distance: Any = 1.0,
+        more: Mapping[str, str] | None = None,
     ) -> list[str]:
         n = len(values)
         made = [f"p{next(_numbers)}" for _ in range(n)]
@@ -101,6 +103,7 @@ class Log:
             "sent": pa.array([at] * n, TIMESTAMP),
             "customer": pa.array(customers or made, pa.string()),
             "distance": pa.array(np.broadcast_to(distance, n).astype(float)),
+            **{name: pa.array([value] * n) for name, value in (more or {}).items()},
         }
         self.commit("predictions", pa.table(columns))
         return ids
@@ -451,6 +454,28 @@ def test_a_shadow_s_predictions_are_set_beside_those_of_the_same_rows(
     assert both.apart[0].inputs["distance"] == "75.0"
     if objective == "multiclass":
         assert (both.apart[0].champion, both.apart[0].challenger) == ("a", "c")
+
+
+def test_columns_called_as_our_own_change_no_measurement(tmp_path: Path) -> None:
+    more = {name: f"{name} of the user" for name in (*OURS, "x")}
+    canary = rollout(ERRORS, SLOW, SHIFT, metric("brier"), REVENUE, DISTANCE)
+    shadow = rollout(ERRORS, strategy="shadow", weight=0)
+    found = []
+    for given in ({}, more):
+        log = with_challenger(tmp_path / f"{len(given)}")
+        ids = [f"row-{i}" for i in range(60)]
+        log.answers("champion", [0.4] * 60, ids=ids, customers=ids, requests=ids, more=given)
+        log.answers("challenger", [0.7] * 30, ids=ids[:30], requests=ids[:30], more=given)
+        log.answers("shadow", [0.7] * 30, ids=ids[:30], requests=ids[:30], more=given)
+        log.labels(ids, ["on time"] * 60, revenue=[2.0] * 60)
+        both = compare(log.place.project, log.place.spec, shadow, NOW)
+        found.append((log.measured(canary), both.model_dump(exclude={"same_rows": {"apart"}})))
+        assert both.same_rows is not None
+        told = both.same_rows.apart[0]
+        assert (told.id, told.champion, told.challenger) == ("row-0", "0.4", "0.7")
+        assert told.inputs["customer"] == "row-0"
+    assert all(not one.error and one.value is not None for one in found[0][0][0])
+    assert found[0] == found[1]
 
 
 def test_where_requests_are_shared_out_no_row_is_predicted_twice(log: Log) -> None:

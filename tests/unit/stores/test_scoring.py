@@ -22,11 +22,20 @@ from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.refs import StagedRef, VersionRef
 from perennial.contracts.scoring import ScoresRef, ScoringJob
-from perennial.stores import scored, scoring
+from perennial.stores import scored, scoring, sources
+from perennial.stores.project import Project
 from perennial.stores.sources import columnar
 from tests.unit.bundle.conftest import make
 
 INPUTS = ["weight_kg", "items", "insured", "depot", "sent"]
+RAW = [b"\xff" * 16, b"\0" * 16, None]
+BINARY = {
+    "raw": pa.binary(),
+    "large_raw": pa.large_binary(),
+    "raw_view": pa.binary_view(),
+    "sixteen": pa.binary(16),
+    "identity": pa.uuid(),
+}
 
 
 class Place:
@@ -359,7 +368,7 @@ def test_all_columns_can_be_carried_in_types_a_delta_table_has(place: Place) -> 
         "day": pa.array([0, 1, 2], pa.date32()),
         "clock": pa.array([0, 1, 2], pa.time64("us")),
         "nothing": pa.nulls(3),
-        "raw": pa.array([b"\xff", b"", None], pa.binary()),
+        **{name: pa.array(RAW, kind) for name, kind in BINARY.items()},
     }
     for name, values in also.items():
         rows = rows.append_column(name, values)
@@ -371,7 +380,9 @@ def test_all_columns_can_be_carried_in_types_a_delta_table_has(place: Place) -> 
     assert found.column_names == [*INPUTS, *also, "_version", "_prediction"]
     assert found["large"].to_pylist() == [2**64 - 1, 0, 1]
     assert found["level"].to_pylist() == ["a", "b", "a"]
-    assert found["raw"].to_pylist() == [b"\xff", b"", None]
+    for name in BINARY:
+        assert found.schema.field(name).type == pa.binary()
+        assert found[name].to_pylist() == RAW
     assert found["nothing"].null_count == 3
 
 
@@ -388,6 +399,101 @@ def test_columns_that_are_absent_or_ours_are_told_at_once(place: Place) -> None:
         f"{path}: column 'sendr' is not there; did you mean 'sender'? (its columns: {columns})",
         "column '_version': is a name of Perennial's own (carry the other columns only)",
     ]
+
+
+def test_names_that_differ_in_capitals_only_are_told_before_any_work(place: Place) -> None:
+    uri = place.write("rows.parquet", place.rows.assign(Sender="x", _VERSION=1))
+
+    with pytest.raises(InputError) as refused:
+        place.job(uri, columns="all")
+
+    assert refused.value.message.splitlines() == [
+        f"column {name!r}: differs from {other!r} in capitals only, which tables don't tell apart "
+        "(carry the other columns only)"
+        for name, other in [("Sender", "sender"), ("_VERSION", "_version")]
+    ]
+    assert place.run(uri).rows == len(place.rows)  # what isn't carried is no obstacle
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("in", "in"),
+        ("in", "in/scored"),
+        ("in", "in/./deep/../scored/"),
+        ("in", "link/scored"),
+        ("link", "in/scored"),
+        ("out/in", "out"),
+        ("in/**/*.parquet", "in/scored"),
+        ("i?/*/*.parquet", "link/scored"),
+        ("in/*.parquet", "in"),
+        ("out/in/*.parquet", "out"),
+        ("s3://bucket/in", "s3://bucket/in/"),
+        ("s3://bucket/in/", "s3://bucket/in/scored"),
+        ("s3://bucket/out/in", "s3://bucket/out"),
+        ("s3://bucket/in/**/*.parquet", "s3://bucket/in/scored"),
+    ],
+)
+def test_an_output_whose_predictions_the_source_would_read_is_refused_before_any_work(
+    tmp_path: Path, source: str, output: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+
+    with pytest.raises(InputError) as refused:
+        scoring.plan(Project(tmp_path), "parcels", source, output, None, None)
+
+    place = output if "://" in output else (tmp_path / output).absolute()
+    assert refused.value.message == (
+        f"{place}: overlaps the source {source}: predictions would be read as rows to score "
+        "(name another output)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("in/*.parquet", "in/scored"),
+        ("in/rows.parquet", "in/scored"),
+        ("in/[2026-01].parquet", "in/scored"),
+        ("in", "in_scored"),
+        ("in", "elsewhere/in"),
+        ("s3://bucket/in", "s3://bucket/in_scored"),
+        ("s3://bucket/in", "s3://other/in/scored"),
+        ("s3://bucket/in", "bucket/in/scored"),
+    ],
+)
+def test_an_output_beside_the_source_is_no_overlap(
+    tmp_path: Path, source: str, output: str
+) -> None:
+    assert not sources.overlaps(source, tmp_path, output)
+
+
+@pytest.mark.parametrize("name", ["folder", "folder/**/*.parquet", "folder/*/*.parquet"])
+def test_former_rows_of_a_delta_table_among_the_files_are_not_read_as_rows(
+    place: Place, name: str
+) -> None:
+    (place.root / "folder").mkdir()
+    place.write("folder/a.parquet", place.rows)
+    table = place.root / "folder" / "table"
+    write_deltalake(table, pa.Table.from_pandas(place.rows, preserve_index=False))
+
+    with pytest.raises(InputError) as refused:
+        place.job(name)
+
+    assert refused.value.message == (
+        f"{table}: a Delta table, whose files also hold rows that it no longer has "
+        "(name the table itself, or other files only, such as data/*.parquet)"
+    )
+    assert place.run("folder/*.parquet").rows == len(place.rows)
+
+
+def test_a_delta_table_may_be_named_like_a_parquet_file(place: Place) -> None:
+    rows = pa.Table.from_pandas(place.rows, preserve_index=False)
+    for part in (rows, rows.slice(0, 100)):
+        write_deltalake(place.root / "table.parquet", part, mode="overwrite")
+
+    assert place.run("table.parquet").rows == 100
 
 
 @pytest.mark.parametrize(
@@ -466,3 +572,15 @@ def test_batches_and_slices_make_no_difference(
     assert np.array_equal(
         found.set_index("sender").loc[place.rows["sender"], "_prediction"], expected
     )
+
+
+def test_what_holds_lists_under_another_name_is_told_before_any_row_is_scored(place: Place) -> None:
+    rows = pa.Table.from_pandas(place.rows[INPUTS], preserve_index=False)
+    points = pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.float32(), [2]),
+        pa.array([[0.0, 1.0]] * len(rows), pa.list_(pa.float32(), 2)),
+    )
+    pq.write_table(rows.append_column("point", points), place.root / "rows.parquet")
+
+    with pytest.raises(InputError, match=r"rows.parquet, column 'point': holds .* \(flatten it\)$"):
+        place.run("rows.parquet", columns="all")

@@ -69,16 +69,25 @@ def test_rows_before_the_window_stay_in_the_database_whatever_the_form_of_their_
     spec_of: Make, database: Path, tmp_path: Path
 ) -> None:
     spec = sql(spec_of, '"trip list"')
-    since = datetime(2024, 1, 5, 0, tzinfo=UTC)  # less two days of lateness, less a day to spare
+    since = datetime(2024, 1, 6, 0, tzinfo=UTC)  # less three days of window, less a day to spare
     assert cars(spec, tmp_path, since) == ["z", "b", "c"]
 
 
-def test_the_fingerprint_notices_new_rows(spec_of: Make, database: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO \"trip list\" (at, car) VALUES ('2024-01-02', 'n')",
+        "UPDATE \"trip list\" SET late = NULL WHERE car = 'a'",
+    ],
+)
+def test_the_fingerprint_notices_new_rows_and_new_labels(
+    spec_of: Make, database: Path, tmp_path: Path, change: str
+) -> None:
     spec = sql(spec_of, '"trip list"')
     before = sources.inspect(spec, tmp_path, None, None)
     assert before.uri == f"sqlite:///{database}"
     with sqlite3.connect(database) as connection:
-        connection.execute("INSERT INTO \"trip list\" (at, car) VALUES ('2024-01-02', 'n')")
+        connection.execute(change)
     assert sources.inspect(spec, tmp_path, None, None).fingerprint != before.fingerprint
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from perennial.contracts.errors import InputError, IntegrityError, PerennialError
+from perennial.data.splits import UNUSED, assign, split_columns
 from perennial.stores import quarantine, tables
 
 HEAD = "at,car,zone,km,stops,note,late\n"
@@ -19,6 +21,10 @@ FIRST = HEAD + (
     "2024-01-01 10:00:00,a,north,10,1,x,true\n"
     "2024-01-02 10:00:00,b,south,20.5,2,,false\n"
     "2024-01-03 10:00:00,a,north,30,3,z,\n"
+)
+REFIT = (
+    "(change model.yaml back, or train what it says now under another name: versions trained on "
+    "this table are reproduced from it, and if you remove its folder they can't be)"
 )
 
 
@@ -47,10 +53,59 @@ def test_a_late_row_within_lateness_is_added_in_its_place(trips: Any) -> None:
 def test_a_row_later_than_lateness_is_left_out_until_a_full_reading(trips: Any) -> None:
     trips.csv(FIRST)
     trips.ingest()
-    trips.csv(FIRST + "2024-01-01 09:59:59,c,south,5,1,,true\n")
+    trips.csv(FIRST + "2023-12-31 09:59:59,c,south,5,1,,true\n")
     assert trips.ingest() == 0
     assert trips.ingest(full=True) == 1
     assert trips.rows()["car"].tolist() == ["c", "a", "b", "a"]
+
+
+def test_a_label_is_read_however_long_after_its_event_and_then_as_late_as_a_row(trips: Any) -> None:
+    slow = trips.changed("delay: 1d", "delay: 60d")
+    unlabelled = HEAD + "2024-01-01 10:00:00,a,north,10,1,x,\n"
+    newest = "{:%Y-%m-%d} 10:00:00,b,south,5,1,,\n"
+    slow.csv(unlabelled + newest.format(moment(1) + timedelta(days=62)))
+    slow.ingest()
+    later = newest.format(moment(1) + timedelta(days=63))
+    slow.csv(unlabelled.replace("x,", "x,true") + later)
+    slow.ingest()
+    assert slow.rows()["late"].tolist()[0] == 1.0
+    slow.csv(unlabelled.replace("x,", "x,false") + later)
+    slow.ingest()
+    assert slow.rows()["late"].tolist()[0] == 1.0  # the label came a day too late
+
+
+def test_an_event_of_the_far_future_ends_no_reading(trips: Any) -> None:
+    far = "9999-12-31 00:00:00,f,north,1,1,,true\n"
+    trips.csv(FIRST + far)
+    trips.ingest()
+    assert quarantine.put_back(trips.spec, trips.quarantine, trips.table).bad == 1
+    assert tables.watermark(trips.spec, trips.table) == moment(3)
+    trips.csv(FIRST + far + "2024-01-04 10:00:00,d,north,1,1,,\n")
+    trips.ingest()
+    assert trips.rows()["car"].tolist() == ["a", "b", "a", "d"]
+
+
+def test_an_event_of_the_future_is_taken_in_when_its_time_has_come(trips: Any) -> None:
+    trips.csv(FIRST + "2024-01-05 10:00:00,d,south,5,1,,\n2024-01-06 10:00:00,e,south,5,1,,\n")
+    trips.ingest(now=moment(3, 12))
+    (_, fifth) = quarantine.rows(trips.quarantine)
+    assert fifth.reason == "column at: '2024-01-05 10:00:00' is more than a day in the future"
+    assert trips.rows()["car"].tolist() == ["a", "b", "a"]
+    trips.ingest(now=moment(4))
+    assert trips.rows()["car"].tolist() == ["a", "b", "a", "d"]
+    quarantine.put_back(trips.spec, trips.quarantine, trips.table)
+    assert trips.rows()["car"].tolist() == ["a", "b", "a", "d", "e"]
+    assert quarantine.count(trips.quarantine) == 0
+
+
+def test_a_table_that_holds_such_an_event_is_read_on_and_trained_without_it(trips: Any) -> None:
+    far = "2042-01-01 00:00:00,f,north,1,1,,true\n"
+    trips.csv(FIRST + far)
+    trips.ingest(now=datetime(2042, 1, 1, tzinfo=UTC))
+    trips.csv(FIRST + far + "2024-01-04 10:00:00,d,north,1,1,,\n")
+    trips.ingest(now=moment(5))
+    assert tables.watermark(trips.spec, trips.table, moment(5)) == moment(4)
+    assert trips.rows()["car"].tolist() == ["a", "b", "a", "d"]
 
 
 def test_a_label_that_becomes_known_replaces_its_row_in_one_commit(trips: Any) -> None:
@@ -143,8 +198,7 @@ def test_a_column_of_another_type_is_refused_and_nothing_changes(trips: Any) -> 
     with pytest.raises(InputError) as caught:
         other.publish(other.stage())
     assert str(caught.value) == (
-        f"{trips.table}, column 'stops': is stored as int64, model.yaml now makes it string "
-        "(change model.yaml back, or remove the folder: the next run reads the source anew)"
+        f"{trips.table}, column 'stops': is stored as int64, model.yaml now makes it string {REFIT}"
     )
     assert trips.rows()["stops"].tolist() == [1.0, 2.0, 3.0]
 
@@ -153,8 +207,27 @@ def test_another_entity_is_refused(trips: Any) -> None:
     trips.csv(FIRST)
     trips.ingest()
     other = trips.changed("entity: [car]", "entity: [car, zone]")
-    with pytest.raises(InputError, match="now says at, car, zone"):
+    with pytest.raises(InputError) as caught:
         other.ingest()
+    what = "its rows are identified by at, car; model.yaml now adds zone"
+    assert str(caught.value) == f"{trips.table}: {what} {REFIT}"
+
+
+def test_without_entity_a_column_less_is_refused_and_another_order_is_not(trips: Any) -> None:
+    whole = trips.changed("entity: [car], ", "")
+    whole.csv(FIRST)
+    whole.ingest()
+    columns = whole.spec.columns
+    turned = whole.spec.model_copy(update={"columns": dict(reversed(columns.items()))})
+    whole.csv(FIRST.replace(",20.5,", ",21,"))
+    assert replace(whole, spec=turned).ingest() == 1
+
+    fewer = {name: column for name, column in columns.items() if name != "stops"}
+    narrow = replace(whole, spec=whole.spec.model_copy(update={"columns": fewer}))
+    with pytest.raises(InputError) as caught:
+        narrow.ingest(full=True)
+    what = "identified by at, car, zone, km, stops, note; model.yaml now leaves out stops"
+    assert str(caught.value) == f"{whole.table}: its rows are {what} {REFIT}"
 
 
 def test_a_batch_without_new_rows_keeps_the_table_and_needs_one(trips: Any) -> None:
@@ -183,6 +256,33 @@ def test_as_of_is_never_later_than_the_last_label_so_the_reference_is_stable(tri
     assert ref.as_of == moment(4) + timedelta(microseconds=1)
     for later in (moment(5), datetime(2031, 1, 1), datetime(2031, 1, 1, tzinfo=UTC)):
         assert tables.dataset(trips.spec, trips.table, later) == ref
+
+
+def test_without_as_of_no_label_is_used_that_nobody_can_know_yet(trips: Any) -> None:
+    slow = trips.changed("delay: 1d", "delay: 5d")
+    rows = [f"2024-01-{day:02} 10:00:00,a,north,1,1,,{day % 2}\n" for day in range(1, 21)]
+    slow.csv(HEAD + "".join(rows))
+    slow.ingest()
+    now = moment(20, 11)
+    plain = tables.dataset(slow.spec, slow.table, None, now)
+    asked = tables.dataset(slow.spec, slow.table, now)
+    assert (plain.rows, plain.content_digest) == (asked.rows, asked.content_digest)
+    frame = pd.concat(tables.scan(plain, slow.spec, split_columns(slow.spec)))
+    parts = assign(frame, slow.spec, plain.as_of)
+    assert parts.tolist() == assign(frame, slow.spec, asked.as_of).tolist()
+    assert parts.tolist()[14:] == [2] + 5 * [UNUSED]  # of the 15th, the last label that is known
+
+
+def test_without_as_of_the_reference_changes_when_a_label_becomes_known_only(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    hours = [(3, 10), (3, 11), (4, 9), (4, 10), (4, 11), (25, 10)]
+    refs = [tables.dataset(trips.spec, trips.table, None, moment(*hour)) for hour in hours]
+    assert refs[0] == refs[1] == refs[2]
+    assert refs[0].as_of == moment(3) + timedelta(microseconds=1)  # of the second, after its day
+    assert refs[3] == refs[4] == refs[5] == tables.dataset(trips.spec, trips.table, None)
+    assert refs[3].as_of == moment(4) + timedelta(microseconds=1)
+    assert tables.dataset(trips.spec, trips.table, moment(25), moment(2)).rows == 2
 
 
 def test_a_moment_before_the_first_row_is_an_input_error(trips: Any) -> None:

@@ -12,11 +12,15 @@ import pyarrow as pa
 import pytest
 
 from perennial.contracts.errors import InputError, IntegrityError
+from perennial.contracts.features import InputColumn
 from perennial.contracts.performance import JoinCounts, LabelCounts
 from perennial.spec.schema import ModelSpec
+from perennial.stores import lake
+from perennial.stores.predictions.answers import Columns
 from perennial.stores.predictions.joining import join_labels
 from perennial.stores.predictions.tables import commit_rows
 from tests.logged import NOON, label_rows, prediction_rows
+from tests.our_names import OURS
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 UTC_TIME = pa.timestamp("us", "UTC")
@@ -123,6 +127,24 @@ def test_a_label_by_entity_and_event_time_is_of_that_event_however_often_predict
     found, counts = log.joined()
     assert found == {("a", 1): "yes", ("b", 1): "yes", ("c", 1): None, ("d", 1): None}
     assert counts.unknown == 0
+
+
+@pytest.mark.parametrize("entity", ["_id", "_label", "_label_event", "k0", "id", "value", "given"])
+def test_an_entity_called_as_our_own_columns_finds_its_labels(log: Log, entity: str) -> None:
+    model = spec(entity=[entity])
+    more = {name: pa.array([f"{name} of the user"] * 2) for name in OURS if name != entity}
+    log.predict(["a", "b"], **{**more, entity: pa.array(["ann", "bob"])})
+    at = pa.array([NOON], UTC_TIME)
+    log.label([None], "yes", **{entity: ["ann"], "at": at})
+    log.label(["b"], "no", **{entity: pa.nulls(1, pa.string()), "at": pa.nulls(1, UTC_TIME)})
+    found, counts = log.joined(model)
+    assert found == {("a", 1): "yes", ("b", 1): "no"}
+    assert (counts.labels, counts.unknown) == (2, 0)
+    schema = lake.schema_of(lake.open_table(log.predictions))
+    places = Columns(schema, [InputColumn(name=entity, type="string", nullable=True)])
+    with join_labels(model, log.predictions, log.labels, NOON, NOON + DAY, NOON + 9 * DAY) as rows:
+        (batch,) = rows.batches(["_id", *places.names])
+    assert places.of(batch)[entity].to_pylist() == ["ann", "bob"]
 
 
 def test_the_label_received_last_counts_and_disagreement_is_counted(log: Log) -> None:

@@ -43,6 +43,29 @@ def test_an_empty_file_becomes_a_registry(tmp_path: Path) -> None:
     assert Registry(f"sqlite:///{tmp_path}/registry.db").models() == []
 
 
+def test_who_only_follows_a_registry_makes_none(tmp_path: Path) -> None:
+    path = tmp_path / "not mounted" / "registry.db"
+    url = f"sqlite:///{path}"
+    with pytest.raises(UnavailableError) as absent:
+        Registry(url, make=False)
+    assert str(absent.value) == (
+        f"registry {path}: no such file: its disk is not mounted, or nothing was trained yet"
+    )
+    assert not path.parent.exists()
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(UnavailableError) as empty:
+        Registry(url, make=False)
+    assert str(empty.value) == f"registry {url}: nothing was trained yet: no tables"
+    Registry(url).close()
+    followed = Registry(url, make=False)
+    assert followed.models() == []
+    path.unlink()
+    with pytest.raises(UnavailableError, match="no such file"):
+        followed.models()
+    assert not path.exists()
+
+
 def test_a_writer_that_holds_the_file_too_long_is_worth_a_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
