@@ -13,7 +13,6 @@ import typer
 
 from perennial.cli.context import context_of
 from perennial.contracts.errors import InputError, Problem
-from perennial.spec.values import nearest
 from perennial.stores.project import Project
 from perennial.stores.tokens import FILE_NAME
 
@@ -129,11 +128,11 @@ def _own_tokens(project: Project) -> Path | None:
 
 
 def _check_names(project: Project, names: list[str]) -> None:
-    known = project.model_names()
-    problems = [
-        Problem(str(project.models), f"no model {name!r}{nearest(name, known)}")
-        for name in names
-        if name not in known
-    ]
+    problems: list[Problem] = []
+    for name in names:
+        try:
+            project.model_folder(name)
+        except InputError as error:
+            problems += error.problems
     if problems:
-        raise InputError(problems)
+        raise InputError(list(dict.fromkeys(problems)))

@@ -2,6 +2,10 @@
 
 uvicorn (with httptools) takes headers of any size and waits for them for ever, and as long for a
 client to read its answer, so that some idle sockets, or one busy one, could fill the server.
+
+It also loses the body of a request that asks for another protocol (``Upgrade: h2c``, as some
+clients do with every first request), and takes what comes of it later for the next request. Here
+such a request is read as if it had not asked, which RFC 9110 (7.8) leaves to the server.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import asyncio
 import resource
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from perennial.serving.replies import JSON, Refusal, error_reply, overloaded
@@ -54,7 +59,12 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         requests, in_body = self._requests, self._in_body
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(Refusal(400, "invalid_http", "the request is not HTTP/1.1"))
         if self._requests != requests:
             self._header_bytes = 0
         elif not in_body:
@@ -63,17 +73,41 @@ class Connection(HttpToolsProtocol):
                 what = f"the headers are larger than {MOST_HEADER_BYTES:,} bytes"
                 self._refuse(Refusal(431, "headers_too_large", what))
 
+    def _parse(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+                head = self._head_without_upgrade()
+                # The parser took the message for complete, and may still hold its length.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                self.parser.feed_data(head)
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":  # asks for a tunnel by itself, with any headers
+            raise httptools.HttpParserInvalidMethodError
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version.encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # its head is parsed again
         self._requests += 1
         self._in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_body = False
         super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's own words)
-        self._refuse(Refusal(400, "invalid_http", "the request is not HTTP/1.1"))
 
     def _refuse(self, refusal: Refusal) -> None:
         if self.transport.is_closing():

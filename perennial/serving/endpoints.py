@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from perennial.contracts.errors import InputError
 from perennial.serving.arrow_bodies import read_arrow
+from perennial.serving.classes import announced, in_one_order
 from perennial.serving.labels import read_labels
 from perennial.serving.models import LiveModel
 from perennial.serving.replies import ARROW, JSON, Refusal, Reply, Request, wrong_rows
@@ -57,7 +58,7 @@ class PlainEndpoints:
             raise unsupported(kind, (JSON,))
         most = self._service.settings.max_rows
         try:
-            record = read_labels(decode_json(request.body), model.champion(), most)
+            record = read_labels(decode_json(request.body), model, most)
         except InputError as error:
             raise wrong_rows(error) from None
         await self._service.log_labels(model, record)
@@ -148,8 +149,10 @@ def _objects(part: Predicted) -> list[dict[str, Any]]:
 
 def _arrow(found: Sequence[Predicted]) -> bytes:
     """Columns id, version, arm, and value | probability | class and probabilities (a list in the
-    order of the model's classes), in the order of the request's rows."""
-    table = pa.concat_tables([_columns(part) for part in found], promote_options="default")
+    order that its field's metadata tell as ``classes``), in the order of the request's rows."""
+    classes, values = in_one_order(found)
+    parts = [_columns(part, own, classes) for part, own in zip(found, values, strict=True)]
+    table = pa.concat_tables(parts, promote_options="default")
     if len(found) > 1:
         places = np.fromiter(chain.from_iterable(p.places or () for p in found), np.int64)
         table = table.take(pa.array(np.argsort(places)))
@@ -160,19 +163,20 @@ def _arrow(found: Sequence[Predicted]) -> bytes:
     return body
 
 
-def _columns(part: Predicted) -> pa.Table:
+def _columns(part: Predicted, values: np.ndarray, classes: tuple[str, ...] | None) -> pa.Table:
+    """``values`` are the part's predictions in the order of the answer's ``classes``."""
     rows = len(part.ids)
     columns: dict[str, Any] = {
         "id": pa.array(part.ids, pa.string()),
         "version": pa.repeat(pa.scalar(part.version, pa.int64()), rows),
         "arm": pa.repeat(pa.scalar(part.arm, pa.string()), rows),
     }
-    if part.classes is None or part.objective == "binary":
-        columns["value" if part.classes is None else "probability"] = pa.array(part.values)
-    else:
-        top = part.values.argmax(axis=1)
-        columns["class"] = pa.array([part.classes[best] for best in top], pa.string())
-        offsets = np.arange(rows + 1, dtype=np.int32) * len(part.classes)
-        flat = pa.array(np.ascontiguousarray(part.values).ravel())
-        columns["probabilities"] = pa.ListArray.from_arrays(pa.array(offsets), flat)
-    return pa.table(columns)
+    if part.classes is None or classes is None or part.objective == "binary":
+        columns["value" if part.classes is None else "probability"] = pa.array(values)
+        return pa.table(columns)
+    top = part.values.argmax(axis=1)
+    columns["class"] = pa.array([part.classes[best] for best in top], pa.string())
+    offsets = np.arange(rows + 1, dtype=np.int32) * len(classes)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
+    told = pa.field("probabilities", lists.type, metadata={"classes": announced(classes)})
+    return pa.table(columns).append_column(told, lists)

@@ -6,7 +6,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from logging import getLogger
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -15,10 +17,11 @@ from perennial.contracts.refs import Value
 from perennial.contracts.rollouts import Rollout
 from perennial.serving.models import Loaded, load
 from perennial.serving.service import Logging, Service
-from perennial.spec import ModelSpec
+from perennial.spec import load_spec
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Registry, Route, Version
+from perennial.stores.tokens import Stamp, stamp
 
 _log = getLogger("perennial.serving.follower")
 
@@ -40,12 +43,32 @@ class _State(Value):
     routes: tuple[Followed, ...]
 
 
+@dataclass(slots=True)
+class _Failure:
+    """A route that can't be followed: how often it was tried, and when (monotonic) it may be."""
+
+    generation: int
+    tries: int = 0
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class _Definition:
+    """What may be kept of a model's predictions, and the stamp that its model.yaml had when it was
+    read last; None when it was gone."""
+
+    path: Path
+    stamp: Stamp | None
+    logging: Logging
+
+
 class Follower(threading.Thread):
     """Asks the registry for routes, again and again, and brings the service to follow them.
 
     A version is loaded, checked and run warm before the first request reaches it; what can't be
     loaded is said and tried again, and the service stays as it was. What is followed is kept in
-    ``.perennial/serving``, and served from there when the registry is down at the start.
+    ``.perennial/serving``, and served from there when the registry is down, or not there, at the
+    start. What model.yaml says of the prediction log is followed too.
     """
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
@@ -56,9 +79,10 @@ class Follower(threading.Thread):
         self._ending = threading.Event()
         self._registry: Registry | None = None
         self._followed: dict[str, Followed] = {}
-        self._failures: dict[str, int] = {}
-        self._not_before: dict[str, float] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._definitions: dict[str, _Definition] = {}
         self._told_at = 0.0
+        self._unforeseen = ""
 
     def stop(self) -> None:
         """End, after what it is doing."""
@@ -69,34 +93,45 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         while not self._ending.is_set():
-            self._look()
+            self.look()
             self._ending.wait(self._service.settings.poll_seconds)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Follow the registry and the definitions as they are now."""
+        self._look_at_registry()
+        for model in self._followed:
+            self._definition(model)
+
+    def _look_at_registry(self) -> None:
         try:
             if self._registry is None:
-                self._registry = Registry(self._project.registry_url)
-            routes = self._registry.routes()
-            for route in self._wanted(routes):
+                self._registry = Registry(self._project.registry_url, make=False)
+            wanted = self._wanted(self._registry.routes())
+            self._expect(wanted)
+            for route in wanted:
                 self._follow(route)
             self._tell(self._registry, "")
+            self._unforeseen = ""
         except PerennialError as error:
             self._tell(None, error.message)
             if not self._followed:
                 self._start_from_disk()
-        except Exception:
-            _log.exception("the registry could not be followed")
+        except Exception as error:
+            if repr(error) != self._unforeseen:  # as long as it is the same, it is told once
+                self._unforeseen = repr(error)
+                _log.exception("the registry could not be followed")
             self._tell(None, "an error of the server; its log has the details")
 
     def _wanted(self, routes: Iterable[Route]) -> list[Route]:
         names = self._service.settings.models
         return [route for route in routes if route.arms and (not names or route.model in names)]
 
+    def _expect(self, routes: Iterable[Route]) -> None:
+        self._on_loop(self._service.expect, [route.model for route in routes])
+
     def _follow(self, route: Route) -> None:
         known = self._followed.get(route.model)
-        if known is not None and known.route == route:
-            return
-        if time.monotonic() < self._not_before.get(route.model, 0.0):
+        if (known is not None and known.route == route) or not self._may_try(route):
             return
         assert self._registry is not None
         numbers = sorted({arm.version for arm in route.arms})
@@ -111,40 +146,67 @@ class Follower(threading.Thread):
         present = self._service.models.get(name)
         loaded: dict[int, Loaded] = {}
         try:
-            logging = Logging.of(self._spec(name))
+            logging = self._definition(name)
             for version in wanted.versions:
                 same = present.loaded.get(version.ref.version) if present else None
                 if same is None or same.version.ref != version.ref:
                     same = load(version, self._project)
                 loaded[version.ref.version] = same
         except PerennialError as error:
-            self._failed(name, error.message)
+            self._failed(wanted.route, error.message)
             return False
         except Exception as error:  # whatever a version's feature code does when it is loaded
             _log.exception("a version could not be loaded", extra={"model": name})
-            self._failed(name, f"a version can't be loaded: {type(error).__name__}")
+            self._failed(wanted.route, f"a version can't be loaded: {type(error).__name__}")
             return False
         self._failures.pop(name, None)
         self._followed[name] = wanted
         self._on_loop(self._service.adopt, wanted.route, loaded, logging)
         return True
 
-    def _spec(self, name: str) -> ModelSpec:
-        """The model's definition as it is now: what may be kept of its predictions is written
-        there, and not in the versions."""
+    def _definition(self, name: str) -> Logging:
+        """Follow what a model's model.yaml says may be kept of its predictions: it is written
+        there, and not in its versions. The file is read again when it has changed; while it is
+        wrong, what was read last stays. Raises InputError when nothing was."""
+        known = self._definitions.get(name)
+        path = None if known is None else known.path
+        seen = None if path is None else _stamp(path)
+        if known is not None and known.stamp == seen:
+            return known.logging
         try:
-            return self._project.load_model(name)[1]
-        except InputError as error:
-            what = f"its model.yaml, which says what of a prediction may be kept: {error.message}"
-            raise InputError(Problem(name, what)) from None
+            path = self._project.model_folder(name) / "model.yaml"
+            seen = _stamp(path)  # before it is read: what changes meanwhile is seen the next time
+            logging = Logging.of(load_spec(path))
+        except Exception as error:  # whatever is wrong with it, routes are to be followed further
+            reason = error.message if isinstance(error, PerennialError) else repr(error)
+            what = f"its model.yaml, which says what of a prediction may be kept: {reason}"
+            if known is None:
+                raise InputError(Problem(name, what)) from None
+            known.path, known.stamp = path or known.path, seen
+            _log.error("log settings not followed", extra={"model": name, "problem": what})
+            return known.logging
+        self._definitions[name] = _Definition(path, seen, logging)
+        if known is not None:
+            self._on_loop(self._service.adopt_logging, name, logging)
+            _log.info("log settings followed", extra={"model": name})
+        return logging
 
-    def _failed(self, name: str, problem: str) -> None:
-        failures = self._failures[name] = self._failures.get(name, 0) + 1
-        wait = min(0.5 * 2**failures, _LONGEST_WAIT_SECONDS)
-        self._not_before[name] = time.monotonic() + wait
-        if failures == 1:
-            _log.error("route not followed", extra={"model": name, "problem": problem})
-        self._on_loop(self._service.route_failed, name, problem)
+    def _may_try(self, route: Route) -> bool:
+        """Whether it is time to load a route, which may have failed before."""
+        failure = self._failures.get(route.model)
+        if failure is None or failure.generation != route.generation:
+            return True
+        return time.monotonic() >= failure.not_before
+
+    def _failed(self, route: Route, problem: str) -> None:
+        failure = self._failures.get(route.model)
+        if failure is None or failure.generation != route.generation:
+            failure = self._failures[route.model] = _Failure(route.generation)
+            _log.error("route not followed", extra={"model": route.model, "problem": problem})
+        failure.tries += 1
+        wait = min(0.5 * 2**failure.tries, _LONGEST_WAIT_SECONDS)
+        failure.not_before = time.monotonic() + wait
+        self._on_loop(self._service.route_failed, route.model, problem)
 
     def _start_from_disk(self) -> None:
         path = self._project.home / "serving" / STATE
@@ -153,8 +215,10 @@ class Follower(threading.Thread):
         except (OSError, ValidationError):
             return
         kept = {followed.route.model: followed for followed in state.routes}
-        for route in self._wanted(followed.route for followed in state.routes):
-            if self._adopt(kept[route.model]):
+        wanted = self._wanted(followed.route for followed in state.routes)
+        self._expect(wanted)
+        for route in wanted:
+            if self._may_try(route) and self._adopt(kept[route.model]):
                 _log.warning("last known route, from disk", extra={"model": route.model})
 
     def _tell(self, registry: Registry | None, problem: str) -> None:
@@ -172,3 +236,10 @@ class Follower(threading.Thread):
     def _on_loop(self, call: object, *arguments: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *arguments)  # type: ignore[arg-type]
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        return stamp(path)
+    except OSError:
+        return None

@@ -15,9 +15,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from logging import getLogger
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +25,7 @@ from typing import Any, get_args
 from perennial.contracts.errors import PerennialError
 from perennial.serving.children import listen_to_stop, stand_back
 from perennial.serving.logs import configure
+from perennial.spec import ModelSpec, load_spec
 from perennial.stores.locks import taken
 from perennial.stores.predictions.segments import Kind
 from perennial.stores.predictions.sessions import aside, put_aside, take_over
@@ -37,6 +38,8 @@ from perennial.stores.predictions.waiting import (
     give_up_shadows,
     waiting,
 )
+from perennial.stores.project import Project
+from perennial.stores.tokens import Stamp, stamp
 
 _NICENESS = 10
 _COMMIT_BYTES = 32 * 2**20
@@ -46,27 +49,20 @@ _log = getLogger("perennial.serving.keeper")
 
 
 @dataclass(frozen=True, slots=True)
-class Upkeep:
-    """``log.keep`` in seconds, and ``log.compact_files``, of one model."""
-
-    keep_seconds: float
-    compact_files: int
-
-
-@dataclass(frozen=True, slots=True)
 class KeeperSettings:
     """What a keeper has to know. ``tables`` is the address below which ``predictions/<model>``,
     ``labels/<model>`` and ``failures/<model>`` lie; ``parent`` is the process whose end is this
     one's.
 
-    Tables of models that ``upkeep`` doesn't name are written, but neither compacted nor expired.
+    Tables are compacted and expired as the models' model.yaml below ``project`` say at the time;
+    those of a model that has none, or a wrong one, are only written.
     """
 
+    project: str
     spool: str
     tables: str
     state: str
     parent: int
-    upkeep: Mapping[str, Upkeep] = field(default_factory=dict)
     poll_seconds: float = 0.5
     tidy_seconds: float = 60.0
     vacuum_seconds: float = 3600.0
@@ -83,9 +79,7 @@ class KeeperSettings:
 
     @classmethod
     def parse(cls, text: str) -> KeeperSettings:
-        values = json.loads(text)
-        upkeep = {model: Upkeep(**its) for model, its in values.pop("upkeep", {}).items()}
-        return cls(upkeep=upkeep, **values)
+        return cls(**json.loads(text))
 
 
 @dataclass(slots=True)
@@ -107,6 +101,7 @@ class Keeper:
         self._spool = Path(settings.spool)
         self._stock = Stock(self._spool)
         self._tables: dict[tuple[Kind, str], _Table] = {}
+        self._specs: dict[Path, tuple[Stamp, ModelSpec | None]] = {}
         self._taken_over: set[str] = set()
         self._tidied_at = self._vacuumed_at = time.monotonic()
         self._rows = self._commits = self._given_up = 0
@@ -180,24 +175,40 @@ class Keeper:
         return True
 
     def _tidy(self) -> None:
-        now = time.monotonic()
-        if now - self._tidied_at < self._settings.tidy_seconds:
+        moment = time.monotonic()
+        if moment - self._tidied_at < self._settings.tidy_seconds:
             return
-        self._tidied_at = now
-        vacuum = now - self._vacuumed_at >= self._settings.vacuum_seconds
+        self._tidied_at = moment
+        vacuum = moment - self._vacuumed_at >= self._settings.vacuum_seconds
         if vacuum:
-            self._vacuumed_at = now
-        for model, its in self._settings.upkeep.items():
+            self._vacuumed_at = moment
+        definitions = Project(Path(self._settings.project)).models.glob("*/model.yaml")
+        for spec in filter(None, map(self._spec, sorted(definitions))):
             for kind in get_args(Kind):
-                table = self._table(kind, model)
+                table = self._table(kind, spec.name)
                 if table.problem or not (table.changed or vacuum):
                     continue
                 try:
-                    keep = timedelta(seconds=its.keep_seconds)
-                    tidy(table.uri, keep, its.compact_files, datetime.now(UTC), vacuum)
+                    its, now = spec.log, datetime.now(UTC)
+                    tidy(table.uri, its.keep, its.compact_files, now, vacuum)
                     table.changed = False
                 except Exception as error:  # tidying can always wait
                     self._note(_words(table, error), error)
+
+    def _spec(self, path: Path) -> ModelSpec | None:
+        """What a model.yaml says now. None while it is wrong, which is told once: nothing is
+        deleted by what it said before."""
+        try:
+            seen = stamp(path)
+            if path not in self._specs or self._specs[path][0] != seen:
+                self._specs[path] = seen, None
+                self._specs[path] = seen, load_spec(path)
+        except OSError:  # it went a moment ago
+            return None
+        except Exception as error:  # the other models' tables can be tidied
+            why = error.message if isinstance(error, PerennialError) else repr(error)
+            self._note(f"tables are not tidied: {why}", error)
+        return self._specs[path][1]
 
     def _failed(self, table: _Table, error: Exception) -> None:
         longest = self._settings.longest_wait_seconds

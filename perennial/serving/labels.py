@@ -6,15 +6,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import InputColumn
 from perennial.data.frames import table_columns, table_rows
-from perennial.serving.models import Loaded
+from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.replies import Refusal
 from perennial.serving.rows import from_json
 from perennial.spec.values import nearest, shown
@@ -28,7 +29,17 @@ _MAX_ID = 64
 _MAX_PROBLEMS = 20
 
 
-def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
+def label_classes(model: LiveModel) -> tuple[str, ...] | None:
+    """The classes that a label may name, None for a number: those of every version that is loaded,
+    for what only a challenger knows is what its rollout needs to see."""
+    own = model.champion().schema.classes
+    if own is None:
+        return None
+    others = (model.loaded[number].schema.classes or () for number in sorted(model.loaded))
+    return tuple(dict.fromkeys(chain(own, *others)))
+
+
+def read_labels(document: object, model: LiveModel, most: int) -> pa.RecordBatch:
     """Labels of ``{…}``, ``[{…}]`` or ``{"labels": [{…}]}``.
 
     Each has ``label``, and says what it is of: ``prediction_id``, or every entity column and the
@@ -43,16 +54,20 @@ def read_labels(document: object, version: Loaded, most: int) -> pa.RecordBatch:
     if not 0 < len(rows) <= most:
         what = f"{len(rows):,} labels; a request has 1 to {most:,}"
         raise Refusal(413 if rows else 422, "too_many_rows" if rows else "no_rows", what)
+    version = model.champion()
     keys = _key_columns(version)
     mistakes = (problem for i, row in enumerate(rows) for problem in _mistakes(row, i, keys))
     problems = list(islice(mistakes, _MAX_PROBLEMS))
-    labels, wrong = _values(rows, version)
+    labels, wrong = _values(rows, label_classes(model))
     if problems or wrong:
         raise InputError([*problems, *wrong])
     given = {name: [row.get(name) for row in rows] for name in keys}
     with_metrics = [] if _METRICS in keys else rows
     metrics = sorted({name for row in with_metrics for name in row.get(_METRICS) or ()})
     known = table_rows(given, keys)
+    missing = list(islice(_missing(rows, known), _MAX_PROBLEMS))
+    if missing:
+        raise InputError(missing)
     kind = pa.float64() if version.spec.objective == "regression" else pa.string()
     now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
     return pa.RecordBatch.from_arrays(
@@ -103,6 +118,18 @@ def _mistakes(
         yield from _metric_mistakes(row.get(_METRICS), where)
 
 
+def _missing(rows: list[Mapping[str, Any]], known: pa.RecordBatch) -> Iterator[Problem]:
+    """Values that mean a missing one, such as "", of labels that nothing else says the row of."""
+    names = known.schema.names
+    for name, column in zip(names, known.columns, strict=True):
+        for place in np.flatnonzero(column.is_null()) if column.null_count else ():
+            row = rows[place]
+            if row.get(_ID) is None:
+                what = f"{name} is {shown(row[name])}, which means a missing value"
+                fix = f"give prediction_id, or {', '.join(names)}"
+                yield Problem(f"label {place + 1}", what, fix)
+
+
 def _metric_mistakes(metrics: object, where: str) -> Iterator[Problem]:
     if metrics is None:
         return
@@ -119,10 +146,11 @@ def _metric_mistakes(metrics: object, where: str) -> Iterator[Problem]:
             yield Problem(where, f"metric {shown(name)}: {shown(value)} is not a finite number")
 
 
-def _values(rows: list[Mapping[str, Any]], version: Loaded) -> tuple[list[Any], list[Problem]]:
+def _values(
+    rows: list[Mapping[str, Any]], classes: tuple[str, ...] | None
+) -> tuple[list[Any], list[Problem]]:
     values: list[Any] = []
     problems = []
-    classes = version.schema.classes
     for place, row in enumerate(rows):
         label = row.get(_LABEL)
         if label is None:

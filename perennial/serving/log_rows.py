@@ -29,7 +29,10 @@ class LogRows:
         self._schema: pa.Schema | None = None
 
     def of(self, batch: Batch) -> pa.RecordBatch:
-        """One row a prediction: ids, time, version, arm, latency, outputs, then the inputs."""
+        """One row a prediction: ids, time, version, arm, latency, outputs, then the inputs.
+
+        Predictions that nobody waits for any more have none: their request was refused.
+        """
         rows = len(batch.values)
         ids: list[str] = []
         request_ids: list[str] = []
@@ -54,7 +57,11 @@ class LogRows:
         if self._schema is None:
             names = [*known, *self._columns]
             self._schema = pa.RecordBatch.from_arrays(arrays, names=names).schema
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        record = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        if any(job.answer.cancelled() for job in batch.jobs):
+            awaited = [not job.answer.cancelled() for job in batch.jobs]
+            record = record.filter(pa.array(np.repeat(awaited, [job.count for job in batch.jobs])))
+        return record
 
     def _outputs(self, values: np.ndarray) -> dict[str, Any]:
         if values.ndim > 1:

@@ -3,7 +3,9 @@
 https://github.com/open-inference/open-inference-protocol. A column is a tensor of shape [rows] or
 [rows, 1]; text, categories and times are BYTES (UTF-8). A missing value is null in JSON, NaN in a
 binary tensor of floats. Outputs are one tensor of predictions (``probability``, ``value``, or
-``class`` and ``probabilities``), ``prediction_id`` and ``version``.
+``class`` and ``probabilities``), ``prediction_id`` and ``version``. The order of the probabilities
+is the parameter ``classes`` (a JSON list in a text) of the version's metadata, and of the output
+itself where versions with different classes answered.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from perennial import __version__
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import ColumnType
 from perennial.serving.batching import INLINE_ROWS
+from perennial.serving.classes import announced, in_one_order
 from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.replies import Refusal, Reply, Request, wrong_rows
 from perennial.serving.requests import Headers
@@ -255,9 +258,14 @@ def _texts(where: str, rows: int, data: memoryview) -> list[str]:
 def _output_metadata(version: Loaded) -> list[dict[str, Any]]:
     classes = version.schema.classes
     if version.spec.objective == "multiclass" and classes is not None:
-        first = [
+        first: list[dict[str, Any]] = [
             {"name": "class", "datatype": "BYTES", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(classes)]},
+            {
+                "name": "probabilities",
+                "datatype": "FP32",
+                "shape": [-1, len(classes)],
+                "parameters": {"classes": announced(classes)},
+            },
         ]
     else:
         name = "value" if classes is None else "probability"
@@ -297,19 +305,24 @@ def _reply(
     document: Mapping[str, Any],
     wanted: Mapping[str, bool],
 ) -> Reply:
-    arrays = _arrays(found)
+    classes, arrays = _arrays(found)
     outputs, blobs = [], []
     for name, binary in wanted.items():
         values = arrays[name]
         is_text = values.dtype == object
         datatype = "BYTES" if is_text else "INT64" if values.dtype == np.int64 else "FP32"
         output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(values.shape)}
+        parameters: dict[str, Any] = {}
+        if name == "probabilities" and classes is not None and len({p.classes for p in found}) > 1:
+            parameters["classes"] = announced(classes)
         if binary:
             blob = _text_bytes(values) if is_text else values.astype(values.dtype, "C").tobytes()
-            output["parameters"] = {"binary_data_size": len(blob)}
+            parameters["binary_data_size"] = len(blob)
             blobs.append(blob)
         else:
             output["data"] = values.ravel().tolist()
+        if parameters:
+            output["parameters"] = parameters
         outputs.append(output)
     versions = sorted({part.version for part in found})
     answer = {
@@ -325,8 +338,9 @@ def _reply(
     return Reply(b"".join([reply.body, *blobs]), kind=_OCTETS, headers=(length,))
 
 
-def _arrays(found: Sequence[Predicted]) -> dict[str, np.ndarray]:
-    """All outputs in the order of the request's rows."""
+def _arrays(found: Sequence[Predicted]) -> tuple[tuple[str, ...] | None, dict[str, np.ndarray]]:
+    """The classes in the order of the probabilities, and all outputs in that of the request's
+    rows."""
     rows = sum(len(part.ids) for part in found)
     places = [slice(None) if part.places is None else list(part.places) for part in found]
     first = found[0]
@@ -341,13 +355,13 @@ def _arrays(found: Sequence[Predicted]) -> dict[str, np.ndarray]:
         "prediction_id": gathered([np.array(part.ids, object) for part in found]),
         "version": gathered([np.full(len(p.ids), p.version, np.int64) for p in found]),
     }
-    values = gathered([part.values for part in found])
-    if first.objective == "multiclass" and first.classes is not None:
-        classes = np.array(first.classes, object)
-        arrays |= {"class": classes[values.argmax(axis=1)], "probabilities": values}
+    classes, values = in_one_order(found)
+    if first.objective == "multiclass":
+        most = [np.array(p.classes, object)[p.values.argmax(axis=1)] for p in found]
+        arrays |= {"class": gathered(most), "probabilities": gathered(values)}
     else:
-        arrays["value" if first.classes is None else "probability"] = values
-    return arrays
+        arrays["value" if classes is None else "probability"] = gathered(values)
+    return classes, arrays
 
 
 def _text_bytes(values: np.ndarray) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from perennial import __version__
 from perennial.reports.pages import template
+from perennial.serving.labels import label_classes
 from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.openapi_schemas import (
     Schema,
@@ -32,8 +33,9 @@ _REFUSED = {
     403: "The token lacks the role; or, without tokens, the request came from elsewhere.",
     404: "No such model or version is served.",
     408: "The body did not arrive in time.",
+    409: "Nothing of this model is kept here.",
     413: "The body is too large, or has too many rows.",
-    415: "The content type is not read here.",
+    415: "The content type, or the content encoding, is not read here.",
     422: "Columns are missing, unknown or of another type; there are no rows.",
     500: "The server failed; its log says why, under the request's id.",
     503: "Too busy, not ready, or the log is full: come back after Retry-After seconds.",
@@ -57,8 +59,8 @@ def openapi_document(
         champion = model.champion()
         answering = [model.loaded[arm.version] for arm in model.route.arms if arm.weight]
         schemas[f"{name}.row"] = row_schema([champion, *answering])
-        schemas[f"{name}.prediction"] = prediction_schema(champion)
-        schemas[f"{name}.label"] = label_schema(champion)
+        schemas[f"{name}.prediction"] = prediction_schema([champion, *answering])
+        schemas[f"{name}.label"] = label_schema(champion, label_classes(model))
         paths |= _of_model(name, model, champion, max_rows)
     versions = {str(number) for _, model in ready for number in model.loaded}
     paths |= _general([name for name, _ in ready], sorted(versions, key=int))
@@ -139,7 +141,7 @@ def _of_model(
             "required": True,
             "content": {_JSON: {"schema": _one_or_many(label, "labels", max_rows)}},
         },
-        "responses": _responses({_JSON: {"schema": ref("Accepted")}}, _ASKING),
+        "responses": _responses({_JSON: {"schema": ref("Accepted")}}, (*_ASKING, 409)),
         "tags": [name],
     }
     return {

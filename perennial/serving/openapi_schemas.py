@@ -3,7 +3,7 @@ from its bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -149,6 +149,13 @@ class Infer(Struct):
     parameters: InferParameters | UnsetType = UNSET
 
 
+class OutputParameters(Binary):
+    """`classes` is the order of the probabilities, a JSON list in a text; an output has it where
+    versions with different classes answered, else the version's metadata do."""
+
+    classes: str | UnsetType = UNSET
+
+
 class OutputTensor(Struct):
     """A column of the answer, a row of `data` a row of the request."""
 
@@ -156,7 +163,7 @@ class OutputTensor(Struct):
     shape: list[int]
     datatype: Literal["FP32", "INT64", "BYTES"]
     data: list[Any] | UnsetType = UNSET
-    parameters: Binary | UnsetType = UNSET
+    parameters: OutputParameters | UnsetType = UNSET
 
 
 class Inferred(Struct):
@@ -168,10 +175,17 @@ class Inferred(Struct):
     id: str | UnsetType = UNSET
 
 
+class TensorParameters(Struct):
+    """`classes` is the order of the probabilities, a JSON list in a text."""
+
+    classes: str
+
+
 class TensorMetadata(Struct):
     name: str
     datatype: str
     shape: list[int]
+    parameters: TensorParameters | UnsetType = UNSET
 
 
 class ModelMetadata(Struct):
@@ -266,8 +280,10 @@ def column_schema(column: Typed, levels: tuple[str, ...] | None = None) -> Schem
     return schema
 
 
-def prediction_schema(loaded: Loaded) -> Schema:
-    """The prediction of one row."""
+def prediction_schema(versions: Sequence[Loaded]) -> Schema:
+    """The prediction of one row, by whichever of these versions answers. Each tells the classes
+    that it knows."""
+    loaded = versions[0]
     properties: dict[str, Schema] = {
         "id": {"type": "string", "description": "By which its label is sent later."},
         "version": {"type": "integer"},
@@ -281,21 +297,23 @@ def prediction_schema(loaded: Loaded) -> Schema:
         own = {"probability": {"type": "number", "minimum": 0, "maximum": 1, "description": what}}
     else:
         share = {"type": "number", "minimum": 0, "maximum": 1}
+        each = [dict.fromkeys(version.schema.classes or ()) for version in versions]
+        some = {name: share for known in each for name in known}
         own = {
-            "class": {"enum": list(classes)},
+            "class": {"enum": list(some)},
             "probabilities": {
                 "type": "object",
-                "properties": dict.fromkeys(classes, share),
-                "required": list(classes),
+                "properties": some,
+                "required": [name for name in some if all(name in known for known in each)],
             },
         }
     properties |= own
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def label_schema(loaded: Loaded) -> Schema:
+def label_schema(loaded: Loaded, classes: tuple[str, ...] | None) -> Schema:
     """A late label, of a prediction by its id or of a row by what identifies it."""
-    spec, classes = loaded.spec, loaded.schema.classes
+    spec = loaded.spec
     label: Schema = {"type": "number"} if classes is None else {"enum": list(classes)}
     time = (spec.source.event_time,) if spec.source.event_time else ()
     keys = {
@@ -333,5 +351,6 @@ def _metrics_schema() -> Schema:
 
 
 def _known(names: list[str]) -> Schema:
-    """These keys are there, and not null."""
-    return {"required": names, "properties": {name: {"not": {"type": "null"}} for name in names}}
+    """These keys are there, and neither null nor empty."""
+    known: Schema = {"not": {"type": "null"}, "minLength": 1}
+    return {"required": names, "properties": dict.fromkeys(names, known)}

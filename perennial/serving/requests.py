@@ -60,12 +60,15 @@ async def read_body(
 ) -> bytes:
     """The whole body. Its size is claimed from the budget; who calls releases it in the end.
 
-    Raises Refusal: 413 when it is larger than ``limit`` bytes, whatever its headers say; 408 when
-    it has not arrived after ``timeout`` seconds; 503 when the budget has no room. ClientGoneError
-    when the client hangs up.
+    Raises Refusal: 415 when it is compressed; 413 when it is larger than ``limit`` bytes, whatever
+    its headers say; 408 when it has not arrived after ``timeout`` seconds; 503 when the budget has
+    no room. ClientGoneError when the client hangs up.
     """
     length = headers.get(b"content-length", b"0")
     declared = int(length) if length.isdigit() and len(length) < 20 else 0
+    coding = headers.get(b"content-encoding")
+    if coding is not None and (declared or b"transfer-encoding" in headers):
+        _check_plain(coding)
     if declared > limit:
         if b"expect" not in headers:  # a client that asks first sends nothing when told no
             await _let_go(receive)
@@ -126,6 +129,14 @@ async def _let_go(receive: Receive) -> None:
                 await asyncio.sleep(0)  # a client that sends without pause must not hold the loop
     except TimeoutError:
         return
+
+
+def _check_plain(coding: bytes) -> None:
+    """Raises Refusal for a body that is not sent as it is."""
+    if coding.strip().lower() not in (b"", b"identity"):
+        what = f"content encoding {coding[:80].decode('latin-1')!r} is not read here; send none"
+        only = ((b"accept-encoding", b"identity"),)
+        raise Refusal(415, "unsupported_encoding", what, headers=only)
 
 
 def _too_large(limit: int) -> Refusal:

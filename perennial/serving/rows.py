@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from operator import itemgetter
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import FeatureSchema
+from perennial.data.frames import Typed, table_rows
 from perennial.serving.batching import INLINE_ROWS, Rows
 from perennial.serving.replies import Refusal
 from perennial.spec import ModelSpec
@@ -24,13 +25,15 @@ _MAX_PROBLEMS = 20
 class Reads:
     """What a version reads of a request. Made once a version."""
 
-    def __init__(self, spec: ModelSpec, schema: FeatureSchema, columns: Iterable[str]) -> None:
+    def __init__(
+        self, spec: ModelSpec, schema: FeatureSchema, columns: Mapping[str, Typed]
+    ) -> None:
         self.required = tuple(column.name for column in schema.inputs)
         self.optional = tuple(name for name in columns if name not in self.required)
         time = spec.source.event_time
         self.label = spec.label.column
         self.known = frozenset((*spec.columns, *((time,) if time else ()))) - {self.label}
-        self.entity = spec.source.entity
+        self.entity = {name: columns[name] for name in spec.source.entity}
 
     @cached_property
     def get(self) -> Any:
@@ -59,7 +62,8 @@ class RequestRows(Protocol):
     def count(self) -> int: ...
 
     def keys(self, reads: Reads) -> list[str | None]:
-        """What tells entities apart, a row; None where the request doesn't say."""
+        """What tells entities apart, a row, whatever form their values came in; None where the
+        request doesn't say."""
         ...
 
     def take(self, places: Sequence[int]) -> RequestRows:
@@ -80,7 +84,8 @@ class Objects:
         self.count = len(rows)
 
     def keys(self, reads: Reads) -> list[str | None]:
-        return [_key([row.get(name) for name in reads.entity]) for row in self._rows]
+        entity = {name: [row.get(name) for row in self._rows] for name in reads.entity}
+        return _keys(entity, reads, self.count)
 
     def take(self, places: Sequence[int]) -> Objects:
         return Objects([self._rows[place] for place in places])
@@ -125,8 +130,7 @@ class Columns:
         self.count = count
 
     def keys(self, reads: Reads) -> list[str | None]:
-        parts = [self._columns.get(name) or [None] * self.count for name in reads.entity]
-        return [_key(values) for values in zip(*parts, strict=True)] or [None] * self.count
+        return _keys(self._columns, reads, self.count)
 
     def take(self, places: Sequence[int]) -> Columns:
         taken = {n: [values[place] for place in places] for n, values in self._columns.items()}
@@ -148,8 +152,8 @@ class Table:
         self.count = len(table)
 
     def keys(self, reads: Reads) -> list[str | None]:
-        present = [name for name in reads.entity if name in self._table.column_names]
-        return Columns(self._table.select(present).to_pydict(), self.count).keys(reads)
+        names = self._table.column_names
+        return _keys(dict(zip(names, self._table.columns, strict=True)), reads, self.count)
 
     def take(self, places: Sequence[int]) -> Table:
         return Table(self._table.take(pa.array(places, pa.int64())))
@@ -212,10 +216,16 @@ def _check_names(reads: Reads, names: Sequence[str] | Mapping[str, object]) -> N
         raise InputError(problems)
 
 
-def _key(values: Sequence[object]) -> str | None:
-    if not values or any(value is None for value in values):
-        return None
-    return "\x1f".join(map(str, values))
+def _keys(columns: Mapping[str, Any], reads: Reads, count: int) -> list[str | None]:
+    """The entities' values in the types of their columns, as text. Servers of all releases must
+    agree on it while a canary is under way."""
+    if not reads.entity or any(name not in columns for name in reads.entity):
+        return [None] * count
+    parsed = table_rows({name: columns[name] for name in reads.entity}, reads.entity)
+    return [
+        None if None in values else "\x1f".join(map(str, values))
+        for values in zip(*(column.to_pylist() for column in parsed.columns), strict=True)
+    ]
 
 
 def _kind(value: object) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from perennial.contracts.errors import InputError, PerennialError, Problem
+from perennial.contracts.errors import InputError, Problem
 from perennial.serving import fixed, logs
 from perennial.serving.access import Access, is_loopback, must_be_loopback
 from perennial.serving.app import Application
@@ -23,7 +23,7 @@ from perennial.serving.children import Child
 from perennial.serving.connections import HEADER_SECONDS, Connection
 from perennial.serving.follower import Follower
 from perennial.serving.hardening import Guard
-from perennial.serving.keeper import KeeperSettings, Upkeep
+from perennial.serving.keeper import KeeperSettings
 from perennial.serving.metrics import Metrics
 from perennial.serving.service import Service
 from perennial.serving.settings import Settings
@@ -180,16 +180,10 @@ def _shadow_settings(settings: Settings) -> ShadowSettings:
 
 def _keeper_settings(settings: Settings) -> KeeperSettings:
     project = Project(settings.project)
-    upkeep = {}
-    try:
-        for spec in project.specs():
-            upkeep[spec.name] = Upkeep(spec.log.keep.total_seconds(), spec.log.compact_files)
-    except PerennialError as error:  # the follower says which model it is, and goes on without it
-        _log.warning("tables are not tidied: %s", error.message)
     return KeeperSettings(
+        project=str(project.root),
         spool=str(project.home / "spool"),
         tables=project.storage,
         state=str(project.home / "serving" / "keeper.json"),
         parent=os.getpid(),
-        upkeep=upkeep,
     )

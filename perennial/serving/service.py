@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from perennial.serving.beside import Beside, read_beside
 from perennial.serving.log_rows import LogRows, failure_rows
 from perennial.serving.metrics import Metrics
 from perennial.serving.models import LiveModel, Loaded
+from perennial.serving.parts import Part, blaming, predicted
 from perennial.serving.replies import Refusal, Request, wrong_rows
 from perennial.serving.rows import Reads, RequestRows
 from perennial.serving.settings import Settings
@@ -52,10 +53,6 @@ class Predicted:
     ids: Sequence[str]
     values: np.ndarray
     places: Sequence[int] | None
-
-
-_Part = tuple[Loaded, RequestRows, Sequence[str], Sequence[int] | None]
-"""Rows of a request for one version: their ids, and their places unless they are all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class Service:
         self.decisions: tuple[AuditEntry, ...] = ()
         self.rollouts: tuple[Rollout, ...] = ()
         self.draining = False
-        self._registry_asked = False
+        self._expected: frozenset[str] | None = None
         self.waiting_requests = 0
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._logging: dict[str, Logging] = {}
@@ -113,14 +110,23 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether every model that is to be served has a version that answers."""
-        models = self.models.values()
+        """Whether all models that were expected at the start have a version that answers, and one
+        does at least. Models that are routed later have their own readiness."""
         return (
-            self._registry_asked
+            self._expected is not None
             and not self.draining
-            and bool(models)
-            and all(model.ready for model in models)
+            and all(self.models[name].ready for name in self._expected)
+            and any(model.ready for model in self.models.values())
         )
+
+    def expect(self, names: Iterable[str]) -> None:
+        """The models that are to be served, as they are known at the start: with those that the
+        settings name they must answer before the server is ready. To be called on the loop; what
+        comes after the first time changes nothing."""
+        if self._expected is None:
+            for name in names:
+                self.models.setdefault(name, LiveModel(name))
+            self._expected = frozenset(self.models)
 
     def adopt(self, route: Route, loaded: Mapping[int, Loaded], logging: Logging) -> None:
         """Follow a model's new route, from the next request on. To be called on the loop."""
@@ -144,6 +150,11 @@ class Service:
         fields = {"model": name, "generation": route.generation, "arms": arms}
         _log.info("route followed", extra=fields)
 
+    def adopt_logging(self, name: str, logging: Logging) -> None:
+        """Keep of a model's predictions what model.yaml now says, from the next batch on. To be
+        called on the loop."""
+        self._logging[name] = logging
+
     def route_failed(self, name: str, problem: str) -> None:
         """A model's newest route can't be followed; it stays as it is. To be called on the loop."""
         self.models.setdefault(name, LiveModel(name)).problem = problem
@@ -157,7 +168,6 @@ class Service:
     ) -> None:
         """Whether the registry answers ("" when it does), and its newest decisions with the
         rollouts under way if they were read. To be called on the loop."""
-        self._registry_asked = True
         if problem and not self.registry_problem:
             _log.error("the registry does not answer", extra={"problem": problem})
         elif self.registry_problem and not problem:
@@ -200,61 +210,60 @@ class Service:
             status, code = (413, "too_many_rows") if rows.count else (422, "no_rows")
             raise Refusal(status, code, what)
         ids = self._new_ids(rows.count)
+        only = model.only() if version is None else model.pinned(version)
         try:
-            if version is None:
-                parts = self._parts(model, rows, ids)
+            if only is None:
+                parts = self._parts(model, rows, ids, request)
             else:
-                parts = [(model.pinned(version), rows, ids, None)]
-            jobs = [
-                self._submit(model, loaded, some, some_ids, request)
-                for loaded, some, some_ids, _ in parts
-            ]
-            request.answered = [(job.version, job.arm) for job in jobs]
-            if len(jobs) > 1:  # each is heard to its end, also after another's failure
-                await asyncio.gather(*(job.answer for job in jobs), return_exceptions=True)
-            values = [await job.answer for job in jobs]
+                parts = [self._part(model, only, rows, ids, None, request)]
+            request.answered = [(part.job.version, part.job.arm) for part in parts]
+            values = await predicted(parts, self._pool)
         except InputError as error:
             if own_fault(error):
                 raise
             raise wrong_rows(error) from None
         seconds = perf_counter() - request.received
-        for job in jobs:
+        for part in parts:
+            job = part.job
             self.metrics.answered(model.name, job.version, job.arm, job.count, seconds)
         return [
             Predicted(
-                version=loaded.number,
-                arm=job.arm,
-                objective=loaded.spec.objective,
-                classes=loaded.schema.classes,
-                ids=job.ids,
+                version=part.loaded.number,
+                arm=part.job.arm,
+                objective=part.loaded.spec.objective,
+                classes=part.loaded.schema.classes,
+                ids=part.job.ids,
                 values=found,
-                places=places,
+                places=part.places,
             )
-            for (loaded, _, _, places), job, found in zip(parts, jobs, values, strict=True)
+            for part, found in zip(parts, values, strict=True)
         ]
 
-    def _parts(self, model: LiveModel, rows: RequestRows, ids: Sequence[str]) -> list[_Part]:
+    def _parts(
+        self, model: LiveModel, rows: RequestRows, ids: Sequence[str], request: Request
+    ) -> list[Part]:
         """The request's rows by the version that answers them."""
-        only = model.only()
-        if only is not None:
-            return [(only, rows, ids, None)]
         keys = rows.keys(self.reads(model, model.champion()))
         assigned = model.assign([key or own for key, own in zip(keys, ids, strict=True)])
-        parts: list[_Part] = []
+        parts: list[Part] = []
         for number in dict.fromkeys(assigned):
             places = [place for place, version in enumerate(assigned) if version == number]
             own_ids = [ids[place] for place in places]
-            parts.append((model.loaded[number], rows.take(places), own_ids, places))
+            with blaming(request, number, model.arm(number), places):
+                own_rows = rows.take(places)
+                loaded = model.loaded[number]
+                parts.append(self._part(model, loaded, own_rows, own_ids, places, request))
         return parts
 
-    def _submit(
+    def _part(
         self,
         model: LiveModel,
         loaded: Loaded,
         rows: RequestRows,
         ids: Sequence[str],
+        places: Sequence[int] | None,
         request: Request,
-    ) -> Job:
+    ) -> Part:
         lane = self._lanes[model.name, loaded.number]
         job = Job(
             rows=rows.columns(lane.reads),
@@ -265,8 +274,7 @@ class Service:
             request=request,
             answer=self._loop.create_future(),
         )
-        lane.batcher.submit(job)
-        return job
+        return Part(loaded, lane.batcher, job, places)
 
     def _lane(self, model: LiveModel, loaded: Loaded) -> _Lane:
         reads = Reads(loaded.spec, loaded.schema, loaded.predictor.columns)
@@ -322,7 +330,14 @@ class Service:
 
     async def log_labels(self, model: LiveModel, labels: pa.RecordBatch) -> None:
         """Keep labels; done means acknowledged. Raises Refusal."""
-        record = self._logging[model.name].redaction.apply(labels)
+        logging = self._logging[model.name]
+        if not logging.enabled:
+            what = (
+                f"no labels of {model.name!r} are kept: its log is turned off, or this server "
+                "has no model.yaml that says what may be kept"
+            )
+            raise Refusal(409, "nothing_kept", what)
+        record = logging.redaction.apply(labels)
         try:
             written = self.spool.append(model.name, "labels", record, {})
             if written is not None:

@@ -178,7 +178,7 @@ class Shadow:
     def _version(self, model: str, version: int) -> ShadowVersion:
         key = (model, version)
         if key not in self._loaded:
-            self._registry = self._registry or Registry(self._project.registry_url)
+            self._registry = self._registry or Registry(self._project.registry_url, make=False)
             ref = self._registry.version(model, version).ref
             while len(self._loaded) >= _MOST_VERSIONS:
                 del self._loaded[next(iter(self._loaded))]

@@ -72,6 +72,10 @@ def test_server_and_models_describe_themselves(client: Any) -> None:
     assert metadata["versions"] == ["1"]
     assert {t["name"]: t["datatype"] for t in metadata["inputs"]} == DATATYPES
     assert metadata["outputs"][0] == {"name": "probability", "datatype": "FP32", "shape": [-1]}
+    assert client.get_model_metadata("letters")["outputs"][1] == {
+        "name": "probabilities", "datatype": "FP32", "shape": [-1, 3],
+        "parameters": {"classes": '["a","b","c"]'},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [1, 200])

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from perennial.serving.keeper import KeeperSettings, Upkeep
+from perennial.serving.keeper import KeeperSettings
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.predictions.waiting import segments
 from tests.logged import prediction_rows, seal
@@ -57,11 +57,21 @@ home = Path(sys.argv[1])
 spool = Spool(home / "spool", seal_seconds=600)
 spool.append("m", "predictions", prediction_rows(["a"]), {})
 settings = KeeperSettings(
-    str(home / "spool"), str(home), str(home / "keeper.json"), os.getpid(), poll_seconds=0.05
+    str(home), str(home / "spool"), str(home), str(home / "keeper.json"), os.getpid(),
+    poll_seconds=0.05,
 )
 keeper = subprocess.Popen(settings.command())
 print(keeper.pid, flush=True)
 time.sleep(600)
+"""
+
+DEFINITION = """
+name: {}
+objective: binary
+source: {{kind: csv, uri: x.csv, event_time: t}}
+label: {{column: y}}
+columns: {{x: {{type: float}}}}
+log: {{keep: 36500d, compact_files: 5}}
 """
 
 
@@ -132,12 +142,16 @@ def gone(pid: int) -> bool:
 def test_servers_and_keepers_killed_under_load_lose_and_repeat_nothing(
     tmp_path: Path, acknowledge: str
 ) -> None:
+    for model in "mn":
+        definition = tmp_path / "models" / model / "model.yaml"
+        definition.parent.mkdir(parents=True)
+        definition.write_text(DEFINITION.format(model))
     settings = KeeperSettings(
+        project=str(tmp_path),
         spool=str(tmp_path / "spool"),
         tables=str(tmp_path),
         state=str(tmp_path / "keeper.json"),
         parent=os.getpid(),
-        upkeep={model: Upkeep(3.2e9, 5) for model in "mn"},
         poll_seconds=0.01,
         tidy_seconds=0.2,
     )

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from prefect import flow
 
+from perennial.cli.prefect_server import call
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
 from perennial.contracts.refs import ModelRef
 from perennial.contracts.rollouts import Rollout
@@ -148,12 +149,9 @@ def test_runs_that_die_one_after_the_other_come_to_an_end(place: Rolling) -> Non
     path = place.root / "models" / "hopeless" / "model.yaml"
     path.write_text(path.read_text().replace("strategy: canary", "strategy: hope"))
     api = place.environment["PREFECT_API_URL"]
-    deployment = httpx.get(f"{api}/deployments/name/rollout/hopeless", timeout=30).json()
-    httpx.post(  # as the run that follows four that died
-        f"{api}/deployments/{deployment['id']}/create_flow_run",
-        json={"parameters": {"deaths": 4}},
-        timeout=30,
-    ).raise_for_status()
+    deployment = call("GET", f"{api}/deployments/name/rollout/hopeless")
+    dead = {"parameters": {"deaths": 4}}  # as the run that follows four that died
+    call("POST", f"{api}/deployments/{deployment['id']}/create_flow_run", dead)
     until(lambda: last(place, "hopeless").ended)
     ended = last(place, "hopeless")
     assert (ended.state.phase, ended.state.reason) == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -227,6 +228,14 @@ def test_a_request_that_can_not_be_read_is_refused(
 ) -> None:
     answer = server.ask("POST", path, content=content, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/v2/models/parcels/infer", "/models/parcels/labels"])
+def test_a_compressed_body_is_told_to_come_as_it_is(server: Server, path: str) -> None:
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    answer = server.ask("POST", path, content=gzip.compress(b"[]"), headers=headers)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "content encoding 'gzip' is not read here; send none" in answer.text
 
 
 def test_infinite_and_missing_values_of_arrow_are_told_apart(server: Server) -> None:

@@ -39,14 +39,21 @@ def test_a_bundle_is_served_as_its_version_without_registry_and_project(
         assert (answer["model"], answer["version"], answer["arm"]) == ("parcels", 12, "champion")
         assert server.ask("GET", "/v2/models/parcels").json()["versions"] == ["12"]
         assert server.ask("GET", "/").status_code == 200
+        label = {"prediction_id": answer["id"], "label": "yes"}
+        refused = server.ask("POST", "/models/parcels/labels", json=label)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "nothing_kept")
     assert not (home / ".perennial" / "registry.db").exists()
-    assert not (home / ".perennial" / "predictions").exists()  # no model.yaml says what may be kept
+    for kept in ("predictions", "labels"):  # no model.yaml says what may be kept
+        assert not (home / ".perennial" / kept).exists()
 
 
 def test_what_is_kept_of_predictions_is_what_the_projects_model_yaml_says(
     bundle: Path, tmp_path: Path
 ) -> None:
     make_project(tmp_path)
+    draft = tmp_path / "models" / "draft" / "model.yaml"
+    draft.parent.mkdir()
+    draft.write_text("name: draft\n")  # hinders no other model
     table = tmp_path / ".perennial" / "predictions" / "parcels" / "_delta_log"
     with serving(tmp_path, "--bundle", str(bundle), wait_for=["parcels"]) as server:
         assert server.ask("POST", "/models/parcels/predict", json=ROW).status_code == 200

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from prefect import flow
 
+from perennial.cli.prefect_server import call
 from perennial.contracts.events import Event
 from perennial.contracts.refs import ModelRef
 from perennial.contracts.retraining import Finding, Retraining, Trigger
@@ -51,9 +52,7 @@ class Place(Workplace):
         return Registry(Project(self.root).registry_url)
 
     def post(self, path: str, body: Any) -> Any:
-        answer = httpx.post(f"{self.api}/{path}", json=body, timeout=120)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        return call("POST", f"{self.api}/{path}", body, seconds=120)
 
     def runs(self, model: str) -> list[dict[str, Any]]:
         """The runs of a model's training deployment, in the order they were created."""

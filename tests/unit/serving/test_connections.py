@@ -1,9 +1,11 @@
-"""Raw bytes against a real server: headers that are too large, too slow, or none."""
+"""Raw bytes against a real server: headers that are too large, too slow, none, or ask for another
+protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import resource
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -24,12 +26,25 @@ async def _app(scope: Any, receive: Any, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def _answers(pieces: Sequence[bytes], pause: float = 0.0) -> bytes:
+async def _echo(scope: Any, receive: Any, send: Send) -> None:
+    """Says how it was asked, and the body in brackets."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    said = b"<%s %s|%s>" % (scope["method"].encode(), scope["path"].encode(), body)
+    headers = [(b"content-length", b"%d" % len(said))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": said})
+
+
+def _answers(pieces: Sequence[bytes], pause: float = 0.0, app: Any = _app) -> bytes:
     """What a server says to these bytes until it hangs up; raises TimeoutError if it doesn't."""
 
     async def talk() -> bytes:
         config = uvicorn.Config(
-            _app, port=0, http=Connection, ws="none", lifespan="off", log_level="critical",
+            app, port=0, http=Connection, ws="none", lifespan="off", log_level="critical",
             timeout_keep_alive=0.5, server_header=False,
         )  # fmt: skip
         server = uvicorn.Server(config)
@@ -175,3 +190,75 @@ def test_an_answer_that_nobody_takes_ends_the_connection_and_one_that_is_taken_s
 
     assert heard > size
     assert said == b"the deaf one is gone"
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAA\r\n"
+INNER = b"GET /inner HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def _post(headers: bytes, body: bytes = INNER, path: bytes = b"/outer") -> bytes:
+    length = b"content-length: %d\r\n" % len(body)
+    return b"POST %s HTTP/1.1\r\nhost: x\r\n%s%s\r\n%s" % (path, length, headers, body)
+
+
+def _said(answer: bytes) -> list[bytes]:
+    return re.findall(rb"<.*?>", answer, re.DOTALL)
+
+
+OUTER_SAID = b"<POST /outer|%s>" % INNER
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [H2C, H2C.lower(), H2C.upper(), b"connection: upgrade\r\nupgrade: TLS/1.0\r\nUPGRADE: h2c\r\n",
+     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"],
+)  # fmt: skip
+def test_a_request_that_asks_for_another_protocol_is_read_as_if_it_did_not(asks: bytes) -> None:
+    request = _post(asks)
+
+    assert _said(_answers([request], app=_echo)) == [OUTER_SAID]
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_its_body_is_never_taken_for_a_request_however_it_is_cut(size: int) -> None:
+    request = _post(H2C)
+    pieces = [request[at : at + size] for at in range(0, len(request), size)]
+
+    assert _said(_answers(pieces, pause=0.001, app=_echo)) == [OUTER_SAID]
+
+
+def test_its_body_may_come_in_chunks_and_after_the_headers() -> None:
+    head = b"POST /outer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n%s\r\n" % H2C
+    pieces = [head, b"%x\r\n%s\r\n" % (len(INNER), INNER), b"0\r\n\r\n", OK]
+
+    assert _said(_answers(pieces, 0.02, app=_echo)) == [OUTER_SAID, b"<GET /|>"]
+
+
+def test_requests_before_and_after_it_on_the_same_connection_are_answered_too() -> None:
+    asking = OK.replace(b"\r\n\r\n", b"\r\n%s\r\n" % H2C)
+    together = b"".join([OK, _post(H2C), OK, asking, asking, _post(b""), OK])
+
+    expected = [b"<GET /|>", OUTER_SAID, *[b"<GET /|>"] * 3, OUTER_SAID, b"<GET /|>"]
+    assert _said(_answers([together], app=_echo)) == expected
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+def test_a_connection_that_is_to_be_closed_after_it_is(version: bytes) -> None:
+    asks = b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n"
+    answer = _answers([_post(asks).replace(b"HTTP/1.1", version, 1)], app=_echo)
+
+    assert _said(answer) == [OUTER_SAID]
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+def test_a_tunnel_is_refused_and_nothing_after_it_is_read() -> None:
+    tunnel = b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n%s\r\n" % H2C
+
+    assert _error(_answers([tunnel + OK], app=_echo)) == (400, "invalid_http")
+
+
+def test_headers_that_are_too_large_are_refused_also_after_another_protocol() -> None:
+    answer = _answers([_post(H2C), b"GET / HTTP/1.1\r\na: " + b"x" * 40_000], 0.05, app=_echo)
+
+    assert _said(answer) == [OUTER_SAID]
+    assert _error(answer[answer.rindex(b"HTTP/1.1 ") :]) == (431, "headers_too_large")

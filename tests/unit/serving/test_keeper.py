@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
-from perennial.serving.keeper import Keeper, KeeperSettings, Upkeep
+from perennial.serving.keeper import Keeper, KeeperSettings
 from perennial.stores.predictions import Spool
 from perennial.stores.predictions.reading import labels, predictions
 from perennial.stores.predictions.segments import read_head
@@ -22,6 +22,7 @@ from tests.logged import NOON, label_rows, prediction_rows, seal
 
 def settings(home: Path, **changes: Any) -> KeeperSettings:
     values = {
+        "project": str(home),
         "spool": str(home / "spool"),
         "tables": str(home / "tables"),
         "state": str(home / "keeper.json"),
@@ -178,21 +179,73 @@ def test_a_damaged_segment_is_kept_aside_and_its_whole_records_are_committed(
     assert waiting(spool.folder) == []
 
 
-def test_tables_are_compacted_and_expired_by_their_model_s_settings(tmp_path: Path) -> None:
-    long_ago = NOON - timedelta(days=3650)
-    upkeep = {"m": Upkeep(keep_seconds=3650 * 86_400.0, compact_files=3)}
-    keeper = Keeper(settings(tmp_path, tidy_seconds=0.0, upkeep=upkeep))
-    for i in range(3):
-        seal(tmp_path / "spool", prediction_rows([f"{i}"]))
-        keeper.round()
-    seal(tmp_path / "spool", prediction_rows(["old"], time=long_ago))
+def define(home: Path, model: str, log: str) -> None:
+    """Write a model.yaml with such a ``log`` section."""
+    path = home / "models" / model / "model.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"name: {model}\nobjective: binary\nsource: {{kind: csv, uri: x.csv, event_time: t}}\n"
+        f"label: {{column: y}}\ncolumns: {{x: {{type: float}}}}\nlog: {log}\n"
+    )
+
+
+def files(home: Path, model: str = "m") -> int:
+    return len(DeltaTable(f"{home}/tables/predictions/{model}").file_uris())
+
+
+def log_one(home: Path, keeper: Keeper, model: str, id: str, time: datetime = NOON) -> None:
+    spool = Spool(home / "spool")
+    spool.append(model, "predictions", prediction_rows([id], time=time), {})
+    spool.close()
     keeper.round()
+
+
+def test_tables_are_compacted_and_expired_by_their_model_s_settings(tmp_path: Path) -> None:
+    define(tmp_path, "m", "{keep: 3650d, compact_files: 3}")
+    keeper = Keeper(settings(tmp_path, tidy_seconds=0.0))
+    for id in "012":
+        log_one(tmp_path, keeper, "m", id)
+    log_one(tmp_path, keeper, "m", "old", NOON - timedelta(days=3650))
     assert logged(tmp_path) == ["0", "1", "2"]
-    assert len(DeltaTable(str(tmp_path / "tables/predictions/m")).file_uris()) == 1
+    assert files(tmp_path) == 1
+
+
+def test_a_model_that_comes_later_is_tidied_and_changed_settings_are_followed(
+    tmp_path: Path,
+) -> None:
+    keeper = Keeper(settings(tmp_path, tidy_seconds=0.0))
+    for id in "012":
+        log_one(tmp_path, keeper, "m", id)
+    assert files(tmp_path) == 3
+    define(tmp_path, "m", "{compact_files: 3}")
+    keeper.round()
+    assert files(tmp_path) == 1
+    define(tmp_path, "m", "{compact_files: 100}")
+    for id in "345":
+        log_one(tmp_path, keeper, "m", id)
+    assert files(tmp_path) == 4
+
+
+def test_a_wrong_model_yaml_is_told_once_and_keeps_only_its_own_tables_from_being_tidied(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    define(tmp_path, "m", "{compact_files: few}")
+    define(tmp_path, "n", "{compact_files: 3}")
+    keeper = Keeper(settings(tmp_path, tidy_seconds=0.0))
+    for id in "012":
+        log_one(tmp_path, keeper, "m", id)
+        log_one(tmp_path, keeper, "n", id)
+    assert (files(tmp_path), files(tmp_path, "n")) == (3, 1)
+    (told,) = caplog.messages
+    wrong = tmp_path / "models" / "m" / "model.yaml"
+    assert told.startswith(f"tables are not tidied: {wrong}, log.compact_files: ")
+    define(tmp_path, "m", "{compact_files: 3}")
+    keeper.round()
+    assert files(tmp_path) == 1
 
 
 def test_settings_survive_the_command_line(tmp_path: Path) -> None:
-    given = settings(tmp_path, upkeep={"m": Upkeep(86_400.0, 8)})
+    given = settings(tmp_path, tidy_seconds=0.5)
     assert KeeperSettings.parse(given.command()[-1]) == given
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -106,6 +106,26 @@ def test_a_prediction_is_what_the_objective_gives(described: Described) -> None:
     for objective, values in right.items():
         fits = described.accepts("parcels.prediction", known | values)
         assert fits == (objective == described.objective)
+
+
+def test_a_prediction_may_be_of_a_class_that_only_a_challenger_knows(tmp_path: Path) -> None:
+    model = _model(tmp_path, "multiclass")
+    champion = model.loaded[3]
+    newer = replace(
+        champion, schema=champion.schema.model_copy(update={"classes": ("b", "c", "d")})
+    )
+    arms = (Arm(version=3, weight=90), Arm(version=4, weight=10))
+    model.adopt(model.route.model_copy(update={"arms": arms}), {3: champion, 4: newer})
+    document = openapi_document({"parcels": model}, secured=False, max_rows=100)
+    described = Described("multiclass", document)
+    known = {"id": "1", "version": 4, "arm": "challenger"}
+
+    new = {"class": "d", "probabilities": {"b": 0.1, "c": 0.2, "d": 0.7}}
+    assert described.accepts("parcels.prediction", known | new)
+    old = {"class": "a", "probabilities": {"a": 0.7, "b": 0.1, "c": 0.2}}
+    assert described.accepts("parcels.prediction", known | old)
+    assert not described.accepts("parcels.prediction", known | new | {"class": "e"})
+    assert not described.accepts("parcels.prediction", known | {**new, "probabilities": {"d": 1}})
 
 
 def test_a_label_says_what_it_is_of(described: Described) -> None:

@@ -129,6 +129,34 @@ def test_a_body_without_end_is_not_listened_to_for_ever(
     assert refusal.value.status == 413
 
 
+@pytest.mark.parametrize("size", [{b"content-length": b"6"}, {b"transfer-encoding": b"chunked"}])
+@pytest.mark.parametrize("coding", [b"gzip", b"GZIP", b"br", b"identity, gzip", b"\xe9" * 200])
+def test_a_compressed_body_is_refused_by_the_name_of_its_encoding(
+    coding: bytes, size: dict[bytes, bytes], budget: Budget
+) -> None:
+    client = Client(b"abcdef")
+
+    with pytest.raises(Refusal) as refusal:
+        _read(client, {b"content-encoding": coding, **size}, budget=budget)
+
+    assert (refusal.value.status, refusal.value.code) == (415, "unsupported_encoding")
+    name = coding[:80].decode("latin-1")
+    assert refusal.value.message == f"content encoding {name!r} is not read here; send none"
+    assert refusal.value.headers == ((b"accept-encoding", b"identity"),)
+    assert (client.sent, budget.held) == (0, 0)
+
+
+@pytest.mark.parametrize("coding", [b"identity", b" Identity ", b""])
+def test_a_body_that_says_it_is_sent_as_it_is_is_read(coding: bytes, budget: Budget) -> None:
+    headers = {b"content-encoding": coding, b"content-length": b"6"}
+
+    assert _read(Client(b"abcdef"), headers, budget=budget) == b"abcdef"
+
+
+def test_an_encoding_without_a_body_is_no_mistake(budget: Budget) -> None:
+    assert _read(Client(b""), {b"content-encoding": b"gzip"}, budget=budget) == b""
+
+
 @pytest.mark.parametrize("steps", [(), (b"abc",), (b"a", 0.01, b"b", 0.01, b"c")])
 def test_a_body_that_comes_too_slowly_is_refused(steps: tuple[Step, ...], budget: Budget) -> None:
     with pytest.raises(Refusal) as refusal:

@@ -1,0 +1,100 @@
+"""A request's rows in parts, one for each version that answers some of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perennial.bundle.predictor import own_fault
+from perennial.contracts.errors import InputError, Problem
+from perennial.serving.batching import INLINE_ROWS, Batcher, Job
+from perennial.serving.models import Loaded
+from perennial.serving.replies import Request
+
+_ROW = re.compile(r"(?<= row )\d+(?=$| \()")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a request on their way to one version. ``places`` are their numbers in it from 0,
+    None when they are all."""
+
+    loaded: Loaded
+    batcher: Batcher
+    job: Job
+    places: Sequence[int] | None
+
+
+async def predicted(parts: Sequence[Part], pool: Executor) -> list[np.ndarray]:
+    """The predictions of each part.
+
+    One row that its version can't read refuses the whole request before anything of it is predicted
+    and logged. What fails after that doesn't take back what other versions have answered by then.
+    Raises what the first part raised, as ``blaming`` tells it. Who is cancelled gets them all the
+    same when nothing is left to wait for.
+    """
+    jobs = [part.job for part in parts]
+    if len(parts) > 1:
+        await _read(parts, pool)
+    for part in parts:
+        part.batcher.submit(part.job)
+    try:
+        return await _answers(parts)
+    except asyncio.CancelledError:  # the time is over
+        late = [(job.version, job.arm) for job in jobs if job.answer.cancelled()]
+        if late:
+            jobs[0].request.answered = late
+            raise
+        return await _answers(parts)  # all are there, and logged
+
+
+async def _answers(parts: Sequence[Part]) -> list[np.ndarray]:
+    if len(parts) > 1:  # each is heard to its end, also after another's failure
+        await asyncio.gather(*(part.job.answer for part in parts), return_exceptions=True)
+    values = []
+    for part in parts:
+        job = part.job
+        with blaming(job.request, job.version, job.arm, part.places):
+            values.append(await job.answer)
+    return values
+
+
+async def _read(parts: Sequence[Part], pool: Executor) -> None:
+    loop = asyncio.get_running_loop()
+    for part in parts:
+        read, job = part.loaded.predictor.read, part.job
+        with blaming(job.request, job.version, job.arm, part.places):
+            if job.count > INLINE_ROWS:
+                await loop.run_in_executor(pool, read, job.rows)
+            else:
+                read(job.rows)
+
+
+@contextmanager
+def blaming(
+    request: Request, version: int, arm: str, places: Sequence[int] | None
+) -> Iterator[None]:
+    """What is raised here counts against this version alone, and names rows by their numbers in the
+    whole request, of which ``places`` are this version's."""
+    try:
+        yield
+    except Exception as error:
+        request.answered = [(version, arm)]
+        if places is None or not isinstance(error, InputError) or own_fault(error):
+            raise
+        raise InputError([_placed(problem, places) for problem in error.problems]) from None
+
+
+def _placed(problem: Problem, places: Sequence[int]) -> Problem:
+    def number(row: re.Match[str]) -> str:
+        return str(places[int(row[0]) - 1] + 1)
+
+    if problem.where == "features":  # their rows are told in the text
+        return replace(problem, what=_ROW.sub(number, problem.what))
+    return replace(problem, where=_ROW.sub(number, problem.where))

@@ -1,0 +1,338 @@
+"""A service that follows a registry and model.yaml files, look by look, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+from perennial.serving.follower import Follower
+from perennial.serving.metrics import Metrics
+from perennial.serving.service import Service
+from perennial.serving.settings import Settings
+from perennial.stores.predictions import Spool
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from perennial.stores.registry.schema import routes
+from tests.fuzz.served import MODELS, NOW, make_project
+
+NO_FILE = "no such file: its disk is not mounted, or nothing was trained yet"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("followed")
+    make_project(root)
+    return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Project:
+    """A copy with a registry of its own; the bundles are those of the first."""
+    ignored = shutil.ignore_patterns("bundles")
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True, ignore=ignored)
+    return Project(tmp_path)
+
+
+class Following:
+    """A service and what it follows."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.follower = Follower(service, asyncio.get_running_loop())
+
+    async def look(self) -> None:
+        await asyncio.to_thread(self.follower.look)
+
+    def try_again(self, model: str) -> None:
+        """As if it were time to."""
+        self.follower._failures[model].not_before = 0.0
+
+    def route_problem(self, model: str) -> float:
+        """The metric of that name."""
+        text = self.service.metrics.render(self.service.spool.lag()).decode()
+        return float(text.split(f'perennial_route_problem{{model="{model}"}} ')[1].split()[0])
+
+    def weights(self, model: str) -> dict[int, int]:
+        return {arm.version: arm.weight for arm in self.service.models[model].route.arms}
+
+    def kept(self, model: str) -> list[str]:
+        """Which of two columns may be kept of a model's predictions."""
+        batch = pa.RecordBatch.from_pydict({"customer": ["c-1"], "remark": ["fragile"]})
+        return list(self.service._logging[model].redaction.apply(batch).schema.names)
+
+
+@asynccontextmanager
+async def following(project: Project, *models: str) -> AsyncIterator[Following]:
+    service = Service(
+        Settings(project=project.root, models=models),
+        Spool(project.home / "spool"),
+        Metrics(),
+        tracing=None,
+        shadow_wanted=lambda: None,
+    )
+    one = Following(service)
+    try:
+        yield one
+    finally:
+        if one.follower._registry is not None:
+            one.follower._registry.close()
+        service.close()
+
+
+def route_of(project: Project, model: str, version: int | None) -> None:
+    """Give all requests to a version; None takes the route away, as before the first version."""
+    registry = Registry(project.registry_url)
+    generation = registry.route(model).generation
+    if version is None:
+        engine = sa.create_engine(project.registry_url)
+        with engine.begin() as connection:
+            change = routes.update().where(routes.c.model == model)
+            connection.execute(change.values(arms=[], champion=None))
+        engine.dispose()
+    else:
+        registry.promote(
+            model, version, expected_generation=generation, actor="tests", reason="tested",
+            evidence={}, cause=f"generation {generation}", now=NOW,
+        )  # fmt: skip
+    registry.close()
+
+
+def remove(database: Path) -> None:
+    for file in database.parent.glob(f"{database.name}*"):
+        file.unlink()
+
+
+@contextmanager
+def tampered(project: Project, model: str, version: int) -> Iterator[None]:
+    """A version whose booster differs in one bit, until the end of the block."""
+    registry = Registry(project.registry_url)
+    booster = Path(registry.version(model, version).ref.uri) / "booster.ubj"
+    registry.close()
+    intact = booster.read_bytes()
+    booster.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    try:
+        yield
+    finally:
+        booster.write_bytes(intact)
+
+
+def test_a_model_routed_later_that_can_not_be_loaded_is_unready_by_itself(project: Project) -> None:
+    route_of(project, "prices", None)
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            assert one.service.ready
+            with tampered(project, "prices", 1):
+                route_of(project, "prices", 1)
+                await one.look()
+                assert one.service.ready
+                assert not one.service.models["prices"].ready
+                assert "its content was changed" in one.service.models["prices"].problem
+                assert one.route_problem("prices") == 1.0
+            one.try_again("prices")
+            await one.look()
+            assert one.service.ready
+            assert one.service.models["prices"].ready
+            assert one.route_problem("prices") == 0.0
+
+    asyncio.run(test())
+
+
+def test_a_server_is_ready_once_all_models_of_its_first_look_answer(project: Project) -> None:
+    async def test() -> None:
+        async with following(project) as one:
+            assert not one.service.ready
+            with tampered(project, "prices", 1):
+                await one.look()
+                assert [one.service.models[name].ready for name in MODELS] == [True, True, False]
+                assert not one.service.ready
+            one.try_again("prices")
+            await one.look()
+            assert one.service.ready
+
+    asyncio.run(test())
+
+
+def test_a_server_of_named_models_is_ready_once_these_answer(project: Project) -> None:
+    route_of(project, "letters", None)
+
+    async def test() -> None:
+        async with following(project, "letters", "parcels") as one:
+            await one.look()
+            assert one.service.models["parcels"].ready
+            assert not one.service.ready
+            route_of(project, "letters", 1)
+            await one.look()
+            assert one.service.ready
+            assert "prices" not in one.service.models
+
+    asyncio.run(test())
+
+
+def test_what_may_be_kept_is_followed_without_a_new_route(project: Project) -> None:
+    definition = project.models / "parcels" / "model.yaml"
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            assert one.kept("parcels") == ["customer", "remark"]
+            with definition.open("a") as file:
+                file.write("log: {omit: [remark]}\n")
+            await one.look()
+            assert one.kept("parcels") == ["customer"]
+            assert one.kept("letters") == ["customer", "remark"]
+
+    asyncio.run(test())
+
+
+def test_while_model_yaml_is_wrong_what_it_said_before_stays_and_that_is_logged_once(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    definition = project.models / "parcels" / "model.yaml"
+    with definition.open("a") as file:
+        file.write("log: {omit: [remark]}\n")
+    right = definition.read_text()
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            definition.write_text(right + "nonsense: [\n")
+            for _ in range(3):
+                await one.look()
+                assert one.kept("parcels") == ["customer"]
+            definition.unlink()
+            route_of(project, "parcels", 2)  # what was kept before may be kept of it too
+            await one.look()
+            assert one.weights("parcels") == {2: 100}
+            assert one.kept("parcels") == ["customer"]
+            definition.write_text(right.replace("[remark]", "[depot]"))
+            await one.look()
+            assert one.kept("parcels") == ["customer", "remark"]
+
+    asyncio.run(test())
+    told = [r for r in caplog.records if r.message == "log settings not followed"]
+    assert [getattr(record, "model", "") for record in told] == ["parcels", "parcels"]
+    assert "not valid YAML" in told[0].__dict__["problem"]
+
+
+def test_without_its_registry_s_file_a_server_starts_on_the_last_route_and_makes_none(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = project.home / "registry.db"
+
+    async def first() -> None:
+        async with following(project) as one:
+            await one.look()
+
+    async def second() -> None:
+        async with following(project) as one:
+            for _ in range(3):
+                await one.look()
+            assert one.service.ready
+            assert one.weights("parcels") == {1: 50, 2: 50}
+            assert one.service.registry_problem == f"registry {database}: {NO_FILE}"
+
+    asyncio.run(first())
+    remove(database)
+    asyncio.run(second())
+    assert not database.exists()
+    told = [record for record in caplog.records if record.message == "the registry does not answer"]
+    assert [record.__dict__["problem"] for record in told] == [f"registry {database}: {NO_FILE}"]
+
+
+def test_a_registry_that_vanishes_is_told_once_and_the_last_route_stays(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = project.home / "registry.db"
+    kept = database.read_bytes()
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            remove(database)
+            for _ in range(3):
+                await one.look()
+                assert one.service.ready
+                assert not database.exists()
+            database.write_bytes(kept)
+            route_of(project, "parcels", 2)
+            await one.look()
+            assert one.weights("parcels") == {2: 100}
+
+    asyncio.run(test())
+    wrong = [(r.message, r.exc_info) for r in caplog.records if r.levelno >= logging.ERROR]
+    assert wrong == [("the registry does not answer", None)]
+
+
+def test_a_registry_that_lost_its_tables_is_told_once(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = project.home / "registry.db"
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            remove(database)
+            database.touch()
+            for _ in range(3):
+                await one.look()
+            assert one.service.ready
+            assert one.weights("parcels") == {1: 50, 2: 50}
+
+    asyncio.run(test())
+    wrong = [r.message for r in caplog.records if r.levelno >= logging.ERROR]
+    assert wrong == ["the registry could not be followed", "the registry does not answer"]
+
+
+def test_a_server_that_comes_before_the_first_training_waits_for_the_registry(
+    project: Project,
+) -> None:
+    database = project.home / "registry.db"
+    kept = database.read_bytes()
+    remove(database)
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            assert not one.service.ready
+            assert not database.exists()
+            database.touch()  # as somebody does who is about to make the tables
+            await one.look()
+            assert not one.service.ready
+            assert "nothing was trained yet: no tables" in one.service.registry_problem
+            database.write_bytes(kept)
+            await one.look()
+            assert one.service.ready
+            assert one.service.registry_problem == ""
+
+    asyncio.run(test())
+
+
+def test_a_route_that_can_not_be_loaded_does_not_hold_up_the_next_one(project: Project) -> None:
+    route_of(project, "parcels", 1)
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            with tampered(project, "parcels", 2):
+                route_of(project, "parcels", 2)
+                await one.look()
+                one.follower._failures["parcels"].not_before = math.inf
+            await one.look()
+            assert one.weights("parcels") == {1: 100}, "it is not yet time to try again"
+            route_of(project, "parcels", 2)
+            await one.look()
+            assert one.weights("parcels") == {2: 100}
+            assert one.service.models["parcels"].problem == ""
+
+    asyncio.run(test())

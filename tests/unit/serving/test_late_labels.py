@@ -1,0 +1,162 @@
+"""Late labels of a request: which are kept, and what is said of those that can't be used."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from perennial.contracts.errors import InputError
+from perennial.contracts.routes import Arm, Route
+from perennial.serving.labels import read_labels
+from perennial.serving.metrics import Metrics
+from perennial.serving.models import LiveModel, Loaded, load
+from perennial.serving.openapi import openapi_document
+from perennial.serving.replies import Refusal
+from perennial.serving.service import Logging, Service
+from perennial.serving.settings import Settings
+from perennial.stores.predictions import Redaction, Spool
+from perennial.stores.predictions.waiting import waiting
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from tests.fuzz.served import make_project
+
+SENT = "2026-03-01T06:00:00Z"
+LETTER = {"customer": "c-1", "sent": SENT, "label": "a"}
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """A version with the classes a, b and c."""
+    root = tmp_path_factory.mktemp("letters")
+    make_project(root)
+    registry = Registry(Project(root).registry_url)
+    loaded = load(registry.version("letters", 1), Project(root))
+    registry.close()
+    return loaded
+
+
+def route(*versions: int) -> Route:
+    arms = tuple(Arm(version=version, weight=100 // len(versions)) for version in versions)
+    return Route(model="letters", champion=1, arms=arms, shadow=(), generation=1, updated_at=None)
+
+
+def live(*versions: Loaded) -> LiveModel:
+    """A model whose versions, numbered from 1, answer it together."""
+    model = LiveModel("letters")
+    numbered = dict(enumerate(versions, 1))
+    model.adopt(route(*numbered), numbered)
+    return model
+
+
+def wrong(document: object, model: LiveModel) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read_labels(document, model, 10)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def with_classes(loaded: Loaded, *classes: str) -> Loaded:
+    return replace(loaded, schema=loaded.schema.model_copy(update={"classes": classes}))
+
+
+def test_a_class_that_only_the_challenger_knows_is_kept_in_its_rollout(letters: Loaded) -> None:
+    challenger = with_classes(letters, "b", "c", "d")
+    new = {**LETTER, "label": "d"}
+
+    kept = read_labels([LETTER, new], live(letters, challenger), 10)
+
+    assert kept["label"].to_pylist() == ["a", "d"]
+    assert wrong(new, live(letters)) == ["label 1: 'd' is not one of a, b, c"]
+    assert wrong({**LETTER, "label": "e"}, live(letters, challenger)) == [
+        "label 1: 'e' is not one of a, b, c, d"
+    ]
+
+
+def test_the_openapi_document_has_the_classes_of_all_loaded_versions(letters: Loaded) -> None:
+    models = {"letters": live(letters, with_classes(letters, "b", "c", "d"))}
+
+    document = openapi_document(models, secured=False, max_rows=10)
+
+    label = document["components"]["schemas"]["letters.label"]
+    assert label["properties"]["label"] == {"enum": ["a", "b", "c", "d"]}
+    assert "409" in document["paths"]["/models/letters/labels"]["post"]["responses"]
+
+
+def numbered(letters: Loaded) -> Loaded:
+    """The version as if its customers were numbers."""
+    columns = dict(letters.spec.columns)
+    columns["customer"] = columns["customer"].model_copy(update={"type": "integer"})
+    return replace(letters, spec=letters.spec.model_copy(update={"columns": columns}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"customer": ""}, "customer is ''"),
+        ({"customer": "NA"}, "customer is 'NA'"),
+        ({"sent": ""}, "sent is ''"),
+        ({"sent": " null "}, "sent is ' null '"),
+    ],
+)
+def test_a_key_that_means_a_missing_value_is_refused_for_no_row_would_have_it(
+    letters: Loaded, changed: dict[str, Any], what: str
+) -> None:
+    good = {**LETTER, "customer": 5}
+
+    assert wrong([good, good, {**good, **changed}], live(numbered(letters))) == [
+        f"label 3: {what}, which means a missing value (give prediction_id, or customer, sent)"
+    ]
+
+
+def test_a_text_is_missing_only_when_it_is_empty(letters: Loaded) -> None:
+    assert wrong({**LETTER, "customer": ""}, live(letters)) == [
+        "label 1: customer is '', which means a missing value "
+        "(give prediction_id, or customer, sent)"
+    ]
+    kept = read_labels({**LETTER, "customer": "NA"}, live(letters), 10)
+    assert kept["customer"].to_pylist() == ["NA"]
+
+
+def test_a_label_with_its_prediction_s_id_needs_no_other_key(letters: Loaded) -> None:
+    by_id = {"prediction_id": "p-1", "customer": "", "label": "b"}
+
+    kept = read_labels([LETTER, by_id], live(letters), 10)
+
+    assert kept.select(["_id", "customer", "label"]).to_pylist() == [
+        {"_id": None, "customer": "c-1", "label": "a"},
+        {"_id": "p-1", "customer": None, "label": "b"},
+    ]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_labels_are_refused_where_nothing_is_kept(
+    letters: Loaded, tmp_path: Path, enabled: bool
+) -> None:
+    async def send() -> Refusal | None:
+        spool = Spool(tmp_path / "spool")
+        service = Service(Settings(project=tmp_path), spool, Metrics(), None, lambda: None)
+        service.adopt(route(1), {1: letters}, Logging(enabled, Redaction.of(letters.spec)))
+        model = service.model("letters")
+        labels: pa.RecordBatch = read_labels(LETTER, model, 10)
+        try:
+            await service.log_labels(model, labels)
+        except Refusal as refusal:
+            return refusal
+        finally:
+            service.close()
+        return None
+
+    refusal = asyncio.run(send())
+
+    if enabled:
+        assert refusal is None
+    else:
+        assert refusal is not None
+        assert (refusal.status, refusal.code) == (409, "nothing_kept")
+        assert "no labels of 'letters' are kept" in refusal.message
+    kinds = [segment.kind for stream in waiting(tmp_path / "spool") for segment in stream]
+    assert kinds == (["labels"] if enabled else [])
