@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 from perennial.contracts.errors import InputError, Problem
 from perennial.serving.replies import Refusal, Scope
 from perennial.serving.requests import Headers
-from perennial.stores.tokens import Role, Token, read_tokens, stamp
+from perennial.stores.stamps import stamp
+from perennial.stores.tokens import Role, Token, read_tokens
 
 log = logging.getLogger(__name__)
 

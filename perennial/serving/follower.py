@@ -21,7 +21,7 @@ from perennial.spec import load_spec
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Registry, Route, Version
-from perennial.stores.tokens import Stamp, stamp
+from perennial.stores.stamps import Stamp, stamp_or_none
 
 _log = getLogger("perennial.serving.follower")
 
@@ -170,12 +170,12 @@ class Follower(threading.Thread):
         wrong, what was read last stays. Raises InputError when nothing was."""
         known = self._definitions.get(name)
         path = None if known is None else known.path
-        seen = None if path is None else _stamp(path)
+        seen = None if path is None else stamp_or_none(path)
         if known is not None and known.stamp == seen:
             return known.logging
         try:
             path = self._project.model_folder(name) / "model.yaml"
-            seen = _stamp(path)  # before it is read: what changes meanwhile is seen the next time
+            seen = stamp_or_none(path)  # before it is read, or a change meanwhile is missed
             logging = Logging.of(load_spec(path))
         except Exception as error:  # whatever is wrong with it, routes are to be followed further
             reason = error.message if isinstance(error, PerennialError) else repr(error)
@@ -236,10 +236,3 @@ class Follower(threading.Thread):
     def _on_loop(self, call: object, *arguments: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *arguments)  # type: ignore[arg-type]
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        return stamp(path)
-    except OSError:
-        return None

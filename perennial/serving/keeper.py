@@ -39,7 +39,7 @@ from perennial.stores.predictions.waiting import (
     waiting,
 )
 from perennial.stores.project import Project
-from perennial.stores.tokens import Stamp, stamp
+from perennial.stores.stamps import Stamp, stamp
 
 _NICENESS = 10
 _COMMIT_BYTES = 32 * 2**20

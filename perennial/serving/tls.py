@@ -8,12 +8,11 @@ import ssl
 from pathlib import Path
 
 from perennial.contracts.errors import InputError, Problem
+from perennial.stores.stamps import Stamp, stamp_or_none
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 10.0
-
-_Stamps = tuple[tuple[int, int, int], ...]
 
 
 class Tls:
@@ -25,7 +24,7 @@ class Tls:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = certificate, key
-        self._stamps = _stamps(self._files)
+        self._stamps = self._seen()
         self.context = _context(*self._files)
 
     async def follow(self) -> None:
@@ -37,7 +36,7 @@ class Tls:
 
     def look(self) -> None:
         """Take up the files if they have changed."""
-        now = _stamps(self._files)
+        now = self._seen()
         if now == self._stamps:
             return
         self._stamps = now
@@ -48,6 +47,9 @@ class Tls:
             log.error("%s; the certificate read before stays in use", error)
             return
         log.info("%s: read again", self._files[0])
+
+    def _seen(self) -> list[Stamp | None]:
+        return [stamp_or_none(path) for path in self._files]
 
 
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -88,15 +90,3 @@ class _PasswordAskedError(ValueError):
 def _no_password() -> str:
     """A server has nobody to ask: OpenSSL would wait at the terminal."""
     raise _PasswordAskedError("the key asks for a password")
-
-
-def _stamps(paths: tuple[Path, ...]) -> _Stamps:
-    return tuple(_stamp(path) for path in paths)
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()  # of what a link points at: mounted secrets are exchanged by links
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns

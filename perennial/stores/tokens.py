@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import Value
 from perennial.spec.documents import document_text, read_document
+from perennial.stores.stamps import Stamp, stamp_of
 
 Role = Literal["predict", "label", "admin"]
 ROLES: tuple[Role, ...] = ("predict", "label", "admin")
@@ -53,18 +54,9 @@ class _Document(Value):
     tokens: tuple[Token, ...]
 
 
-Stamp = tuple[int, int, int]
-"""Inode, size and time of change of a file, in nanoseconds: another stamp, another content."""
-
-
 def digest(token: str) -> str:
     """What is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def stamp(path: Path) -> Stamp:
-    """Raises OSError."""
-    return _stamp(path.stat())
 
 
 def read_tokens(path: Path) -> tuple[tuple[Token, ...], Stamp]:
@@ -85,7 +77,7 @@ def read_tokens(path: Path) -> tuple[tuple[Token, ...], Stamp]:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         what = f"others may write to it (mode {stat.S_IMODE(found.st_mode):04o})"
         raise InputError(Problem(str(path), what, f"chmod go-w {path}"))
-    return _parsed(data, path), _stamp(found)
+    return _parsed(data, path), stamp_of(found)
 
 
 def add_token(path: Path, name: str, roles: Sequence[Role], now: datetime) -> str:
@@ -186,7 +178,3 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return found.st_ino, found.st_size, found.st_mtime_ns
