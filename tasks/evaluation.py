@@ -20,12 +20,13 @@ from perennial.contracts.verdicts import EvaluationReport
 from perennial.data.frames import canonical_frame, table_columns
 from perennial.data.mean import weighted_mean
 from perennial.decisions.gates import judge
-from perennial.decisions.wording import listed
+from perennial.decisions.wording import shortened
 from perennial.learning.evaluation import measure
 from perennial.learning.holdout import Holdout
 from perennial.reports.evaluation import render_html, render_markdown
 from perennial.reports.markdown import code, plain
 from perennial.spec import ModelSpec
+from perennial.spec.values import some
 from perennial.stores.bundles import open_stored
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.importance import feature_importance
@@ -158,8 +159,8 @@ def _champion_predictions(
     gone = [column.name for column in bundle.schema.inputs if column.name not in rows]
     if gone:
         fix = "keep it with feature: false until a version without it has taken over"
-        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
-        return None, f"{unread}: model.yaml no longer has {listed(gone[:5])}{more} ({fix})"
+        names = some(map(shortened, gone), 5)
+        return None, f"{unread}: model.yaml no longer has {names} ({fix})"
     try:
         values = Predictor(bundle, cores()).predict(rows).values
     except IntegrityError:

@@ -15,6 +15,7 @@ from perennial.data.histogram import Histogram
 from perennial.data.labels import MAX_CLASSES, label_classes
 from perennial.data.shift import shift
 from perennial.spec import ModelSpec
+from perennial.spec.values import some
 
 _SHOWN = 5
 _IMPROBABLE = 1e-6
@@ -115,9 +116,8 @@ def _rows(stats: BatchStats) -> Iterator[Finding]:
     else:
         yield Finding(check="rows", outcome="passed", what=f"nothing new{outside}")
     if stats.undeclared:
-        names = ", ".join(stats.undeclared[:20])
-        more = f" and {len(stats.undeclared) - 20} more" if len(stats.undeclared) > 20 else ""
-        what = f"{len(stats.undeclared)} columns that model.yaml doesn't name: {names}{more}"
+        names = some(stats.undeclared, 20)
+        what = f"{len(stats.undeclared)} columns that model.yaml doesn't name: {names}"
         yield Finding(check="undeclared columns", outcome="passed", what=what)
 
 
@@ -212,8 +212,7 @@ def _label(spec: ModelSpec, stats: BatchStats) -> Iterator[Finding]:
         what = f"label {name} has more than {MAX_CLASSES:,} classes in {known:,} rows"
         yield Finding(check="label", outcome="failed", what=what, fix="use objective: regression")
         return
-    shown = ", ".join(f"{c!r} {n:,} ({n / known:.1%})" for c, n in list(counts.items())[:10])
-    shown += f" and {len(counts) - 10} more" if len(counts) > 10 else ""
+    shown = some((f"{c!r} {n:,} ({n / known:.1%})" for c, n in counts.items()), 10)
     if len(counts) == 1:
         what = f"label {name} has one class only: {shown}"
         fix = "a classifier needs rows of at least two classes"

@@ -46,8 +46,9 @@ from perennial.decisions.divergence import (
     surely,
 )
 from perennial.decisions.faults import find_fault
-from perennial.decisions.wording import counted, figure, listed, percent
+from perennial.decisions.wording import counted, figure, percent, shortened
 from perennial.spec.production import Drift
+from perennial.spec.values import some
 
 PREDICTIONS = ("_prediction", "_class")
 """Columns of the statistics that hold what the model said, not what it read."""
@@ -138,10 +139,10 @@ def _overall(
         return DriftOutcome.INCONCLUSIVE, "the window has no rows"
     if faults := [c for c in columns if c.outcome is ColumnOutcome.FAULT]:
         first = f"{faults[0].column}: {faults[0].reason}"
-        others = [c.column for c in faults[1:]]
-        return DriftOutcome.FAULT, first + (f"; also {_some(others)}" if others else "")
+        others = _names(faults[1:])
+        return DriftOutcome.FAULT, first + (f"; also {others}" if others else "")
     drifted = [c for c in columns if c.outcome is ColumnOutcome.DRIFTED]
-    names = _some([c.column for c in drifted])
+    names = _names(drifted)
     if predicted := [c for c in drifted if c.column in PREDICTIONS]:
         return DriftOutcome.DRIFTED, f"the predictions drifted: {predicted[0].reason}"
     if share > settings.max_drifted_share + _ROUNDING:
@@ -155,7 +156,7 @@ def _overall(
     if blind and (unknown > settings.max_drifted_share + _ROUNDING or len(blind) == len(columns)):
         held = f"{percent(unknown)} of the importance"
         why = f"{counted(rows)} can't tell of {_of(blind, columns)} with {held}"
-        return DriftOutcome.INCONCLUSIVE, f"{why}: {_some([c.column for c in blind])}"
+        return DriftOutcome.INCONCLUSIVE, f"{why}: {_names(blind)}"
     if drifted:
         held = f"{percent(share)} of the importance, within the"
         allowed = f"{percent(settings.max_drifted_share)} allowed"
@@ -170,9 +171,8 @@ def _of(some: Sequence[ColumnDrift], columns: Sequence[ColumnDrift]) -> str:
     return f"{len(some)} of {len(columns)} columns"
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return listed(names[:5]) + more
+def _names(columns: Sequence[ColumnDrift]) -> str:
+    return some((shortened(c.column) for c in columns), 5)
 
 
 def _column(

@@ -52,6 +52,13 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
+def some(names: Iterable[str], most: int) -> str:
+    """The first ``most`` names, and how many more there are: ``a, b and 3 more``."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
 def nearest(key: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the valid key most like ``key``, or nothing."""
     close = nearest_key(key, valid)

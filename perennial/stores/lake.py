@@ -24,6 +24,7 @@ from perennial.contracts.errors import (
     Problem,
     UnavailableError,
 )
+from perennial.spec.values import some
 from perennial.stores import engine
 from perennial.stores.storage.delta import delta_options, files_there, has_log
 from perennial.stores.storage.faults import fault, of_storage, reason
@@ -287,15 +288,10 @@ def check_fits(table: Any, uri: str, schema: Any, identity: Sequence[str]) -> No
     if made_with is not None and set(made_with) != set(identity):
         new = [name for name in identity if name not in made_with]
         gone = [name for name in made_with if name not in identity]
-        changed = [f"{verb} {_few(n)}" for verb, n in (("adds", new), ("leaves out", gone)) if n]
-        now = " and ".join(changed)
-        what = f"its rows are identified by {_few(made_with)}; model.yaml now {now}"
+        told = (("adds", some(new, _FEW)), ("leaves out", some(gone, _FEW)))
+        now = " and ".join(f"{verb} {names}" for verb, names in told if names)
+        what = f"its rows are identified by {some(made_with, _FEW)}; model.yaml now {now}"
         problems.append(Problem(uri, what))
     if problems:
         problems[-1] = Problem(problems[-1].where, problems[-1].what, _REFIT)
         raise InputError(problems)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return ", ".join(names[:_FEW]) + more
