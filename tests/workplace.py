@@ -199,12 +199,17 @@ class Workplace:
     @contextmanager
     def deployed(self, wanted: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
         """These of the project's deployments on the server, a worker that runs them, and this
-        process within the project."""
+        process within the project. No other module's project has a model of the same name: they
+        may share the server, and runs and events go by the name."""
         declared = yaml.safe_load(prefect_yaml(Project(self.root).specs()))
         declared["deployments"] = [each for each in declared["deployments"] if wanted(each)]
         (self.root / "prefect.yaml").write_text(yaml.safe_dump(declared))
-        self.deploy()
         api = self.environment["PREFECT_API_URL"]
+        names = sorted({each["name"] for each in declared["deployments"]})
+        asked = {"deployments": {"name": {"any_": names}}}
+        others = httpx.post(f"{api}/deployments/filter", json=asked, timeout=120).json()
+        assert [other["name"] for other in others] == []
+        self.deploy()
         with (
             self.worker(),
             patch.dict(os.environ, {"PERENNIAL_PROJECT": str(self.root)}),

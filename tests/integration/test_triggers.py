@@ -34,7 +34,7 @@ from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows, env
 SMALL = MODEL_YAML.replace("rounds: 60", "rounds: 10").replace("trials: 4", "trials: 1")
 RETRAIN = Retrain(on=("drift", "performance", "data"))
 TRIGGERED = "retrain: {on: [drift, performance, data], cooldown: 6h}"
-MODELS = ("drifts", "bursts", "fed", "stubborn", "forgotten", "broken", "killed", "quiet", "timed")
+MODELS = ("drifts", "bursts", "fed", "stubborn", "unstarted", "broken", "killed", "quiet", "timed")
 HOUR = timedelta(hours=1)
 
 
@@ -274,19 +274,19 @@ def test_a_refused_retraining_does_not_loop(place: Place) -> None:
 def test_what_was_decided_and_never_started_is_started_by_the_next_look(place: Place) -> None:
     table = place.registry.retrainings
     before = datetime.now(UTC) - timedelta(minutes=10)
-    decided, _ = table.decide("forgotten", look("w1"), RETRAIN, actor="test", now=before)
+    decided, _ = table.decide("unstarted", look("w1"), RETRAIN, actor="test", now=before)
     later = {"type": "SCHEDULED", "state_details": {}}
     later["state_details"] = {"scheduled_time": (datetime.now(UTC) + HOUR).isoformat()}
-    coming = place.start_deployment("forgotten", state=later)
-    assert reconciling(place.of("forgotten")) == ()  # a run for it is on its way
+    coming = place.start_deployment("unstarted", state=later)
+    assert reconciling(place.of("unstarted")) == ()  # a run for it is on its way
     place.state(coming, {"type": "CANCELLED"})
-    (again,) = reconciling(place.of("forgotten"))
+    (again,) = reconciling(place.of("unstarted"))
     assert again == decided
-    runs = place.ended("forgotten", 2)
-    (row,) = table.last("forgotten")
+    runs = place.ended("unstarted", 2)
+    (row,) = table.last("unstarted")
     assert (row.state, row.outcome, row.started_run) == ("finished", "promoted", runs[1]["id"])
-    assert reconciling(place.of("forgotten")) == ()
-    assert place.events("forgotten", 2)[0]["event"] == "perennial.retraining.due"
+    assert reconciling(place.of("unstarted")) == ()
+    assert place.events("unstarted", 2)[0]["event"] == "perennial.retraining.due"
 
 
 def test_what_waited_is_started_when_due_and_a_failed_run_goes_on_when_retried(
