@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,12 @@ def output_columns(classes: tuple[str, ...] | None, values: np.ndarray) -> dict[
         "_class": pa.array(classes, pa.string()).take(most),
         "_probabilities": pa.ListArray.from_arrays(offsets, flat),
     }
+
+
+def all_classes(each: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """The classes of several versions in one order: the first one's, then those that only later
+    ones know. None when none has any."""
+    return tuple(dict.fromkeys(name for known in each for name in known or ())) or None
 
 
 def aligned(

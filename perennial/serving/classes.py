@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from perennial.bundle.outputs import aligned
+from perennial.bundle.outputs import aligned, all_classes
 from perennial.serving.service import Predicted
 
 
@@ -23,7 +23,7 @@ def in_one_order(
     if len(found) == 1:
         return found[0].classes, [found[0].values]
     parts = sorted(found, key=lambda part: (part.arm != "champion", part.version))
-    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes or ())) or None
+    classes = all_classes(part.classes for part in parts)
     return classes, [aligned(part.values, part.classes, classes) for part in found]
 
 

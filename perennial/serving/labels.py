@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from perennial.bundle.outputs import all_classes
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import InputColumn
 from perennial.data.frames import table_columns, table_rows
@@ -35,8 +36,8 @@ def label_classes(model: LiveModel) -> tuple[str, ...] | None:
     own = model.champion().schema.classes
     if own is None:
         return None
-    others = (model.loaded[number].schema.classes or () for number in sorted(model.loaded))
-    return tuple(dict.fromkeys(chain(own, *others)))
+    others = (model.loaded[number].schema.classes for number in sorted(model.loaded))
+    return all_classes((own, *others))
 
 
 def read_labels(document: object, model: LiveModel, most: int) -> pa.RecordBatch:

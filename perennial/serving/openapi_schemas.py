@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from perennial.bundle.outputs import all_classes
 from perennial.contracts.features import ColumnType
 from perennial.data.frames import Typed
 from perennial.serving.labels import MAX_METRICS, METRIC_NAME
@@ -297,14 +298,15 @@ def prediction_schema(versions: Sequence[Loaded]) -> Schema:
         own = {"probability": {"type": "number", "minimum": 0, "maximum": 1, "description": what}}
     else:
         share = {"type": "number", "minimum": 0, "maximum": 1}
-        each = [dict.fromkeys(version.schema.classes or ()) for version in versions]
-        some = {name: share for known in each for name in known}
+        each = [version.schema.classes or () for version in versions]
+        known = all_classes(each) or ()
+        by_all = set(known).intersection(*each)
         own = {
-            "class": {"enum": list(some)},
+            "class": {"enum": list(known)},
             "probabilities": {
                 "type": "object",
-                "properties": some,
-                "required": [name for name in some if all(name in known for known in each)],
+                "properties": dict.fromkeys(known, share),
+                "required": [name for name in known if name in by_all],
             },
         }
     properties |= own
