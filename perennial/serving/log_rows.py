@@ -58,10 +58,10 @@ class LogRows:
             names = [*known, *self._columns]
             self._schema = pa.RecordBatch.from_arrays(arrays, names=names).schema
         record = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        if any(job.answer.cancelled() for job in batch.jobs):
-            awaited = [not job.answer.cancelled() for job in batch.jobs]
-            record = record.filter(pa.array(np.repeat(awaited, [job.count for job in batch.jobs])))
-        return record
+        awaited = [not job.answer.cancelled() for job in batch.jobs]
+        if all(awaited):
+            return record
+        return record.filter(pa.array(np.repeat(awaited, [job.count for job in batch.jobs])))
 
     def _outputs(self, values: np.ndarray) -> dict[str, Any]:
         if values.ndim > 1:
