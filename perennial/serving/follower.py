@@ -193,20 +193,23 @@ class Follower(threading.Thread):
 
     def _may_try(self, route: Route) -> bool:
         """Whether it is time to load a route, which may have failed before."""
-        failure = self._failures.get(route.model)
-        if failure is None or failure.generation != route.generation:
-            return True
-        return time.monotonic() >= failure.not_before
+        failure = self._failure_of(route)
+        return failure is None or time.monotonic() >= failure.not_before
 
     def _failed(self, route: Route, problem: str) -> None:
-        failure = self._failures.get(route.model)
-        if failure is None or failure.generation != route.generation:
+        failure = self._failure_of(route)
+        if failure is None:
             failure = self._failures[route.model] = _Failure(route.generation)
             _log.error("route not followed", extra={"model": route.model, "problem": problem})
         failure.tries += 1
         wait = min(0.5 * 2**failure.tries, _LONGEST_WAIT_SECONDS)
         failure.not_before = time.monotonic() + wait
         self._on_loop(self._service.route_failed, route.model, problem)
+
+    def _failure_of(self, route: Route) -> _Failure | None:
+        """None when only another generation of it failed, if any."""
+        failure = self._failures.get(route.model)
+        return failure if failure and failure.generation == route.generation else None
 
     def _start_from_disk(self) -> None:
         path = self._project.home / "serving" / STATE
