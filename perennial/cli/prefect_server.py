@@ -28,11 +28,10 @@ _TRIES = 5
 _OF_ANOTHER_SERVER = (
     "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH",
 )  # fmt: skip
-
+DATABASE_PREFIXES = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
+"""Of settings that only a server needs; a password may be among them."""
 _WHICH_DATABASE = tuple(
-    f"PREFECT_{part}_DATABASE_{what}"
-    for part in ("SERVER", "API")
-    for what in ("CONNECTION_URL", "DRIVER")
+    prefix + what for prefix in DATABASE_PREFIXES for what in ("CONNECTION_URL", "DRIVER")
 )
 
 

@@ -33,8 +33,6 @@ WORKER_SETTINGS = {
 _RUN_BYTES = 768 * 2**20
 """Of memory for each run: a look at drift takes 400 MiB, a training of a small model 500 to 800."""
 _LEAST_RUNS = 4
-_SERVERS_OWN = ("PREFECT_SERVER_DATABASE_", "PREFECT_API_DATABASE_")
-"""Of settings that only the Prefect server needs; a password may be among them."""
 
 
 def runs_at_once(memory_bytes: int) -> int:
@@ -167,7 +165,8 @@ def client_environment(project: Project, ports: Ports) -> dict[str, str]:
 
 
 def _without_the_servers_own(environment: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in environment.items() if not k.startswith(_SERVERS_OWN)}
+    own = prefect_server.DATABASE_PREFIXES
+    return {k: v for k, v in environment.items() if not k.startswith(own)}
 
 
 def ensure_work_pool(project: Project, port: int) -> None:
