@@ -74,9 +74,8 @@ class DatasetRef(Value):
     ``as_of`` is the moment of knowledge: labels of events later than ``as_of - label.delay`` are
     taken as unknown. It is normalised to the data (never later than the last event + label delay),
     so the same data gives the same reference whenever it is looked at, until a label of it becomes
-    known. Sources without event time
-    have ``start = end = as_of = None``. ``content_digest`` is of the rows themselves: the same rows
-    have the same one in any version of any table.
+    known. Sources without event time have ``start = end = as_of = None``. ``content_digest`` is of
+    the rows themselves: the same rows have the same one in any version of any table.
     """
 
     uri: str

@@ -136,15 +136,19 @@ def seen_in(features: Columns, names: Sequence[str]) -> Seen:
     return Seen(levels, numeric, len(features[names[0]]))
 
 
+def _among_features(_name: str) -> str:
+    """The place of every feature, for who sends rows to a service: they have no features.py."""
+    return "features"
+
+
 class Encoder:
     """Encodes features of one schema. Immutable: any number of threads may use it.
 
-    ``place`` says where a feature is made (``Program.place``), for messages about infinite ones;
-    who sends rows to a service has no features.py to look into.
+    ``place`` says where a feature is made (``Program.place``), for messages about infinite ones.
     """
 
     def __init__(
-        self, schema: FeatureSchema, place: Callable[[str], str] = lambda _: "features"
+        self, schema: FeatureSchema, place: Callable[[str], str] = _among_features
     ) -> None:
         self._place = place
         self._names = tuple(feature.name for feature in schema.features)
@@ -212,7 +216,7 @@ class Encoder:
 
 
 def encode(
-    features: Columns, schema: FeatureSchema, place: Callable[[str], str] = lambda _: "features"
+    features: Columns, schema: FeatureSchema, place: Callable[[str], str] = _among_features
 ) -> tuple[np.ndarray, dict[str, int]]:
     """``Encoder.encode`` for once."""
     return Encoder(schema, place).encode({str(name): column for name, column in features.items()})

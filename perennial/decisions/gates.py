@@ -59,9 +59,8 @@ def judge(
 
     ``serving`` is None when its probe could not be run. ``has_champion``: a version serves now,
     whether or not the candidate could be compared with it; ``unread`` says why it could not predict
-    these rows. Not ``probed``: the candidate is judged
-    as one of the past that nobody will serve, so what only a fresh process tells, latency and the
-    serving check, is not asked.
+    these rows. Not ``probed``: the candidate is judged as one of the past that nobody will serve,
+    so what only a fresh process tells, latency and the serving check, is not asked.
     """
     if not probed:
         asked = [gate for gate in gates if not isinstance(gate, Latency)]
