@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from glob import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,13 @@ def _repeats(path: Path, sample: Sample, columns: Sequence[str]) -> bool:
     import duckdb
 
     source: Any = duckdb.connect(config={"memory_limit": "1GB", "threads": 2})
+    file = escape(str(path))  # DuckDB takes a name such as rows[1].csv for a pattern
     with source:
         relation = (
-            source.read_parquet(str(path), hive_partitioning=False)
+            source.read_parquet(file, hive_partitioning=False)
             if sample.kind == "parquet"
             else source.read_csv(
-                str(path),
+                file,
                 sep=sample.delimiter,
                 header=True,
                 all_varchar=True,

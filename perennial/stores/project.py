@@ -11,16 +11,20 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import ModelRef
 from perennial.spec import ModelSpec, load_spec, spec_text
 from perennial.spec.schema import nearest
-from perennial.stores.storage.places import STORAGE_VARIABLE, is_remote, storage_place
+from perennial.stores.storage.places import STORAGE_VARIABLE, check_path, is_remote, storage_place
 
 PROJECT_VARIABLE = "PERENNIAL_PROJECT"
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project's folder. All places of things derive from it."""
+    """A project's folder. All places of things derive from it. Raises InputError for a folder that
+    can't hold tables."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        check_path(str(self.root))
 
     @classmethod
     def current(cls) -> Project:

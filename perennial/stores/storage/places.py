@@ -14,6 +14,7 @@ from perennial.contracts.errors import InputError, Problem
 STORAGE_VARIABLE = "PERENNIAL_STORAGE"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_.=/-]*")
+_UNFIT = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]*?^|\\\x00-\x1f\x7f]")
 _REGION = "us-east-1"
 _ATTEMPTS, _MOST_ATTEMPTS = 12, 100
 
@@ -23,13 +24,26 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
+def check_path(where: str) -> None:
+    """Raises InputError for a path of this machine that can't hold what we keep: Delta's library
+    opens no table below a folder with one of these characters, and DuckDB takes some for a pattern
+    that other files match."""
+    unfit = _UNFIT.search(where)
+    if unfit:
+        what = f"no tables can be kept in a folder whose path has {unfit[0]!r} in it"
+        fix = r"use another, without [ ] * ? ^ | \ %XX and control characters in its path"
+        raise InputError(Problem(where, what, fix))
+
+
 def storage_place(setting: str, root: Path, home: Path) -> str:
     """Where durable things live: ``home`` when there is no setting, a folder (relative to the
     project's ``root``), or ``s3://bucket/prefix``. Raises InputError for anything else."""
     if not setting:
         return str(home)
     if not is_remote(setting):
-        return str((root / Path(setting).expanduser()).absolute())
+        folder = str((root / Path(setting).expanduser()).absolute())
+        check_path(folder)
+        return folder
     parts = urlsplit(setting)
     fits = (
         parts.scheme == "s3"

@@ -438,3 +438,19 @@ def test_of_a_large_file_an_even_sample_is_looked_at_and_that_is_said(tmp_path: 
     for file in ("rows.csv", "rows.parquet"):
         new = infer(place / file, "m", "y", "at", cells=8_000)
         assert parse_spec(new.model_text).source.entity == ("n",)
+
+
+def test_a_file_called_like_a_pattern_is_the_only_one_looked_at(tmp_path: Path) -> None:
+    rows = 30_000
+    at = pd.date_range("2024-01-01", periods=rows // 3, freq="h").repeat(3)
+    frame = pd.DataFrame({"at": at, "shop": [f"s{i % 3}" for i in range(rows)]})
+    frame["y"] = np.arange(rows) % 13 / 4
+    other = frame.assign(shop="s0")
+    for name, decoy in (("rows[1]", "rows1"), ("rows*", "rows-old")):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+        other.to_csv(tmp_path / f"{decoy}.csv", index=False)
+        other.to_parquet(tmp_path / f"{decoy}.parquet")
+        for ending in ("csv", "parquet"):
+            new = infer(tmp_path / f"{name}.{ending}", "m", "y", "at", cells=6_000)
+            assert parse_spec(new.model_text).source.entity == ("shop",)
