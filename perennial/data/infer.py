@@ -15,7 +15,7 @@ What decides, beside ``guesses`` (types, features, bounds) and ``identity`` (ent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ from perennial.data.identity import find_entity
 from perennial.data.parsing import EXPECTED, parse
 from perennial.data.samples import CELLS, Sample, read_sample
 from perennial.spec.publish import NewModel
-from perennial.spec.rules import OURS
+from perennial.spec.rules import OURS, is_ours, twins
 from perennial.spec.values import check_name, nearest, shown
 
 MIN_ROWS = 50
@@ -136,15 +136,14 @@ def _check_request(path: Path, sample: Sample, name: str, label: str, time: str 
         raise InputError(problems)
 
 
-def _unfit(names: Iterable[str]) -> dict[str, str]:
+def _unfit(names: Sequence[str]) -> dict[str, str]:
     """Columns that a model can't have beside those before them, and why: see ``spec.rules``."""
     found: dict[str, str] = {}
-    seen: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        other = seen.setdefault(name.casefold(), name)
-        if other != name:
-            found[name] = f"differs from {shown(other)} in capitals only"
-        elif name.casefold().startswith(OURS):
+    other = twins(names)
+    for name in names:
+        if name in other:
+            found[name] = f"differs from {shown(other[name])} in capitals only"
+        elif is_ours(name):
             found[name] = f"names that begin with {OURS} are Perennial's own"
     return found
 

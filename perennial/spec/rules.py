@@ -6,7 +6,7 @@ whose sections are right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from perennial.contracts.metrics import metrics_for
@@ -22,22 +22,33 @@ OURS = "_perennial_"
 """What the names begin with that we put beside a model's columns; no column's does."""
 
 
+def is_ours(name: str) -> bool:
+    """Whether a name begins with OURS, in whatever capitals."""
+    return name.casefold().startswith(OURS)
+
+
+def twins(names: Iterable[str]) -> dict[str, str]:
+    """The names that differ from an earlier one in capitals only, which tables and SQL don't tell
+    apart, and that earlier one."""
+    first: dict[str, str] = {}
+    found = {name: first.setdefault(name.casefold(), name) for name in names}
+    return {name: other for name, other in found.items() if other != name}
+
+
 def _names(spec: ModelSpec) -> Iterator[Mistake]:
-    """Tables and SQL don't tell capitals apart."""
     named = {name: f"columns.{name}" for name in spec.columns}
     named.setdefault(spec.label.column, "label.column")
     if spec.source.event_time is not None:
         named.setdefault(spec.source.event_time, "source.event_time")
-    seen: dict[str, str] = {}
+    other = twins(named)
     for name, key in named.items():
-        other = seen.setdefault(name.casefold(), name)
-        if other != name:
+        if name in other:
             yield (
                 key,
-                f"{name!r} and {other!r} differ in capitals only, which tables don't tell apart; "
-                "rename one of them, or leave it out",
+                f"{name!r} and {other[name]!r} differ in capitals only, which tables don't tell "
+                "apart; rename one of them, or leave it out",
             )
-        if name.casefold().startswith(OURS):
+        if is_ours(name):
             yield key, f"names that begin with {OURS} are Perennial's own; rename {name!r}"
 
 
