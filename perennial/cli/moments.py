@@ -12,6 +12,6 @@ def moment(option: str, text: str) -> datetime:
     """The time an option gives, in UTC, which it is without an offset. Raises InputError."""
     try:
         return as_utc(datetime.fromisoformat(text))
-    except (ValueError, OverflowError):  # in UTC it may be before the year 1, or after 9999
+    except (ValueError, InputError):
         fix = "write for example 2013-07-01 or 2013-07-01T06:00:00Z"
         raise InputError(Problem(option, f"{text!r} is not a time", fix)) from None

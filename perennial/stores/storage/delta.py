@@ -23,7 +23,7 @@ _BOUNDS = {
 def delta_options(uri: str, **bounds: str) -> dict[str, str] | None:
     """The storage options of a table: the endpoint, the region, plain HTTP only where the endpoint
     says so, commits by conditional put, and bounded retries. Credentials are the environment's.
-    None for a table on this machine's disk; raises InputError for a path where there can be none."""
+    None for a table on this machine's disk. Raises InputError for a path that can't hold one."""
     if not is_remote(uri):
         check_path(uri)
         return None
