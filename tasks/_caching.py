@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ class Stage(CachePolicy):
     keeps features.py; ``compute`` that the kind of compute makes a difference to its result;
     ``libraries`` are distributions whose versions decide the result.
 
-    A cached reference whose target is gone or damaged is a miss, and so is every stage of a run
-    with ``force``: the new result is stored as the key's next generation.
+    A cached reference whose target is gone or damaged is a miss, so is a dataset as of now to which
+    the clock alone has added labels since, and so is every stage of a run with ``force``: the new
+    result is stored as the key's next generation.
     """
 
     name: str = ""
@@ -53,7 +55,8 @@ class Stage(CachePolicy):
         **kwargs: Any,  # noqa: ARG002
     ) -> str:
         forced = bool(flow_parameters.get("force"))
-        return _generation(self.base_key(inputs), get_result_store(), forced)
+        holds = partial(_holds, inputs)
+        return _generation(self.base_key(inputs), get_result_store(), forced, holds)
 
     def base_key(self, inputs: dict[str, Any]) -> str:
         """The key without its generation: the stage's name and 32 hexadecimal digits."""
@@ -82,13 +85,26 @@ class Stage(CachePolicy):
         return to_jsonable_python(value)
 
 
-def _generation(base: str, store: ResultStore, forced: bool) -> str:
+def _holds(inputs: Mapping[str, Any], result: object) -> bool:
+    """Whether a cached result would come out the same again."""
+    if not intact(result):
+        return False
+    if isinstance(result, DatasetRef) and inputs.get("as_of") is None:
+        from perennial.stores import tables
+
+        return tables.is_current(read_definition(inputs["model"]), result)
+    return True
+
+
+def _generation(
+    base: str, store: ResultStore, forced: bool, holds: Callable[[object], bool] = intact
+) -> str:
     generation = 0
     while store.exists(f"{base}-{generation}"):
         generation += 1
     if generation and not forced:
         newest = f"{base}-{generation - 1}"
-        if intact(store.read(newest).result):
+        if holds(store.read(newest).result):
             return newest
     return f"{base}-{generation}"
 

@@ -180,6 +180,29 @@ def dataset(
     )
 
 
+def is_current(spec: ModelSpec, ref: DatasetRef, now: datetime | None = None) -> bool:
+    """Whether ``dataset`` without ``as_of`` still gives what it gave of this version of the table:
+    since then no label became known, and the time of no event has come. Raises as ``scan``."""
+    time, delay = spec.source.event_time, spec.label.delay
+    if time is None or ref.as_of is None:
+        return True
+    table = lake.open_table(ref.uri, ref.version)
+    now = now or datetime.now(UTC)
+    column = engine.name(time)
+    due = f"{column} <= {engine.at(now - delay)}"
+    ends = (f"max({column})", f"max({column}) FILTER ({due})")
+    with _readable(ref), engine.connect(engine.spill_place(ref.uri)) as connection:
+        newest = (ref.as_of - delay - _MICROSECOND, now)  # the last label's event, and what follows
+        rows = lake.relation(connection, table, ref.uri, time, newest)
+        micros = ", ".join(engine.micros(end) for end in ends)
+        query = f"SELECT {micros} FROM {rows} WHERE {column} <= {engine.at(now)}"
+        last, known = engine.one(connection, query)
+    if last is None or known is None:
+        return False
+    found = engine.moment(last) + _MICROSECOND, engine.moment(known) + delay + _MICROSECOND
+    return found == (ref.end, ref.as_of)
+
+
 def intact(ref: DatasetRef) -> bool:
     """Whether a dataset's version can still be read: its log, and all its files in full."""
     try:

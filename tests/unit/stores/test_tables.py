@@ -284,6 +284,23 @@ def test_without_as_of_the_reference_changes_when_a_label_becomes_known_only(tri
     assert refs[3].as_of == moment(4) + timedelta(microseconds=1)
     assert tables.dataset(trips.spec, trips.table, moment(25), moment(2)).rows == 2
 
+    for ref, hour in zip(refs, hours, strict=True):
+        for other, later in zip(refs, hours, strict=True):
+            same = tables.is_current(trips.spec, ref, moment(*later))
+            assert same == (ref == other), (hour, later)
+
+
+def test_a_reference_is_of_now_while_no_label_is_known_or_an_event_is_to_come(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    early = tables.dataset(trips.spec, trips.table, None, moment(1, 11))
+    assert not tables.is_current(trips.spec, early, moment(2, 11))
+    slow = trips.changed("delay: 1d", "delay: 0d")
+    before = tables.dataset(slow.spec, slow.table, None, moment(2, 11))
+    assert before.rows == 2
+    assert tables.is_current(slow.spec, before, moment(2, 12))
+    assert not tables.is_current(slow.spec, before, moment(3, 11))
+
 
 def test_a_moment_before_the_first_row_is_an_input_error(trips: Any) -> None:
     trips.csv(FIRST)

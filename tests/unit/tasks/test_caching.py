@@ -14,6 +14,7 @@ import perennial
 import tasks
 from perennial.contracts.errors import InputError
 from perennial.contracts.refs import DatasetRef, SplitRef
+from perennial.stores import sources, staging, tables
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from tasks._caching import Stage, _generation, fingerprint
@@ -150,3 +151,27 @@ def test_a_key_moves_to_its_next_generation_when_the_target_is_gone_or_the_run_i
     assert _generation("k", results, forced=False) == "k-1"
     shutil.rmtree(place)
     assert _generation("k", results, forced=False) == "k-1"
+
+
+def test_a_dataset_as_of_now_is_made_again_when_the_clock_has_added_labels(
+    project: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same source: nothing else would ever use those labels."""
+    model, spec = Project(project.root).load_model("demand")
+    uri = str(project.root / "table")
+    found = sources.inspect(spec, project.root, None, None)
+    staged = staging.stage(spec, project.root, found, project.root / "staging")
+    tables.publish(spec, staged, uri, str(project.root / "quarantine"))
+    then = tables.dataset(spec, uri, None, datetime(2024, 2, 1, 3, tzinfo=UTC))
+    stage = Stage(name="publish")
+
+    def generation(as_of: datetime | None) -> str:
+        asked: Any = {"model": model, "as_of": as_of}
+        results = _Results({f"{stage.base_key(asked)}-0": then})
+        monkeypatch.setattr("tasks._caching.get_result_store", lambda: results)
+        return stage.compute_key(None, asked, {}).rpartition("-")[2]  # type: ignore[arg-type]
+
+    assert generation(None) == "1"
+    assert generation(datetime(2024, 2, 1, 3, tzinfo=UTC)) == "0"
+    then = tables.dataset(spec, uri, None)
+    assert generation(None) == "0"
