@@ -33,7 +33,7 @@ from perennial.data.identity import find_entity
 from perennial.data.parsing import EXPECTED, parse
 from perennial.data.samples import CELLS, Sample, read_sample
 from perennial.spec.publish import NewModel
-from perennial.spec.rules import OURS, is_ours, twins
+from perennial.spec.rules import twins, why_ours
 from perennial.spec.values import check_name, nearest, shown
 
 MIN_ROWS = 50
@@ -143,8 +143,8 @@ def _unfit(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         if name in other:
             found[name] = f"differs from {shown(other[name])} in capitals only"
-        elif is_ours(name):
-            found[name] = f"names that begin with {OURS} are Perennial's own"
+        elif why := why_ours(name):
+            found[name] = why
     return found
 
 

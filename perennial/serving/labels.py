@@ -56,7 +56,7 @@ def read_labels(document: object, model: LiveModel, most: int) -> pa.RecordBatch
         what = f"{len(rows):,} labels; a request has 1 to {most:,}"
         raise Refusal(413 if rows else 422, "too_many_rows" if rows else "no_rows", what)
     version = model.champion()
-    keys = _key_columns(version)
+    keys = key_columns(version)
     mistakes = (problem for i, row in enumerate(rows) for problem in _mistakes(row, i, keys))
     problems = list(islice(mistakes, _MAX_PROBLEMS))
     labels, wrong = _values(rows, label_classes(model))
@@ -88,13 +88,14 @@ def _numbers(rows: list[Mapping[str, Any]], name: str) -> pa.Array:
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
 
-def _key_columns(version: Loaded) -> dict[str, InputColumn]:
-    """What tells a row without its prediction's id. A time alone tells none apart."""
+def key_columns(version: Loaded) -> dict[str, InputColumn]:
+    """What tells a row without its prediction's id; empty where nothing does. A time alone tells
+    none apart, and a column that is called as the label or the id can't be given beside it."""
     spec = version.spec
-    if not spec.source.entity:
+    names = (*spec.source.entity, *([spec.source.event_time] if spec.source.event_time else []))
+    if not spec.source.entity or {_ID, _LABEL} & {*names}:
         return {}
     declared = table_columns(spec)
-    names = (*spec.source.entity, *([spec.source.event_time] if spec.source.event_time else []))
     return {name: InputColumn(name=name, type=declared[name].type, nullable=True) for name in names}
 
 

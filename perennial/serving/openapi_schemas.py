@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from perennial.bundle.outputs import all_classes
 from perennial.contracts.features import ColumnType
 from perennial.data.frames import Typed
-from perennial.serving.labels import MAX_METRICS, METRIC_NAME
+from perennial.serving.labels import MAX_METRICS, METRIC_NAME, key_columns
 from perennial.serving.models import Loaded
 
 Schema = dict[str, Any]
@@ -315,14 +315,8 @@ def prediction_schema(versions: Sequence[Loaded]) -> Schema:
 
 def label_schema(loaded: Loaded, classes: tuple[str, ...] | None) -> Schema:
     """A late label, of a prediction by its id or of a row by what identifies it."""
-    spec = loaded.spec
     label: Schema = {"type": "number"} if classes is None else {"enum": list(classes)}
-    time = (spec.source.event_time,) if spec.source.event_time else ()
-    keys = {
-        name: column_schema(column)
-        for name, column in loaded.predictor.columns.items()
-        if name in (*spec.source.entity, *time)
-    }
+    keys = {name: column_schema(loaded.predictor.columns[name]) for name in key_columns(loaded)}
     identity: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 64}
     ways: list[Schema] = [_known(["prediction_id"])]
     if keys:

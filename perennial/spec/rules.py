@@ -20,11 +20,24 @@ if TYPE_CHECKING:
 
 OURS = "_perennial_"
 """What the names begin with that we put beside a model's columns; no column's does."""
+LOG_COLUMNS = frozenset(
+    {
+        "_id", "_request_id", "_time", "_version", "_arm", "_latency_ms", "_compute_ms",
+        "_prediction", "_class", "_probabilities", "_date", "_received_at", "_label",
+        "_label_metric_0", "_happened",
+    }
+)  # fmt: skip
+"""Columns of the prediction log, of its labels and of both together that inputs lie beside: one of
+the same name would be taken for them, so no column of a model has it."""
 
 
-def is_ours(name: str) -> bool:
-    """Whether a name begins with OURS, in whatever capitals."""
-    return name.casefold().startswith(OURS)
+def why_ours(name: str) -> str:
+    """Why no column has this name, in whatever capitals; "" when one may."""
+    if name.casefold().startswith(OURS):
+        return f"names that begin with {OURS} are Perennial's own"
+    if name.casefold() in LOG_COLUMNS:
+        return f"{name.casefold()!r} is a column of the prediction log's own"
+    return ""
 
 
 def twins(names: Iterable[str]) -> dict[str, str]:
@@ -48,8 +61,8 @@ def _names(spec: ModelSpec) -> Iterator[Mistake]:
                 f"{name!r} and {other[name]!r} differ in capitals only, which tables don't tell "
                 "apart; rename one of them, or leave it out",
             )
-        if is_ours(name):
-            yield key, f"names that begin with {OURS} are Perennial's own; rename {name!r}"
+        if why := why_ours(name):
+            yield key, f"{why}; rename {name!r} in the data and in model.yaml, and train"
 
 
 def _unknown(spec: ModelSpec, key: str, column: str) -> Iterator[Mistake]:

@@ -126,8 +126,8 @@ class ModelSpec(Section):
     source: Source
     label: Label
     columns: Annotated[dict[Text, Column], Field(min_length=1)]
-    """Every column that is read. The label may be left out. Names differ in more than capitals, and
-    none begins with `_perennial_`."""
+    """Every column that is read. The label may be left out. Names differ in more than capitals;
+    none begins with `_perennial_`, and none is called like a column of the prediction log's own."""
     features: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """What the booster reads; by default every column with `feature: true` and every public
     function of features.py."""

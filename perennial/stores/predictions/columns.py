@@ -11,7 +11,6 @@ from perennial.stores.predictions.segments import Kind
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DATE = "_date"
 """The partition column of the tables: the day, in UTC, of ``TIME_COLUMNS``."""
-_ID = "_id"
 METRIC = "metric_"
 """What the columns of the labels' further numbers begin with."""
 JOINED = ("_label", "_label_received_at", "_label_due")
@@ -84,10 +83,9 @@ class Layout:
 
 def variants(name: str, table: pa.Schema) -> list[pa.Field]:
     """The columns of a table in which ``Layout`` may have put an input of this name, in their
-    order: never ``_id``, which is each table's own."""
+    order."""
     words = "|".join(word for word in _TYPES if word != "list")
-    plain = "" if name == _ID else "?"
-    pattern = re.compile(rf"{re.escape(name)}(__({words})(_\d+)?){plain}")
+    pattern = re.compile(rf"{re.escape(name)}(__({words})(_\d+)?)?")
     return [field for field in table if pattern.fullmatch(field.name)]
 
 

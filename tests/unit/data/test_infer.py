@@ -199,6 +199,8 @@ def test_the_label_decides_the_objective(
         (pd.date_range("2024-01-01", periods=200), "datetime", False),
         (cycle("2024-01-01 10:00", "2024-01-02T11:30:00Z"), "datetime", False),
         (cycle("13/01/2024", "14/01/2024"), "category", True),
+        ([UUID(int=i) for i in range(200)], "string", False),
+        (cycle(UUID(int=1), UUID(int=2)), "category", True),
     ],
 )
 def test_a_column_has_the_narrowest_type_that_all_its_values_parse_as(
@@ -239,7 +241,7 @@ def test_a_column_without_values_or_name_is_left_out_and_said(tmp_path: Path) ->
 
 
 def test_of_columns_that_differ_in_capitals_only_one_is_kept(tmp_path: Path) -> None:
-    more = {"X": range(200), "Y": range(200), "_Perennial_row": range(200)}
+    more = {"X": range(200), "Y": range(200), "_Perennial_row": range(200), "_id": range(200)}
     new = drafted(tmp_path, "y", None, **more)
     assert list(parse_spec(new.model_text).columns) == ["x", "y"]
     assert "  # X is left out: differs from 'x' in capitals only\n" in new.model_text
@@ -248,6 +250,8 @@ def test_of_columns_that_differ_in_capitals_only_one_is_kept(tmp_path: Path) -> 
         "  # _Perennial_row is left out: names that begin with _perennial_ are Perennial's own\n"
         in new.model_text
     )
+    note = "  # _id is left out: '_id' is a column of the prediction log's own\n"
+    assert note in new.model_text
 
 
 def test_a_column_that_tells_the_label_alone_is_pointed_out_but_kept(tmp_path: Path) -> None:

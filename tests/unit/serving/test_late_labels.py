@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,19 @@ import pytest
 
 from perennial.contracts.errors import InputError
 from perennial.contracts.routes import Arm, Route
+from perennial.serving.batching import Batch, Job
 from perennial.serving.labels import read_labels
+from perennial.serving.log_rows import LogRows
 from perennial.serving.metrics import Metrics
 from perennial.serving.models import LiveModel, Loaded, load
 from perennial.serving.openapi import openapi_document
-from perennial.serving.replies import Refusal
+from perennial.serving.replies import Refusal, Request
 from perennial.serving.service import Logging, Service
 from perennial.serving.settings import Settings
+from perennial.spec.rules import LOG_COLUMNS
 from perennial.stores.predictions import Redaction, Spool
+from perennial.stores.predictions.columns import DATE
+from perennial.stores.predictions.joining import LABEL
 from perennial.stores.predictions.waiting import waiting
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -83,6 +89,7 @@ def test_the_openapi_document_has_the_classes_of_all_loaded_versions(letters: Lo
 
     label = document["components"]["schemas"]["letters.label"]
     assert label["properties"]["label"] == {"enum": ["a", "b", "c", "d"]}
+    assert [way["required"] for way in label["anyOf"]] == [["prediction_id"], ["customer", "sent"]]
     assert "409" in document["paths"]["/models/letters/labels"]["post"]["responses"]
 
 
@@ -130,6 +137,50 @@ def test_a_label_with_its_prediction_s_id_needs_no_other_key(letters: Loaded) ->
         {"_id": None, "customer": "c-1", "label": "a"},
         {"_id": "p-1", "customer": None, "label": "b"},
     ]
+
+
+@pytest.mark.parametrize("name", ["label", "prediction_id"])
+def test_a_row_is_told_by_its_id_where_an_entity_is_called_like_another_key(
+    letters: Loaded, name: str
+) -> None:
+    """One value can't be the entity's and the label: it would be kept as both."""
+    renamed = {name: letters.spec.columns["customer"], **letters.spec.columns}
+    source = letters.spec.source.model_copy(update={"entity": ("customer", name)})
+    update = {"columns": renamed, "source": source}
+    model = live(replace(letters, spec=letters.spec.model_copy(update=update)))
+
+    kept = read_labels({"prediction_id": "p-1", "label": "b"}, model, 10)
+    assert kept.select(["_id", "label"]).to_pylist() == [{"_id": "p-1", "label": "b"}]
+    assert kept.schema.names == ["_received_at", "_id", "label"]
+    assert wrong({"label": "a"}, model) == [
+        "label 1: doesn't say what it is the label of (give prediction_id)"
+    ]
+    assert wrong({**LETTER, "prediction_id": "p-1"}, model) == [
+        "label 1: unknown key 'customer'", "label 1: unknown key 'sent'"
+    ]  # fmt: skip
+
+    schema = openapi_document({"letters": model}, secured=False, max_rows=10)["components"]
+    label = schema["schemas"]["letters.label"]
+    assert set(label["properties"]) == {"prediction_id", "label", "metrics"}
+    assert [way["required"] for way in label["anyOf"]] == [["prediction_id"]]
+
+
+def test_the_log_s_own_columns_are_those_that_no_model_has(letters: Loaded) -> None:
+    """A column that is added to the log is to be kept from models too."""
+    job = Job(
+        rows={}, count=1, version=1, arm="champion", ids=["p-1"],
+        request=Request("r", {}, {}, b"", 0.0), answer=Future(),
+    )  # fmt: skip
+    row = {"customer": ["c-1"], "sent": [SENT], "weight_kg": [1.0], "items": [1]}
+    row |= {"insured": [True], "depot": ["north"], "remark": [""]}
+    rows = letters.predictor.read(row)
+    batch = Batch([job], rows, letters.predictor.predict_frame(rows).values, {}, 0.0, 1.0)
+    labels = read_labels({"prediction_id": "p-1", "label": "b"}, live(letters), 10)
+    kept = {
+        *LogRows(letters).of(batch).schema.names,
+        *(name for name in labels.schema.names if name.startswith("_")),
+    }
+    assert kept - {*row} == LOG_COLUMNS - {DATE, LABEL, f"{LABEL}_metric_0", "_happened"}
 
 
 @pytest.mark.parametrize("enabled", [True, False])

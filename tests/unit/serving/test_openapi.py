@@ -132,8 +132,8 @@ def test_a_label_says_what_it_is_of(described: Described) -> None:
     label = {"binary": "true", "multiclass": "a", "regression": 1.5}[described.objective]
 
     assert described.accepts("parcels.label", {"label": label, "prediction_id": "1"})
-    assert described.accepts("parcels.label", {"label": label, "sent": "2026-03-01T06:00:00Z"})
-    for wrong in ({}, {"prediction_id": None}, {"sent": None}, {"prediction_id": "1", "more": 1}):
+    alone = {"sent": "2026-03-01T06:00:00Z"}  # of which of its moment's rows?
+    for wrong in ({}, {"prediction_id": None}, alone, {"prediction_id": "1", "more": 1}):
         assert not described.accepts("parcels.label", {"label": label, **wrong}), wrong
     assert not described.accepts("parcels.label", {"label": [], "prediction_id": "1"})
 

@@ -70,9 +70,18 @@ def slices(*columns: str) -> dict[str, Any]:
             {"columns._Perennial_row": {"type": "float"}, "label.column": "_perennial_y"},
             [
                 "columns._Perennial_row: names that begin with _perennial_ are Perennial's own; "
-                "rename '_Perennial_row'",
+                "rename '_Perennial_row' in the data and in model.yaml, and train",
                 "label.column: names that begin with _perennial_ are Perennial's own; "
-                "rename '_perennial_y'",
+                "rename '_perennial_y' in the data and in model.yaml, and train",
+            ],
+        ),
+        (
+            {"columns._Version": {"type": "integer"}, "source.event_time": "_time"},
+            [
+                "columns._Version: '_version' is a column of the prediction log's own; "
+                "rename '_Version' in the data and in model.yaml, and train",
+                "source.event_time: '_time' is a column of the prediction log's own; "
+                "rename '_time' in the data and in model.yaml, and train",
             ],
         ),
         # ensemble

@@ -129,7 +129,7 @@ def test_a_label_by_entity_and_event_time_is_of_that_event_however_often_predict
     assert counts.unknown == 0
 
 
-@pytest.mark.parametrize("entity", ["_id", "_label", "_label_event", "k0", "id", "value", "given"])
+@pytest.mark.parametrize("entity", ["_label_due", "_label_event", "k0", "id", "value", "given"])
 def test_an_entity_called_as_our_own_columns_finds_its_labels(log: Log, entity: str) -> None:
     model = spec(entity=[entity])
     more = {name: pa.array([f"{name} of the user"] * 2) for name in OURS if name != entity}
