@@ -37,7 +37,7 @@ _REBUILD = "restore the table from a backup, or move its folder away: a new one 
 
 class Committed(NamedTuple):
     """What a call added to a table: 0 rows when it was there already. ``damaged`` are the paths of
-    segments of which only a part could be read."""
+    segments of which only a part could be read, also of those that were there already."""
 
     rows: int
     damaged: tuple[Path, ...] = ()
@@ -80,17 +80,18 @@ def commit_segments(waiting: Sequence[Waiting], uri: str) -> Committed:
 
     def parts_after(done: int) -> Iterator[_Part]:
         damaged.clear()
-        for path in [one.path for one in waiting if one.number > done]:
+        for one in waiting:
             try:
-                segment = Segment(path)
+                segment = Segment(one.path)
             except FileNotFoundError:  # another process committed it, as this one's commit will see
                 continue
             except IntegrityError:
-                damaged.append(path)
+                damaged.append(one.path)
                 continue
             if segment.damaged_bytes:
-                damaged.append(path)
-            yield _Part(segment.schemas(), partial(_tables_of, path))
+                damaged.append(one.path)
+            if one.number > done:  # or a kill came before anybody heard what is damaged in it
+                yield _Part(segment.schemas(), partial(_tables_of, one.path))
 
     count = _commit(uri, kind, session, waiting[-1].number, parts_after)
     return Committed(count, tuple(damaged))
@@ -129,10 +130,8 @@ def _commit(
     for _ in range(_ATTEMPTS):
         table = open_log(uri)
         done = 0 if table is None else table.transaction_version(writer) or 0
-        if done >= number:
-            return 0
         parts = [part for part in parts_after(done) if part.schemas]
-        if not parts:
+        if done >= number or not parts:
             return 0
         count = _append(uri, table, kind, writer, number, parts)
         if count is not None:

@@ -16,6 +16,7 @@ from perennial.serving.keeper import Keeper, KeeperSettings
 from perennial.stores.predictions import Spool
 from perennial.stores.predictions.reading import labels, predictions
 from perennial.stores.predictions.segments import read_head
+from perennial.stores.predictions.tables import commit_segments
 from perennial.stores.predictions.waiting import waiting
 from tests.logged import NOON, label_rows, prediction_rows, seal
 
@@ -159,8 +160,9 @@ def test_a_segment_stays_for_the_shadow_versions_that_it_names(tmp_path: Path) -
     assert state(tmp_path)["shadow_segments_given_up"] == 1
 
 
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_damaged_segment_is_kept_aside_and_its_whole_records_are_committed(
-    tmp_path: Path,
+    tmp_path: Path, killed: bool
 ) -> None:
     spool = Spool(tmp_path / "spool")
     for id in "abc":
@@ -172,6 +174,8 @@ def test_a_damaged_segment_is_kept_aside_and_its_whole_records_are_committed(
     one.path.write_bytes(content)
     (lost,) = seal(spool.folder, prediction_rows(["d"]))
     lost.path.write_bytes(b"?" * 4000)
+    if killed:  # just behind the commit
+        commit_segments([one], f"{tmp_path}/tables/predictions/m")
     once(Keeper(settings(tmp_path)))
     assert logged(tmp_path) == ["a", "b"]
     kept = sorted(Path(path).read_bytes() for path in state(tmp_path)["damaged"])

@@ -192,14 +192,16 @@ def test_labels_have_a_table_of_their_own(spool: Path, uri: str) -> None:
 
 
 def test_what_is_damaged_is_left_out_and_named(spool: Path, uri: str) -> None:
-    waiting = seal(spool, prediction_rows(["a"]), prediction_rows(["b"]), prediction_rows(["c"]))
+    waiting = seal(spool, *(prediction_rows([id]) for id in "abcd"))
     content = bytearray(waiting[1].path.read_bytes())
     content[-10] ^= 1
     waiting[1].path.write_bytes(content)
     waiting[2].path.write_bytes(b"?" * 5000)
     damaged = (waiting[1].path, waiting[2].path)
+    assert commit_segments(waiting[:3], uri) == Committed(1, damaged)
+    assert commit_segments(waiting[:3], uri) == Committed(0, damaged)  # after a kill
     assert commit_segments(waiting, uri) == Committed(1, damaged)
-    assert ids(uri) == ["a"]
+    assert ids(uri) == ["a", "d"]
 
 
 def test_rows_of_another_origin_are_counted_by_their_writer(spool: Path, uri: str) -> None:
