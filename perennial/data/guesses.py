@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.features import ColumnType
-from perennial.data.parsing import parse
+from perennial.data.parsing import parse, unwrapped
 from perennial.spec.values import shown
 
 MAX_LEVELS = 250
@@ -65,6 +65,7 @@ def guess(name: str, values: Any) -> Guess:
     that differ in every row or are called an id.
     """
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    values = unwrapped(values)
     kind = _type(values)
     if kind is None:
         return left_out(name, f"holds {values.type}")
@@ -129,8 +130,6 @@ def left_out(name: str, note: str) -> Guess:
 
 def _type(values: Any) -> ColumnType | None:
     kind = values.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
     if pa.types.is_null(kind):
         return "string"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):

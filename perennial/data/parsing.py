@@ -52,6 +52,10 @@ _INTEGERS = range(-(2**63), 2**63)
 _LAST_MOMENT = 253_402_300_800_000_000  # the year 10000 in µs: beyond Python's datetime
 _COARSE = {"s": 10**6, "ms": 10**3}  # microseconds
 _FIRST_MOMENT = -62_135_596_800_000_000  # the year 1
+UUID_LENGTH = 36
+"""Characters of a UUID's usual text."""
+_NEVER = (pa.types.is_nested, pa.types.is_duration, pa.types.is_time, pa.types.is_interval)
+_UUID_DIGITS = [at for at in range(UUID_LENGTH) if at not in (8, 13, 18, 23)]  # hyphens there
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +74,46 @@ def parse(values: Any, kind: ColumnType) -> Parsed:
     the words of ``MISSING`` are missing there; in a text column only "" is. NaN is missing;
     infinity is faulty. Naive times are UTC, times with an offset become UTC, parts finer than a
     microsecond are cut. A whole float is an integer; 0 and 1 are booleans; numbers are never times.
+    Of dictionaries and extension types see ``unwrapped``.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
+    values = unwrapped(values)
     source = values.type
-    if pa.types.is_dictionary(source):
-        values = values.cast(source.value_type)
-        source = values.type
     if pa.types.is_large_string(source) or pa.types.is_string_view(source):
         values, source = values.cast(pa.string()), pa.string()
     if pa.types.is_null(source):
         return Parsed(pa.nulls(len(values), TYPES[kind]), None)
     converted = _from_text(values, kind) if pa.types.is_string(source) else _typed(values, kind)
     return _marked(values, converted, kind)
+
+
+def unwrapped(values: Any) -> Any:
+    """An Arrow array, or one in chunks, without the dictionary or the extension type around its
+    values: a UUID is its usual text, lower case with hyphens, others are what they are stored as.
+    """
+    while True:
+        kind = values.type
+        if pa.types.is_dictionary(kind):
+            values = values.cast(kind.value_type)
+        elif isinstance(kind, pa.BaseExtensionType):
+            if isinstance(values, pa.ChunkedArray):
+                values = values.combine_chunks()
+            stored = values.storage
+            values = _uuid_texts(stored) if isinstance(kind, pa.UuidType) else stored
+        else:
+            return values
+
+
+def _uuid_texts(stored: Any) -> Any:
+    """From 16 bytes each: all at once, as one by one is slow."""
+    count, first = len(stored), 16 * stored.offset
+    texts = np.full((count, UUID_LENGTH), ord("-"), np.uint8)
+    if count:
+        digits = memoryview(stored.buffers()[1])[first : first + 16 * count].hex()
+        texts[:, _UUID_DIGITS] = np.frombuffer(digits.encode(), np.uint8).reshape(count, -1)
+    missing = stored.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(texts.view(f"S{UUID_LENGTH}").ravel(), pa.string(), mask=missing)
 
 
 def _marked(values: Any, converted: Any, kind: ColumnType) -> Parsed:
@@ -179,7 +210,7 @@ def _typed(values: Any, kind: ColumnType) -> Any:
     """From an Arrow type that is not text; what can't be converted becomes null."""
     source = values.type
     nothing = pa.nulls(len(values), TYPES[kind])
-    if pa.types.is_nested(source) or pa.types.is_duration(source) or pa.types.is_time(source):
+    if any(is_other(source) for is_other in _NEVER):
         return nothing
     if kind in ("category", "string"):
         return _as_text(values)
@@ -254,4 +285,5 @@ def _is_binary(kind: Any) -> bool:
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
         or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
     )

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.data.parsing import EXPECTED, parse
+from perennial.data.parsing import EXPECTED, UUID_LENGTH, parse, unwrapped
 from perennial.serving.replies import Refusal
 from perennial.spec.values import shown
 
@@ -75,7 +75,7 @@ def _check_types(schema: pa.Schema) -> None:
         raise _invalid(f"{len(schema):,} columns; a request has at most {_MOST_COLUMNS:,}")
     problems = [
         Problem(f"column {shown(field.name)}", f"has the type {str(field.type)[:80]}",
-                "send numbers, booleans, text or timestamps")
+                "send numbers, booleans, text, UUIDs or timestamps")
         for field in schema if not _is_known(field.type)
     ]  # fmt: skip
     if problems:
@@ -84,7 +84,9 @@ def _check_types(schema: pa.Schema) -> None:
 
 def _is_known(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+        return _is_known(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return isinstance(kind, pa.UuidType) or _is_known(kind.storage_type)
     return _is_text(kind) or any(
         is_kind(kind)
         for is_kind in (
@@ -124,9 +126,8 @@ def _plain(table: pa.Table, most_bytes: int) -> pa.Table:
 
 
 def _plain_column(name: str, column: pa.ChunkedArray) -> tuple[Any, Problem | None]:
+    column = unwrapped(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
     if _is_text(kind):
         return column.cast(pa.string()), None
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -142,20 +143,26 @@ def _plain_column(name: str, column: pa.ChunkedArray) -> tuple[Any, Problem | No
 
 def _text_bytes(column: pa.ChunkedArray) -> int:
     """How many bytes a column's texts take when each row holds its own; 0 for other types."""
-    size = 0
-    for chunk in column.chunks:
-        lengths = None
-        if isinstance(chunk, pa.DictionaryArray):
-            if _is_text(chunk.type.value_type):
-                lengths = _lengths(chunk.dictionary).take(chunk.indices)
-        elif _is_text(chunk.type):
-            lengths = _lengths(chunk)
-        if lengths is not None:
-            size += pc.sum(lengths.cast(pa.int64()), min_count=0).as_py()
-    return size
+    lengths = (_lengths(chunk) for chunk in column.chunks)
+    return sum(
+        pc.sum(each.cast(pa.int64()), min_count=0).as_py() for each in lengths if each is not None
+    )
 
 
-def _lengths(texts: Any) -> Any:
+def _lengths(values: Any) -> Any | None:
+    """The bytes of each value as text; None for what is no text."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        distinct = _lengths(values.dictionary)
+        return None if distinct is None else distinct.take(values.indices)
+    if isinstance(kind, pa.UuidType):
+        return pa.repeat(UUID_LENGTH, len(values))
+    if isinstance(kind, pa.BaseExtensionType):
+        return _lengths(values.storage)
+    return _text_lengths(values) if _is_text(kind) else None
+
+
+def _text_lengths(texts: Any) -> Any:
     if not pa.types.is_string_view(texts.type):
         return pc.binary_length(texts)
     views = np.frombuffer(texts.buffers()[1], np.int32)  # 16 bytes each, the length first

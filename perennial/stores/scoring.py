@@ -27,6 +27,7 @@ from perennial.contracts.scoring import ScoringJob
 from perennial.data.audit import FaultCount
 from perennial.data.checks import RowChecks
 from perennial.data.frames import table_columns
+from perennial.data.parsing import unwrapped
 from perennial.spec import ModelSpec
 from perennial.spec.inputs import Column, Source
 from perennial.stores import sources
@@ -291,11 +292,8 @@ def _type_problems(before: Any, now: Any) -> Iterator[Problem]:
 
 def _storable(values: Any) -> Any:
     """A column that model.yaml doesn't name, in a type that every Delta table knows."""
+    values = unwrapped(values)
     kind = values.type
-    if isinstance(kind, pa.BaseExtensionType):  # such as a UUID
-        return _storable(values.cast(kind.storage_type))
-    if pa.types.is_dictionary(kind):
-        return _storable(values.cast(kind.value_type))
     if pa.types.is_uint64(kind):
         return values.cast(pa.decimal128(20))
     if pa.types.is_integer(kind):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import deltalake
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,8 @@ import sqlalchemy as sa
 from perennial.contracts.errors import InputError
 from perennial.spec import ModelSpec, parse_spec
 from perennial.stores import sources, staging, tables
+from tests.contract import postgres
+from tests.contract.databases import postgres_server  # noqa: F401  (fixture)
 
 ROWS = pd.DataFrame(
     {
@@ -172,8 +176,8 @@ def test_a_moment_of_the_future_is_refused(write: Write, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         sources.inspect(spec, tmp_path, None, datetime(2300, 1, 1))
     assert str(caught.value) == (
-        "--as-of: 2300-01-01T00:00:00+00:00 lies in the future (leave it out to train with all that "
-        "is known)"
+        "--as-of: 2300-01-01T00:00:00+00:00 lies in the future (leave it out to train with all "
+        "that is known)"
     )
 
 
@@ -182,3 +186,46 @@ def test_a_source_that_is_not_there_is_an_input_error(write: Write, tmp_path: Pa
     spec = model(write(ROWS, tmp_path))
     with pytest.raises(InputError, match=r"no such file|no Delta table"):
         sources.inspect(spec, tmp_path / "elsewhere", None, None)
+
+
+KEYS = [UUID(int=int(digit * 32, 16)) for digit in "3a1"]
+KEYED = 'rows ("at" TIMESTAMP, key UUID, late BOOLEAN)'
+KEYED_ROWS = ", ".join(f"('2024-01-0{i + 1}', '{key}', true)" for i, key in enumerate(KEYS))
+
+
+@pytest.fixture(params=["duckdb", "arrow", *(["postgresql"] if postgres.binaries() else [])])
+def keyed(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A source with a column of UUIDs."""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        with postgres.database(server, "keyed") as url:
+            engine = sa.create_engine(url)
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"CREATE TABLE {KEYED}")
+                connection.exec_driver_sql(f"INSERT INTO rows VALUES {KEYED_ROWS}")
+            engine.dispose()
+            monkeypatch.setenv("KEYED_URL", url)
+            yield "{kind: sql, uri: 'env:KEYED_URL', query: rows,"
+        return
+    if request.param == "duckdb":
+        with duckdb.connect() as connection:
+            connection.execute(f"CREATE TABLE {KEYED}; INSERT INTO rows VALUES {KEYED_ROWS}")
+            connection.execute(f"COPY rows TO '{tmp_path / 'rows.parquet'}'")
+    else:
+        at = pa.array([datetime(2024, 1, i + 1) for i in range(3)])
+        keys = pa.array(KEYS, pa.uuid())
+        table = pa.table({"at": at, "key": keys, "late": [True] * 3})
+        pq.write_table(table, tmp_path / "rows.parquet")
+    yield "{kind: parquet, uri: rows.parquet,"
+
+
+def test_a_uuid_is_the_text_that_tells_rows_apart(keyed: str, tmp_path: Path) -> None:
+    spec = parse_spec(
+        f"name: m\nobjective: binary\nsource: {keyed} event_time: at, entity: [key]}}\n"
+        "label: {column: late}\ncolumns: {key: {type: string}, late: {type: boolean}}"
+    )
+    staged = stage(spec, tmp_path)
+    assert (staged.rows, staged.bad_rows) == (3, 0)
+    assert published(spec, tmp_path, staged)["key"].tolist() == [str(key) for key in KEYS]

@@ -19,6 +19,10 @@ from perennial.stores.storage.delta import delta_options
 from perennial.stores.storage.faults import fault
 from perennial.stores.storage.places import is_remote
 
+_FORMAT = ds.ParquetFileFormat(  # else a UUID comes as 16 bytes that nothing tells from others
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(arrow_extensions_enabled=True)
+)
+
 Window = tuple[datetime | None, datetime | None]
 """From when on, and until when (exclusive); None: no bound."""
 
@@ -30,7 +34,7 @@ def read_parquet(
     lacks wanted columns or holds lists or structs in them."""
     for file in files.files:
         try:
-            dataset = ds.dataset(file.path, format="parquet", filesystem=files.system)
+            dataset = ds.dataset(file.path, format=_FORMAT, filesystem=files.system)
             fragments = list(dataset.get_fragments())
             yield from _read(spec, dataset.schema, fragments, file.path, wanted, window)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
@@ -41,7 +45,7 @@ def parquet_columns(files: Files) -> list[str]:
     """The columns of the first file. Raises InputError when it is no Parquet file."""
     path = files.files[0].path
     try:
-        return list(ds.dataset(path, format="parquet", filesystem=files.system).schema.names)
+        return list(ds.dataset(path, format=_FORMAT, filesystem=files.system).schema.names)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(_unreadable(path, error)) from None
 

@@ -69,7 +69,8 @@ def read(
 def _array(values: tuple[Any, ...]) -> Any:
     try:
         return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # values of several types, as SQLite allows
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        # Values of several types, as SQLite allows, or beyond 64 bits.
         return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pandas as pd
 import pyarrow as pa
@@ -141,6 +142,24 @@ def test_plain_values_make_the_frame_that_a_table_makes() -> None:
     assert dtypes(frame) == DTYPES
     pd.testing.assert_frame_equal(frame, canonical_frame(pa.table(JSON), COLUMNS))
     assert dtypes(canonical_frame({name: [] for name in COLUMNS}, COLUMNS)) == DTYPES
+
+
+def test_a_uuid_is_the_same_text_in_whatever_form_it_comes() -> None:
+    keys = [UUID(int=7), None, UUID(int=2**100), UUID(int=7)]
+    texts = [None if key is None else str(key) for key in keys]
+    arrow = pa.array(keys, pa.uuid())
+    columns = {"k": Column(type="string")}
+    expected = canonical_frame({"k": texts}, columns)
+    for values in (keys, arrow, pa.chunked_array([arrow.slice(0, 1), arrow.slice(1)])):
+        rows = {"k": values} if isinstance(values, list) else pa.table({"k": values})
+        pd.testing.assert_frame_equal(canonical_frame(rows, columns), expected)
+    for series in (
+        pd.Series(keys, dtype=object),
+        pd.Series(pd.Categorical(keys)),
+        pd.Series(arrow, dtype=pd.ArrowDtype(pa.uuid())),
+    ):
+        frame = pd.DataFrame({"k": series})
+        pd.testing.assert_frame_equal(canonical_frame(frame, columns), expected)
 
 
 def test_a_canonical_frame_is_an_ordinary_frame() -> None:

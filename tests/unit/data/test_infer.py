@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,8 +200,6 @@ def test_the_label_decides_the_objective(
         (pd.date_range("2024-01-01", periods=200), "datetime", False),
         (cycle("2024-01-01 10:00", "2024-01-02T11:30:00Z"), "datetime", False),
         (cycle("13/01/2024", "14/01/2024"), "category", True),
-        ([UUID(int=i) for i in range(200)], "string", False),
-        (cycle(UUID(int=1), UUID(int=2)), "category", True),
     ],
 )
 def test_a_column_has_the_narrowest_type_that_all_its_values_parse_as(
@@ -208,6 +207,23 @@ def test_a_column_has_the_narrowest_type_that_all_its_values_parse_as(
 ) -> None:
     column = table(c=values).columns["c"]
     assert (column.type, column.feature and kind not in ("string", "datetime")) == (kind, feature)
+
+
+def test_the_uuids_and_the_json_of_a_parquet_file_are_text(tmp_path: Path) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(
+            "COPY (SELECT uuid() AS id, i % 3 * 1.25 AS y, i / 7 AS x, "
+            "CASE i % 2 WHEN 0 THEN uuid '11111111-1111-1111-1111-111111111111' END AS shop, "
+            "'{\"a\": 1}'::JSON AS note FROM range(200) t(i)) "
+            f"TO '{tmp_path / 'rows.parquet'}'"
+        )
+    new = infer(tmp_path / "rows.parquet", "m", "y", project=tmp_path)
+    spec = parse_spec(new.model_text)
+    types = {name: column.type for name, column in spec.columns.items()}
+    assert types == {
+        "id": "string", "x": "float", "shop": "category", "note": "category", "y": "float",
+    }  # fmt: skip
+    assert spec.source.entity == ("id",)
 
 
 def test_bounds_are_wide_and_zero_only_where_nothing_is_negative(table: Any) -> None:

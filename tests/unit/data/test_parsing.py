@@ -4,6 +4,7 @@ import math
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -113,9 +114,52 @@ def test_typed_values_as_text() -> None:
     assert parsed([True, False], "category") == ["true", "false"]
     assert parsed([1, 2], "category") == ["1", "2"]
     assert parsed([1.0, 2.5, math.nan], "category") == ["1", "2.5", None]
-    assert parsed([b"a", b"\xff", None], "string") == ["a", BAD, None]
+    for source in (pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(1)):
+        values = pa.array([b"a", b"\xff", None], source)
+        assert parsed(values, "string") == ["a", BAD, None]
+        assert parsed(values, "float") == [BAD, BAD, None]
     assert parsed(pa.array(["a", "b", "a"]).dictionary_encode(), "category") == ["a", "b", "a"]
     assert parsed(pa.array(["a"], pa.large_string()), "string") == ["a"]
+
+
+SPANS = [pa.time64("us"), pa.duration("s"), pa.month_day_nano_interval()]
+KEYS = [UUID("0F655568-052F-47B4-B2CD-5CFDC27C2067"), None, UUID(int=0), UUID(int=2**128 - 1)]
+
+
+def test_a_uuid_is_its_usual_text() -> None:
+    texts = [
+        "0f655568-052f-47b4-b2cd-5cfdc27c2067", None, "00000000-0000-0000-0000-000000000000",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+    ]  # fmt: skip
+    keys = pa.array(KEYS, pa.uuid())
+    assert parsed(keys, "string") == parsed(keys, "category") == texts
+    assert parsed(keys.slice(1, 2), "string") == texts[1:3]
+    assert parsed(keys.slice(0, 0), "string") == []
+    assert parse(pa.chunked_array([keys, keys]), "string").values.to_pylist() == texts * 2
+    levels = pa.DictionaryArray.from_arrays(pa.array([3, None, 0, 1]), keys)
+    assert parsed(levels, "category") == [texts[3], None, texts[0], None]
+
+
+@pytest.mark.parametrize("kind", ["float", "integer", "boolean", "datetime"])
+def test_a_uuid_is_nothing_but_text(kind: ColumnType) -> None:
+    assert parsed(pa.array(KEYS, pa.uuid()), kind) == [BAD, None, BAD, BAD]
+
+
+def test_another_extension_type_is_what_it_is_stored_as() -> None:
+    def extension(kind: Any, values: list[Any]) -> Any:
+        return pa.ExtensionArray.from_storage(kind, pa.array(values, kind.storage_type))
+
+    assert parsed(extension(pa.json_(), ['{"a": 1}', None]), "string") == ['{"a": 1}', None]
+    assert parsed(extension(pa.bool8(), [1, 0, None]), "boolean") == [True, False, None]
+    assert parsed(extension(pa.fixed_shape_tensor(pa.int8(), [1]), [[1]]), "float") == [BAD]
+
+
+@pytest.mark.parametrize("kind", list(TYPES))
+@pytest.mark.parametrize("source", SPANS)
+def test_a_time_of_day_or_a_span_is_of_no_type(source: Any, kind: ColumnType) -> None:
+    assert parsed(pa.array([None], source), kind) == [None]
+    value = pa.array([(1, 2, 3)], source) if "interval" in str(source) else pa.array([1], source)
+    assert parsed(value, kind) == [BAD]
 
 
 @pytest.mark.parametrize("kind", list(TYPES))

@@ -6,6 +6,7 @@ import struct
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -15,6 +16,7 @@ from perennial.serving.arrow_bodies import read_arrow
 from perennial.serving.replies import Refusal
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = UUID("0f655568-052f-47b4-b2cd-5cfdc27c2067")
 
 
 def _stream(*tables: pa.Table, **options: Any) -> bytes:
@@ -58,6 +60,8 @@ def _refused(body: bytes, **limits: int) -> tuple[int, str]:
          [NEW_YEAR]),
         (pa.array([0], pa.timestamp("s", "../../etc/passwd")), pa.timestamp("us", "UTC"),
          [datetime(1970, 1, 1, tzinfo=UTC)]),
+        (pa.array([KEY, None], pa.uuid()), pa.string(), [str(KEY), None]),
+        (pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{}"])), pa.string(), ["{}"]),
     ],
 )  # fmt: skip
 def test_columns_come_in_a_few_plain_types(
@@ -90,19 +94,28 @@ def test_compressed_streams_are_refused_by_their_metadata(codec: str) -> None:
         assert _refused(body) == (400, "the stream is compressed; write it with compression=None")
 
 
-@pytest.mark.parametrize("kind", ["string", "dictionary", "string_view"])
+@pytest.mark.parametrize("kind", ["string", "dictionary", "string_view", "json", "opaque"])
 def test_texts_are_measured_as_if_each_row_held_its_own(kind: str) -> None:
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 10, pa.int8()), ["x" * 101])
     forms = {
         "dictionary": texts,
         "string": texts.cast(pa.string()),
         "string_view": texts.cast(pa.string()).cast(pa.string_view()),
+        "json": pa.ExtensionArray.from_storage(pa.json_(), texts.cast(pa.string())),
+        "opaque": pa.ExtensionArray.from_storage(pa.opaque(texts.type, "text", "shop"), texts),
     }
 
     assert _refused(_stream(_column(forms[kind]))) == (
         413, "its texts have more than 1,000 bytes when written out",
     )  # fmt: skip
     assert len(_read(_stream(_column(forms[kind])), most_bytes=1010)) == 10
+
+
+def test_a_uuid_is_measured_as_its_text() -> None:
+    keys = _stream(_column(pa.array([KEY] * 10, pa.uuid())))
+
+    assert _refused(keys, most_bytes=359)[0] == 413
+    assert len(_read(keys, most_bytes=360)) == 10
 
 
 def test_rows_are_counted_over_all_batches() -> None:
@@ -132,7 +145,8 @@ def test_counts_that_wrap_round_to_few_rows_are_counted_one_by_one() -> None:
 @pytest.mark.parametrize(
     "kind",
     [pa.list_(pa.int8()), pa.list_(pa.null(), 4), pa.struct([("b", pa.int8())]), pa.binary(),
-     pa.binary(4), pa.duration("s"), pa.time64("us"), pa.month_day_nano_interval(), pa.uuid(),
+     pa.binary(4), pa.duration("s"), pa.time64("us"), pa.month_day_nano_interval(),
+     pa.fixed_shape_tensor(pa.int8(), [2]), pa.dictionary(pa.int8(), pa.duration("s")),
      pa.run_end_encoded(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.binary())],
     ids=str,
 )  # fmt: skip

@@ -58,6 +58,21 @@ def test_a_table_is_read_in_the_order_of_its_identity(
     assert set(batch.undeclared) == {"a b"}
 
 
+def test_whole_numbers_beyond_64_bits_are_read_as_their_digits(
+    spec_of: Make, tmp_path: Path
+) -> None:
+    sqlite3.register_converter("UNSIGNED_TEXT", int)  # as MySQL's driver gives unsigned numbers
+    with sqlite3.connect(tmp_path / "trips.db") as connection:
+        connection.execute(
+            "CREATE TABLE trips (at, car, zone, km UNSIGNED_TEXT, stops INT, note, late INT)"
+        )
+        rows = [("2024-01-01", "a", "north", text, 1, None, 1) for text in (str(2**64 - 1), "7")]
+        connection.executemany("INSERT INTO trips VALUES (?,?,?,?,?,?,?)", rows)
+    spec = sql(spec_of, "trips", "sqlite:///trips.db?detect_types=1")
+    (batch,) = sources.read(spec, tmp_path, sources.inspect(spec, tmp_path, None, None))
+    assert sorted(batch.table["km"].to_pylist()) == ["18446744073709551615", "7"]
+
+
 def test_a_select_may_hold_colons_and_end_in_a_semicolon(
     spec_of: Make, database: Path, tmp_path: Path
 ) -> None:
