@@ -33,7 +33,8 @@ class Predictor:
     """One version's prediction, loaded once. Several versions live side by side in a process.
 
     ``columns`` are what ``frame`` gives, in order: the bundle's inputs, then those of ``also`` that
-    are no inputs, which are carried along for whoever writes down what was predicted.
+    are no inputs. What ``read`` gives holds all of ``also`` exactly, for whoever writes down what
+    was predicted.
 
     Safe to share between threads: nothing changes after loading, and XGBoost's in-place prediction
     is made for it. ``threads`` is what one prediction may use: 1 suits requests (more made small

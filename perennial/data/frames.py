@@ -78,8 +78,10 @@ class Layout:
     """How the canonical frame of some columns lies in memory: a block for each of NumPy's types.
     Made once, used for every request.
 
-    ``carried`` columns follow the others. They may be absent, nothing computes on them, and they
-    keep their table type (``ArrowDtype``): a large identifier stays exact beside a missing one.
+    ``carried`` are the columns that whoever writes the rows down needs exactly: ``arrow_columns``
+    of what is read has them in their table type, a large identifier to the last digit also beside
+    a missing one. Those that are not among ``columns`` follow them in the frame. They may be
+    absent, and nothing computes on them (``ArrowDtype``).
     """
 
     def __init__(
@@ -87,6 +89,11 @@ class Layout:
     ) -> None:
         self.columns = dict(columns)
         self.carried = {n: c for n, c in (carried or {}).items() if n not in self.columns}
+        self._exact = {
+            name: column
+            for name, column in self.columns.items()
+            if name in (carried or {}) and column.type == "integer" and column.nullable
+        }
         self._order = (*self.columns, *self.carried)
         self._names = pd.Index(self._order)
         self._floats = [n for n, c in self.columns.items() if c.type == "float" and c.nullable]
@@ -146,9 +153,11 @@ class Layout:
         parsed = {name: arrays[name] for name, _ in self._alone}
         for name, array in parsed.items():
             arrays[name] = _extension(array, name in self.carried)
-        texts = {name: array for name, array in parsed.items() if isinstance(array, pa.Array)}
+        stored = {name: array for name, array in parsed.items() if isinstance(array, pa.Array)}
+        for name, column in self._exact.items():
+            stored[name], _ = given.parsed(name, column)
         arrays = {name: arrays[name] for name in self._order}
-        return Canonical(self, arrays, numbers, texts, given.index)
+        return Canonical(self, arrays, numbers, stored, given.index)
 
     def _framed(self, rows: Canonical) -> pd.DataFrame:
         arrays = rows.arrays
@@ -166,9 +175,10 @@ class Canonical:
     """Rows in canonical form, by column: what ``Layout.frame`` gives before it is a frame.
 
     ``arrays`` are NumPy arrays or pandas' extension arrays, in order, to be read only; ``numbers``
-    holds those of float64 (columns, rows), ``texts`` those of text as Arrow arrays. A frame takes
-    as long to make as a few features, so it is made when somebody asks for it: feature code on
-    arrays, and who writes rows down, need none.
+    holds those of float64 (columns, rows), ``stored`` the Arrow arrays of columns that are better
+    written down from these: text, and what is carried. A frame takes as long to make as a few
+    features, so it is made when somebody asks for it: feature code on arrays, and who writes rows
+    down, need none.
     """
 
     def __init__(
@@ -176,12 +186,12 @@ class Canonical:
         layout: Layout,
         arrays: dict[str, Any],
         numbers: np.ndarray,
-        texts: Mapping[str, Any],
+        stored: Mapping[str, Any],
         index: pd.Index,
     ) -> None:
         self.arrays: Mapping[str, Any] = arrays
         self.numbers = numbers
-        self.texts = texts
+        self.stored = stored
         self.index = index
         self._layout = layout
 
@@ -252,8 +262,8 @@ def arrow_columns(frame: Framed, columns: Mapping[str, Typed]) -> list[Any]:
     """``to_arrow`` by column, for who has a batch to put them in: naming them takes a third of the
     time."""
     arrays = column_arrays(frame)
-    if isinstance(frame, Canonical):  # of what pandas holds as large text, Arrow has the small
-        arrays = {**arrays, **frame.texts}
+    if isinstance(frame, Canonical):
+        arrays = {**arrays, **frame.stored}
     found = {name: arrays[name] for name in columns}
     floats = [n for n, a in found.items() if isinstance(a, np.ndarray) and a.dtype == _FLOAT]
     if floats:  # all at once: each by itself takes as long

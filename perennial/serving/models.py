@@ -64,7 +64,8 @@ def load(version: Version, project: Project) -> Loaded:
 
 
 def _carried(bundle: Bundle) -> dict[str, InputColumn]:
-    """Columns that are logged though no feature may need them: which row of the world it was."""
+    """Columns that are logged exactly, though no feature may need them: which row of the world it
+    was."""
     spec = bundle.spec
     names = (spec.source.event_time, *spec.source.entity)
     declared = table_columns(spec)

@@ -13,6 +13,7 @@ from perennial.contracts.errors import InputError
 from perennial.contracts.features import ColumnType, InputColumn
 from perennial.data.frames import (
     Layout,
+    arrow_columns,
     arrow_schema,
     canonical_frame,
     column_series,
@@ -267,6 +268,18 @@ def test_carried_columns_may_be_absent_and_keep_their_table_type_to_the_last_dig
     }
     with pytest.raises(InputError, match="column 'id', row 1: 'x' is not a whole number"):
         layout.frame({"f": [1.0], "id": ["x"]})
+
+
+@pytest.mark.parametrize("nullable", [True, False])
+def test_a_large_integer_that_is_an_input_and_carried_is_stored_exactly(nullable: bool) -> None:
+    columns = {"id": InputColumn(name="id", type="integer", nullable=nullable)}
+    ids = [2**53 + 1, None, -(2**62) - 1, 7] if nullable else [2**53 + 1, -(2**62) - 1]
+    texts = [None if each is None else str(each) for each in ids]
+    layout = Layout(columns, columns)
+    for rows in ({"id": ids}, {"id": texts}, pa.table({"id": ids}), pa.table({"id": texts})):
+        read = layout.read(rows)
+        assert arrow_columns(read, columns)[0].equals(pa.array(ids, pa.int64()))
+        pd.testing.assert_frame_equal(read.frame, canonical_frame(rows, columns))
 
 
 def test_what_is_read_is_the_frame_by_column_and_makes_one_only_when_asked() -> None:

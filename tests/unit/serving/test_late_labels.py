@@ -29,10 +29,15 @@ from perennial.stores.predictions.joining import LABEL
 from perennial.stores.predictions.waiting import waiting
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
-from tests.fuzz.served import make_project
+from tests.fuzz import served
+from tests.fuzz.served import SPEC, make_project
 
 SENT = "2026-03-01T06:00:00Z"
 LETTER = {"customer": "c-1", "sent": SENT, "label": "a"}
+LETTER_ROW = {
+    "customer": ["c-1"], "sent": [SENT], "weight_kg": [1.0], "items": [1], "insured": [True],
+    "depot": ["north"], "remark": [""],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -167,20 +172,41 @@ def test_a_row_is_told_by_its_id_where_an_entity_is_called_like_another_key(
 
 def test_the_log_s_own_columns_are_those_that_no_model_has(letters: Loaded) -> None:
     """A column that is added to the log is to be kept from models too."""
+    labels = read_labels({"prediction_id": "p-1", "label": "b"}, live(letters), 10)
+    kept = {
+        *log_rows(letters, LETTER_ROW).schema.names,
+        *(name for name in labels.schema.names if name.startswith("_")),
+    }
+    assert kept - {*LETTER_ROW} == LOG_COLUMNS - {DATE, LABEL, f"{LABEL}_metric_0", "_happened"}
+
+
+def test_a_large_number_is_the_same_entity_in_the_log_in_its_labels_and_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a feature reads it, which gets a float because it may be missing."""
+    entity = SPEC.replace("[customer]", "[items]").replace(", nullable: false", "")
+    monkeypatch.setattr(served, "SPEC", entity)
+    make_project(tmp_path)
+    registry = Registry(Project(tmp_path).registry_url)
+    loaded = load(registry.version("letters", 1), Project(tmp_path))
+    registry.close()
+    for items in (1234567890123456789, 2**63 - 1):
+        logged = log_rows(loaded, LETTER_ROW | {"items": [items]})
+        label = read_labels({"items": items, "sent": SENT, "label": "a"}, live(loaded), 10)
+        assert logged["items"].to_pylist() == label["items"].to_pylist() == [items]
+        redaction = Redaction((), ("items",), b"secret")
+        assert redaction.apply(logged)["items"] == redaction.apply(label)["items"]
+    assert "items" in {column.name for column in loaded.schema.inputs}
+
+
+def log_rows(loaded: Loaded, row: dict[str, list[Any]]) -> pa.RecordBatch:
     job = Job(
         rows={}, count=1, version=1, arm="champion", ids=["p-1"],
         request=Request("r", {}, {}, b"", 0.0), answer=Future(),
     )  # fmt: skip
-    row = {"customer": ["c-1"], "sent": [SENT], "weight_kg": [1.0], "items": [1]}
-    row |= {"insured": [True], "depot": ["north"], "remark": [""]}
-    rows = letters.predictor.read(row)
-    batch = Batch([job], rows, letters.predictor.predict_frame(rows).values, {}, 0.0, 1.0)
-    labels = read_labels({"prediction_id": "p-1", "label": "b"}, live(letters), 10)
-    kept = {
-        *LogRows(letters).of(batch).schema.names,
-        *(name for name in labels.schema.names if name.startswith("_")),
-    }
-    assert kept - {*row} == LOG_COLUMNS - {DATE, LABEL, f"{LABEL}_metric_0", "_happened"}
+    rows = loaded.predictor.read(row)
+    values = loaded.predictor.predict_frame(rows).values
+    return LogRows(loaded).of(Batch([job], rows, values, {}, 0.0, 1.0))
 
 
 @pytest.mark.parametrize("enabled", [True, False])
