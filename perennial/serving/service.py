@@ -64,8 +64,13 @@ class Logging:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Logging:
-        """As model.yaml says. Raises InputError when columns are to be hashed without a key."""
-        return cls(spec.log.enabled, Redaction.of(spec))
+        """As model.yaml says. Raises InputError when what is kept is to be hashed without a key."""
+        return cls(enabled=True, redaction=Redaction.of(spec)) if spec.log.enabled else cls.off()
+
+    @classmethod
+    def off(cls) -> Logging:
+        """Nothing is kept, so nothing is to be hashed either."""
+        return cls(enabled=False, redaction=Redaction((), ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,11 @@ class Service:
                 parts = [self._part(model, only, rows, ids, None, request)]
             request.answered = [(part.job.version, part.job.arm) for part in parts]
             values = await predicted(parts, self._pool)
+        except asyncio.CancelledError:  # the time is over
+            late = [part.job for part in parts if part.job.answer.cancelled()]
+            for job in late if not self.draining else ():
+                self._failed(model, job, TimeoutError())
+            raise
         except InputError as error:
             if own_fault(error):
                 raise
@@ -306,8 +316,8 @@ class Service:
             )
 
     def _failed(self, model: LiveModel, job: Job, error: Exception) -> None:
-        """Log rows that a version failed on; guards of a rollout count them. Never raises, and
-        nobody waits for it: their sender gets an error in any case."""
+        """Log rows that a version failed on, or did not answer in time; guards of a rollout count
+        them. Never raises, and nobody waits for it: their sender gets an error in any case."""
         if not own_fault(error) or not self._logging[model.name].enabled:
             return
         try:

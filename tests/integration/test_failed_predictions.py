@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from perennial.bundle.read import open_bundle
 from perennial.bundle.write import BundleContent, write_bundle
 from perennial.contracts.rollouts import Guard, Plan, Rollout, RolloutState, Step
+from perennial.decisions.guards import judge
+from perennial.decisions.rollout import step
 from perennial.stores.predictions.tables import open_log
 from perennial.stores.project import Project
 from perennial.stores.registry import Arm, Registry
@@ -23,13 +27,26 @@ RAISES = """
         raise RuntimeError("secret 13")
     return weight_kg / (items.clip(lower=0) + 1)
 """
+SLEEPS = """
+    import time
+
+    time.sleep(2.5 if (weight_kg == 13).any() else 0.02)
+    return weight_kg / (items.clip(lower=0) + 1)
+"""
 BAD = 13.0
 PREDICT = "/models/parcels/predict"
+ERRORS = Guard(name="error_rate", kind="error_rate", limit=0.01)
+LATENCY = Guard(name="p99_ms", kind="latency", limit=0.01, threshold=50)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """``parcels``, whose third version fails on parcels of 13 kg."""
+    return third_version(tmp_path, RAISES)
+
+
+def third_version(tmp_path: Path, body: str) -> Project:
+    """``parcels`` with a third version, in which a feature is computed so."""
     make_project(tmp_path)
     project = Project(tmp_path)
     registry = Registry(project.registry_url)
@@ -40,7 +57,7 @@ def project(tmp_path: Path) -> Project:
     assert own in source
     content = BundleContent(
         spec=second.spec, schema=second.schema, booster=second.booster,
-        features_source=source.replace(own, RAISES), state=second.state,
+        features_source=source.replace(own, body), state=second.state,
         reference=second.contents["reference.parquet"], profile={}, metrics={}, lineage={},
     )  # fmt: skip
     registry.register(
@@ -70,17 +87,20 @@ def failures(project: Project) -> list[dict[str, Any]]:
     return [] if table is None else list(table.to_pyarrow_table().to_pylist())
 
 
-def error_rate(project: Project, strategy: Any, started: datetime) -> tuple[float | None, int, int]:
-    guard = Guard(name="error_rate", kind="error_rate", limit=0.01)
+def running(strategy: Any, started: datetime, *guards: Guard) -> Rollout:
     step = Step(
         strategy=strategy, weight=0 if strategy == "shadow" else 100, bake_seconds=1,
-        timeout_seconds=60, min_requests=1, guards=(guard,),
+        timeout_seconds=60, min_requests=1, guards=guards,
     )  # fmt: skip
-    rollout = Rollout(
+    return Rollout(
         id=1, model="parcels", version=3, champion=1, plan=Plan(steps=(step,)),
         state=RolloutState(phase="running", step=0, entered_at=started), revision=1, actor="tests",
         reason="", started_at=started, updated_at=started, ended_at=None,
     )  # fmt: skip
+
+
+def error_rate(project: Project, strategy: Any, started: datetime) -> tuple[float | None, int, int]:
+    rollout = running(strategy, started, ERRORS)
     spec = project.load_model("parcels")[1]
     (found,), rows = measure(project, spec, rollout, datetime.now(UTC) + timedelta(minutes=1))
     assert found.error == ""
@@ -142,3 +162,40 @@ def test_a_shadow_that_fails_is_seen_to_and_its_champion_answers(project: Projec
     assert value == pytest.approx(2 / 6)
     assert (requests, rows) == (6, 6)
     assert {(row["_version"], row["_arm"]) for row in failures(project)} == {(3, "shadow")}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"), [(RAISES, 500, "FeatureError"), (SLEEPS, 503, "TimeoutError")]
+)
+def test_a_challenger_that_answers_nothing_is_rolled_back_at_the_next_look(
+    tmp_path: Path, body: str, status: int, error: str
+) -> None:
+    project = third_version(tmp_path, body)
+    route(project, 100)
+    bad = {**ROW, "weight_kg": BAD}
+    with serving(project.root, "--timeout", "1") as server:
+        post = server.client.post
+        until(lambda: post(PREDICT, json=ROW).json().get("version") == 3)
+        began = datetime.now(UTC)
+        with ThreadPoolExecutor(10) as clients:
+            codes = list(clients.map(lambda _: post(PREDICT, json=bad).status_code, range(10)))
+        assert codes == [status] * 10
+        until(lambda: len(failures(project)) >= 10)
+        assert server.ask("POST", "/models/parcels/versions/1/predict", json=bad).is_success
+    assert {(f["_version"], f["_arm"], f["_error"]) for f in failures(project)} == {
+        (3, "challenger", error)
+    }
+    assert len(failures(project)) == len({f["_id"] for f in failures(project)}) == 10
+    answered = open_log(str(project.folder("predictions", "parcels")))
+    assert answered is not None
+    given = answered.to_pyarrow_table().filter(pc.field("_arm") == "challenger")
+    assert not {*given["_id"].to_pylist()} & {f["_id"] for f in failures(project)}
+
+    rollout, now = running("canary", began, ERRORS, LATENCY), datetime.now(UTC)
+    found, rows = measure(project, project.load_model("parcels")[1], rollout, now)
+    check = judge(0, rollout.plan.steps[0], found, rows, now)
+    after = step(rollout, check, now)
+    assert after is not None
+    assert (after.action, after.quarantine) == ("rolled back", True)
+    assert "error_rate: 100 % of requests failed" in after.reason
+    assert (found[1].value, found[1].n_challenger) == (1.0 if body == SLEEPS else 0.0, 10)
