@@ -16,7 +16,6 @@ from perennial.serving.models import load
 from perennial.serving.service import Logging, Service
 from perennial.serving.settings import Fixed
 from perennial.spec import load_spec
-from perennial.stores.predictions import Redaction
 from perennial.stores.project import Project
 from perennial.stores.registry import Version
 
@@ -42,7 +41,7 @@ def adopt(service: Service, fixed: Fixed) -> None:
     elif wrong:
         raise InputError(wrong)  # one of these may be its model.yaml
     else:
-        logging = Logging(enabled=False, redaction=Redaction.of(loaded.spec))
+        logging = Logging.off()
     route = Route(
         model=fixed.model,
         champion=fixed.version,
