@@ -6,18 +6,21 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from perennial.bundle.outputs import all_classes
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.refs import Value
 from perennial.contracts.rollouts import Rollout
 from perennial.serving.models import Loaded, load
 from perennial.serving.service import Logging, Service
 from perennial.spec import load_spec
+from perennial.stores.bundles import open_stored
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Registry, Route, Version
@@ -37,6 +40,7 @@ class Followed(Value):
 
     route: Route
     versions: tuple[Version, ...]
+    shadows: tuple[Version, ...] = ()
 
 
 class _State(Value):
@@ -136,7 +140,8 @@ class Follower(threading.Thread):
         assert self._registry is not None
         numbers = sorted({arm.version for arm in route.arms})
         versions = tuple(self._registry.version(route.model, number) for number in numbers)
-        if self._adopt(Followed(route=route, versions=versions)):
+        shadows = tuple(self._registry.version(route.model, number) for number in route.shadow)
+        if self._adopt(Followed(route=route, versions=versions, shadows=shadows)):
             state = _State(routes=tuple(self._followed.values()))
             write_file(self._project.home / "serving" / STATE, state.model_dump_json(indent=1))
 
@@ -161,8 +166,18 @@ class Follower(threading.Thread):
             return False
         self._failures.pop(name, None)
         self._followed[name] = wanted
-        self._on_loop(self._service.adopt, wanted.route, loaded, logging)
+        classes = self._classes(wanted.shadows)
+        self._on_loop(self._service.adopt, wanted.route, loaded, logging, classes)
         return True
+
+    def _classes(self, shadows: Iterable[Version]) -> tuple[str, ...]:
+        """The classes of versions in shadow. What keeps one from being opened is told by the
+        process that is to score it, and in the way of nobody here."""
+        known = []
+        for version in shadows:
+            with suppress(PerennialError):
+                known.append(open_stored(version.ref, self._project).schema.classes)
+        return all_classes(known) or ()
 
     def _definition(self, name: str) -> Logging:
         """Follow what a model's model.yaml says may be kept of its predictions: it is written

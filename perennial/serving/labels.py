@@ -31,13 +31,13 @@ _MAX_PROBLEMS = 20
 
 
 def label_classes(model: LiveModel) -> tuple[str, ...] | None:
-    """The classes that a label may name, None for a number: those of every version that is loaded,
-    for what only a challenger knows is what its rollout needs to see."""
+    """The classes that a label may name, None for a number: those of every version that is loaded
+    or in shadow, for what only a challenger knows is what its rollout needs to see."""
     own = model.champion().schema.classes
     if own is None:
         return None
     others = (model.loaded[number].schema.classes for number in sorted(model.loaded))
-    return all_classes((own, *others))
+    return all_classes((own, *others, model.shadow_classes))
 
 
 def read_labels(document: object, model: LiveModel, most: int) -> pa.RecordBatch:

@@ -98,14 +98,19 @@ class LiveModel:
             model=name, champion=None, arms=(), shadow=(), generation=0, updated_at=None
         )
         self.loaded: dict[int, Loaded] = {}
+        self.shadow_classes: tuple[str, ...] = ()
         self.problem = ""
         self._weights: dict[int, int] = {}
 
-    def adopt(self, route: Route, loaded: Mapping[int, Loaded]) -> None:
+    def adopt(
+        self, route: Route, loaded: Mapping[int, Loaded], shadow_classes: tuple[str, ...] = ()
+    ) -> None:
         """Follow a route whose versions are all loaded. Those of the former route stay loaded: the
-        way back is at once, and requests under way end as they began."""
+        way back is at once, and requests under way end as they began. ``shadow_classes`` are those
+        that its shadow versions know, which are not loaded here."""
         former = {number: self.loaded[number] for number in self._weights}
         self.loaded = {**former, **loaded}
+        self.shadow_classes = shadow_classes
         self.route = route
         self._weights = {arm.version: arm.weight for arm in route.arms}
         self.problem = ""

@@ -133,11 +133,17 @@ class Service:
                 self.models.setdefault(name, LiveModel(name))
             self._expected = frozenset(self.models)
 
-    def adopt(self, route: Route, loaded: Mapping[int, Loaded], logging: Logging) -> None:
+    def adopt(
+        self,
+        route: Route,
+        loaded: Mapping[int, Loaded],
+        logging: Logging,
+        shadow_classes: tuple[str, ...] = (),
+    ) -> None:
         """Follow a model's new route, from the next request on. To be called on the loop."""
         name = route.model
         model = self.models.setdefault(name, LiveModel(name))
-        model.adopt(route, loaded)
+        model.adopt(route, loaded, shadow_classes)
         self._logging[name] = logging
         if route.shadow:
             self._shadow_wanted()

@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import InputError
 from perennial.contracts.routes import Arm, Route
 from perennial.serving.batching import Batch, Job
+from perennial.serving.follower import Follower
 from perennial.serving.labels import read_labels
 from perennial.serving.log_rows import LogRows
 from perennial.serving.metrics import Metrics
@@ -30,7 +32,7 @@ from perennial.stores.predictions.waiting import waiting
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.fuzz import served
-from tests.fuzz.served import SPEC, make_project
+from tests.fuzz.served import NOW, SPEC, content, make_project
 
 SENT = "2026-03-01T06:00:00Z"
 LETTER = {"customer": "c-1", "sent": SENT, "label": "a"}
@@ -85,6 +87,54 @@ def test_a_class_that_only_the_challenger_knows_is_kept_in_its_rollout(letters: 
     assert wrong({**LETTER, "label": "e"}, live(letters, challenger)) == [
         "label 1: 'e' is not one of a, b, c, d"
     ]
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_class_that_only_a_shadow_knows_is_kept_while_it_is_one(
+    tmp_path: Path, opens: bool
+) -> None:
+    make_project(tmp_path)
+    project = Project(tmp_path)
+    made = content("letters", "multiclass", 9)
+    schema = made.schema.model_copy(update={"classes": ("b", "c", "d")})
+    bundles = project.folder("bundles", "letters")
+    ref = write_bundle(bundles, replace(made, schema=schema))
+    registry = Registry(project.registry_url)
+    registry.register(
+        "letters", ref, params={}, metrics={}, judgement={}, links={}, actor="tests",
+        reason="passed", now=NOW,
+    )  # fmt: skip
+    if not opens:
+        (Path(ref.uri) / "schema.json").unlink()
+    new = {**LETTER, "label": "d"}
+
+    def shadowed(*versions: int) -> None:
+        registry.change_route(
+            "letters", champion=1, arms=[Arm(version=1, weight=100)], shadow=versions,
+            action="route changed", version=1, actor="tests", reason="tested", evidence={},
+            expected_generation=registry.route("letters").generation, cause=f"{versions}", now=NOW,
+        )  # fmt: skip
+
+    async def look() -> LiveModel:
+        settings = Settings(project=tmp_path, models=("letters",))
+        service = Service(settings, Spool(tmp_path / "spool"), Metrics(), None, lambda: None)
+        follower = Follower(service, asyncio.get_running_loop())
+        await asyncio.to_thread(follower.look)
+        service.close()
+        return service.model("letters")
+
+    shadowed(2)
+    model = asyncio.run(look())
+    if opens:
+        assert read_labels([LETTER, new], model, 10)["label"].to_pylist() == ["a", "d"]
+        document = openapi_document({"letters": model}, secured=False, max_rows=10)
+        label = document["components"]["schemas"]["letters.label"]
+        assert label["properties"]["label"] == {"enum": ["a", "b", "c", "d"]}
+    else:  # the champion answers all the same
+        assert wrong(new, model) == ["label 1: 'd' is not one of a, b, c"]
+    shadowed()
+    assert wrong(new, asyncio.run(look())) == ["label 1: 'd' is not one of a, b, c"]
+    registry.close()
 
 
 def test_the_openapi_document_has_the_classes_of_all_loaded_versions(letters: Loaded) -> None:
@@ -199,10 +249,11 @@ def test_a_large_number_is_the_same_entity_in_the_log_in_its_labels_and_hashed(
     assert "items" in {column.name for column in loaded.schema.inputs}
 
 
-def log_rows(loaded: Loaded, row: dict[str, list[Any]]) -> pa.RecordBatch:
+def log_rows(loaded: Loaded, row: dict[str, Any]) -> pa.RecordBatch:
+    nobody: Any = Future()
     job = Job(
         rows={}, count=1, version=1, arm="champion", ids=["p-1"],
-        request=Request("r", {}, {}, b"", 0.0), answer=Future(),
+        request=Request("r", {}, {}, b"", 0.0), answer=nobody,
     )  # fmt: skip
     rows = loaded.predictor.read(row)
     values = loaded.predictor.predict_frame(rows).values
