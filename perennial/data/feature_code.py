@@ -113,12 +113,21 @@ def _execute(name: str, filename: str, compiled: typing.Any) -> ModuleType:
         sys.modules[name] = module
         try:
             exec(compiled, module.__dict__)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             del sys.modules[name]
+            if not raised_by_code(error):
+                raise
             line = _line_in(error, module)
             where = f"{FILE}, line {line}" if line else FILE
             raise InputError(Problem(where, f"raised {_first_line(error)}")) from None
         return module
+
+
+def raised_by_code(error: BaseException) -> bool:
+    """Whether feature code failed by itself, rather than that it was interrupted from outside: by
+    Ctrl-C, or by whoever runs it. A panic of a library in Rust is no Exception either."""
+    of_rust = type(error).__module__ == "pyo3_runtime"
+    return of_rust or isinstance(error, Exception | SystemExit)
 
 
 def _signature_problems(

@@ -35,7 +35,12 @@ from hamilton import driver  # noqa: E402
 from hamilton.node import Node, NodeType  # noqa: E402
 
 from perennial.contracts.errors import FeatureError, InputError, Problem  # noqa: E402
-from perennial.data.feature_code import FILE, FITTED_TAG, FeatureCode  # noqa: E402
+from perennial.data.feature_code import (  # noqa: E402
+    FILE,
+    FITTED_TAG,
+    FeatureCode,
+    raised_by_code,
+)
 from perennial.spec import ModelSpec  # noqa: E402
 from perennial.spec.values import nearest  # noqa: E402
 
@@ -177,7 +182,9 @@ def _result(step: _Step, arguments: dict[str, Any], code: FeatureCode) -> object
     before = copy.deepcopy(arguments) if _watching.get() else {}
     try:
         result = step.function(**arguments)
-    except Exception as error:
+    except BaseException as error:
+        if not raised_by_code(error):
+            raise
         return Failure(code.failure(step.name, error))
     for name, value in before.items():
         if not _same(value, arguments[name]):

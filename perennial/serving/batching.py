@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from perennial.bundle.predictor import Predictor
+from perennial.contracts.errors import FeatureError, Problem
+from perennial.data.feature_code import FILE
 from perennial.data.frames import Canonical
 from perennial.serving.replies import Request
 
@@ -115,8 +117,7 @@ class Batcher:
         jobs = self._take()
         self._last = len(jobs)
         if self._inline:
-            self._finish(self._compute(jobs))
-            self._go_on()
+            self._finish_and_go_on(self._compute(jobs))
         else:
             self._on_thread(jobs, self._finish_and_go_on)
 
@@ -141,8 +142,10 @@ class Batcher:
         running.add_done_callback(lambda future: then(future.result()))
 
     def _finish_and_go_on(self, results: list[Batch | _Failed]) -> None:
-        self._finish(results)
-        self._go_on()
+        try:
+            self._finish(results)
+        finally:
+            self._go_on()
 
     def _finish(self, results: list[Batch | _Failed]) -> None:
         for result in results:
@@ -159,9 +162,9 @@ class Batcher:
         try:
             rows = self._predictor.read(_joined(jobs))
             found = self._predictor.predict_frame(rows)
-        except Exception as error:
+        except BaseException as error:  # feature code may even ask the process to end
             if len(jobs) == 1:
-                return [_Failed(jobs[0], error)]
+                return [_Failed(jobs[0], _as_failure(error))]
             return [result for job in jobs for result in self._compute([job])]
         return [Batch(jobs, rows, found.values, found.unseen, started, perf_counter())]
 
@@ -170,6 +173,16 @@ class Batcher:
 class _Failed:
     job: Job
     error: Exception
+
+
+def _as_failure(error: BaseException) -> Exception:
+    """What is no Exception can't be an answer. It is the feature code's: a Ctrl-C is not raised in
+    a server, which listens to its signal."""
+    if isinstance(error, Exception):
+        return error
+    failure = FeatureError(Problem(FILE, f"raised {type(error).__name__}"))
+    failure.__cause__ = error
+    return failure
 
 
 def fail(jobs: Sequence[Job], error: Exception) -> None:

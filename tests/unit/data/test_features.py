@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perennial.contracts.errors import InputError, IntegrityError
+from perennial.contracts.errors import FeatureError, InputError, IntegrityError
 from perennial.data.features import FeatureProgram
 from perennial.spec import ModelSpec, parse_spec
 
@@ -398,6 +398,41 @@ def a(km: pd.Series) -> pd.Series:
     return _helper(km)
 """)
     assert message == "features.py, line 7, a(): raised KeyError: 'no such key'"
+
+
+PANIC = 'type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})("no unit")'
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("SystemExit(3)", "SystemExit: 3"),
+        (PANIC, "PanicException: no unit"),  # of a library in Rust
+    ],
+)
+def test_code_that_ends_the_process_or_panics_is_told_as_any_other(raised: str, told: str) -> None:
+    message = failure(f"def a(km: pd.Series) -> pd.Series: raise {raised}")
+    assert message == f"features.py, line 5, a(): raised {told}"
+    fitting = program(f"""
+@fitted
+def s(km: pd.Series) -> float: raise {raised}
+def a(km: pd.Series, s: float) -> pd.Series: return km - s
+""")
+    with pytest.raises(FeatureError, match=f"line 7, s.*raised {told}"):
+        fitting.fit(rides())
+    assert refusal(f"raise {raised}") == f"features.py, line 5: raised {told}"
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "type('Timeout', (BaseException,), {})"])
+def test_an_interrupt_is_no_mistake_of_the_code(raised: str) -> None:
+    loaded = program(f"def a(km: pd.Series) -> pd.Series: raise {raised}")
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        loaded.compute(rides(), {})
+    assert not isinstance(caught.value, InputError)
+    for _ in range(2):  # a file that was not read to its end is not taken for read
+        with pytest.raises(BaseException) as caught:  # noqa: PT011
+            program(f"def a(km: pd.Series) -> pd.Series: return km\nraise {raised}")
+        assert not isinstance(caught.value, InputError)
 
 
 def test_the_first_cause_is_told_once_and_others_beside_it(

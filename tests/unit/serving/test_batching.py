@@ -5,18 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytest
 
-from perennial.bundle.predictor import Predictor
-from perennial.contracts.errors import InputError
+from perennial.bundle.predictor import Predictor, own_fault
+from perennial.bundle.read import open_bundle
+from perennial.bundle.write import write_bundle
+from perennial.contracts.errors import FeatureError, InputError
 from perennial.serving.batching import INLINE_ROWS, Batch, Batcher, Job
 from perennial.serving.replies import Request
-from tests.fuzz.served import ROW, make_project
+from tests.fuzz.served import FEATURES, ROW, content, make_project
 from tests.integration.test_serving import predictor
+
+LEAVES = """
+
+def leaves(remark: pd.Series, items: pd.Series) -> pd.Series:
+    import asyncio
+
+    class Stopped(BaseException): ...
+
+    for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Stopped):
+        if (remark == kind.__name__).any():
+            raise kind("secret 17")
+    return items
+"""
+KINDS = ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "Stopped"]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +41,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     root = tmp_path_factory.mktemp("batched")
     make_project(root)
     return predictor(root, 1)
+
+
+@pytest.fixture(scope="module")
+def leaving(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Its feature code raises what is no Exception when a remark names it."""
+    made = write_bundle(
+        tmp_path_factory.mktemp("leaving"), content("parcels", "binary", 1, FEATURES + LEAVES)
+    )
+    return Predictor(open_bundle(Path(made.uri), made.digest))
 
 
 def job(model: Predictor, rows: int = 1, **changed: Any) -> Job:
@@ -120,6 +146,54 @@ def test_a_row_that_can_not_be_read_fails_its_own_request_only(
         assert np.concatenate(good).tobytes() == np.concatenate(alone).tobytes()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_exception_fails_its_own_request_and_the_next_are_answered(
+    leaving: Predictor, kind: str, inline: bool
+) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(leaving, pool, inline=inline)
+            async with asyncio.timeout(20):
+                (alone,) = await scene.answers([job(leaving, remark=kind)])
+                jobs = [job(leaving, remark=remark) for remark in ("", kind, "fragile")]
+                first, failed, last = await scene.answers(jobs)
+                (large,) = await scene.answers([job(leaving, INLINE_ROWS + 1, remark=kind)])
+                (after,) = await scene.answers([job(leaving)])
+        assert [len(values) for values in (first, last, after)] == [1, 1, 1]
+        for error in (alone, failed, large):
+            assert isinstance(error, FeatureError)
+            assert own_fault(error)
+            assert f"raised {kind}" in str(error)
+        assert [error for _, error in scene.failed] == [alone, failed, large]
+
+    asyncio.run(play())
+
+
+def test_a_batch_that_can_not_be_passed_on_does_not_stop_the_next(model: Predictor) -> None:
+    class Breaking(Scene):
+        def _done(self, batch: Batch) -> None:
+            if not self.sizes:
+                self.sizes.append(0)
+                raise RuntimeError("the log's disk is gone")
+            super()._done(batch)
+
+    async def play(inline: bool) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Breaking(model, pool, inline=inline)
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+            lost = job(model)
+            scene.batcher.submit(lost)
+            while not scene.sizes:
+                await asyncio.sleep(0.001)
+            async with asyncio.timeout(20):
+                (after,) = await scene.answers([job(model)])
+        assert len(after) == 1
+
+    for inline in (True, False):
+        asyncio.run(play(inline))
 
 
 def test_a_request_that_was_given_up_hurts_nobody(model: Predictor) -> None:
