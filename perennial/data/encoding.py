@@ -21,6 +21,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import Feature, FeatureSchema, InputColumn
 from perennial.data.labels import encode_label, label_classes
 from perennial.data.programs import Program
+from perennial.data.row_numbers import too_great
 from perennial.spec import ModelSpec
 
 __all__ = [
@@ -205,11 +206,8 @@ class Encoder:
         problems = []
         for i in np.flatnonzero(infinite.any(axis=0)).tolist():
             name, row = self._names[i], int(np.argmax(infinite[:, i]))
-            what = (
-                f"{name!r} is {np.asarray(features[name])[row]:g} in row {row + 1} "
-                f"({int(infinite[:, i].sum()):,} of {len(infinite):,} rows), "
-                "which float32 can't hold"
-            )
+            value = f"{name!r} is {np.asarray(features[name])[row]:g}"
+            what = too_great(value, row, int(infinite[:, i].sum()), len(infinite))
             fix = "give NaN for a value that can't be computed"
             problems.append(Problem(self._place(name), what, fix))
         return problems

@@ -13,6 +13,7 @@ from perennial.contracts.errors import Problem
 from perennial.contracts.features import ColumnType
 from perennial.data.parsing import EXPECTED, Parsed, parse
 from perennial.data.plain import parse_plain, plain_numbers, quick_plain
+from perennial.data.row_numbers import at_row
 from perennial.spec.values import nearest, shown
 
 Rows: TypeAlias = "pd.DataFrame | pa.Table | pa.RecordBatch | Mapping[str, Sequence[object]]"
@@ -148,7 +149,7 @@ def _parsed(name: str, values: Any, column: Typed) -> tuple[Any, Problem | None]
     what = f"{shown(value)} {EXPECTED[column.type]}"
     if count > 1:
         what += f"; so are {count} values"
-    return None, Problem(f"column {name!r}, row {first + 1}", what)
+    return None, Problem(at_row(f"column {name!r}", first), what)
 
 
 def _parse(values: Any, kind: ColumnType) -> tuple[Any, Parsed]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from perennial import __version__
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import ColumnType
+from perennial.data.row_numbers import at_row
 from perennial.serving.batching import INLINE_ROWS
 from perennial.serving.classes import announced, in_one_order
 from perennial.serving.models import LiveModel, Loaded
@@ -197,7 +198,7 @@ def _from_json(name: str, tensor: Mapping[str, Any], rows: int) -> list[object]:
         raise InputError(Problem(where, f"has {len(data)} values, its shape says {rows}"))
     for place, value in enumerate(data):
         if not _fits(value, datatype):
-            problem = Problem(f"{where}, row {place + 1}", f"{shown(value)} is no {datatype}")
+            problem = Problem(at_row(where, place), f"{shown(value)} is no {datatype}")
             raise InputError(problem)
     return data
 
@@ -246,7 +247,7 @@ def _texts(where: str, rows: int, data: memoryview) -> list[str]:
         try:
             texts.append(str(data[at + 4 : at + 4 + size], "utf-8"))
         except UnicodeDecodeError:
-            place = f"{where}, row {len(texts) + 1}"
+            place = at_row(where, len(texts))
             raise InputError(Problem(place, "is not UTF-8 text")) from None
         at += 4 + size
     if at != len(data) or len(texts) != rows:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from perennial.bundle.predictor import own_fault
-from perennial.contracts.errors import InputError, Problem
+from perennial.contracts.errors import InputError
+from perennial.data.row_numbers import renumbered
 from perennial.serving.batching import INLINE_ROWS, Batcher, Job
 from perennial.serving.models import Loaded
 from perennial.serving.replies import Request
-
-_ROW = re.compile(r"(?<= row )\d+(?=$| \()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +88,5 @@ def blaming(
         request.answered = [(version, arm)]
         if places is None or not isinstance(error, InputError) or own_fault(error):
             raise
-        raise InputError([_placed(problem, places) for problem in error.problems]) from None
-
-
-def _placed(problem: Problem, places: Sequence[int]) -> Problem:
-    def number(row: re.Match[str]) -> str:
-        return str(places[int(row[0]) - 1] + 1)
-
-    if problem.where == "features":  # their rows are told in the text
-        return replace(problem, what=_ROW.sub(number, problem.what))
-    return replace(problem, where=_ROW.sub(number, problem.where))
+        told = [renumbered(problem, places.__getitem__) for problem in error.problems]
+        raise InputError(told) from None

@@ -14,6 +14,7 @@ import pyarrow as pa
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import FeatureSchema
 from perennial.data.frames import Typed, table_rows
+from perennial.data.row_numbers import at_row
 from perennial.serving.batching import INLINE_ROWS, Rows
 from perennial.serving.replies import Refusal
 from perennial.spec import ModelSpec
@@ -51,7 +52,9 @@ class Reads:
         return Problem(f"column {shown(name)}", what, "leave it out or correct its name")
 
     def absent(self, name: str, row: int | None) -> Problem:
-        where = f"column {name!r}" if row is None else f"column {name!r}, row {row + 1}"
+        where = f"column {name!r}"
+        if row is not None:
+            where = at_row(where, row)
         return Problem(where, "is absent", "send null when its value is not known")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ from perennial.bundle.outputs import output_columns
 from perennial.bundle.predictor import Predictor, own_fault
 from perennial.contracts.errors import InputError
 from perennial.contracts.refs import VersionRef
+from perennial.data.row_numbers import unnumbered
 from perennial.stores.bundles import open_stored
 from perennial.stores.project import Project
 
-_ROW = re.compile(r",? row [\d,]+$")
 _SAME = ("_id", "_request_id", "_time")
 _OWN = frozenset(
     {
@@ -159,4 +158,4 @@ def _between_requests(rows: pa.RecordBatch) -> int:
 
 
 def _places(error: InputError) -> list[str]:
-    return list(dict.fromkeys(_ROW.sub("", problem.where) for problem in error.problems))
+    return list(dict.fromkeys(unnumbered(problem).where for problem in error.problems))

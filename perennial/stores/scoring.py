@@ -28,6 +28,7 @@ from perennial.data.audit import FaultCount
 from perennial.data.checks import RowChecks
 from perennial.data.frames import table_columns
 from perennial.data.parsing import unwrapped
+from perennial.data.row_numbers import unnumbered
 from perennial.spec import ModelSpec
 from perennial.spec.inputs import Column, Source
 from perennial.stores import sources
@@ -255,8 +256,8 @@ class _Writer:
                 yield from self._parts(rows.slice(0, half), first, unfit, most)
                 yield from self._parts(rows.slice(half), first + half, unfit, most)
                 return
-            reason = " ".join(error.message.split())
-            unfit[first] = reason.replace(" in row 1 (1 of 1 rows)", "")
+            alone = InputError([unnumbered(problem) for problem in error.problems])
+            unfit[first] = " ".join(alone.message.split())
             if len(unfit) > most:
                 what = f"more than {_MOST_UNFIT:,} of {_SLICE:,} rows, such as: {unfit[first]}"
                 fix = "mend features.py, train again"

@@ -12,27 +12,35 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.read import open_bundle
 from perennial.bundle.write import write_bundle
-from perennial.contracts.errors import FeatureError
+from perennial.contracts.errors import FeatureError, InputError
+from perennial.contracts.features import Feature, FeatureSchema
 from perennial.contracts.routes import Arm, Route
+from perennial.data.encoding import encode
+from perennial.data.frames import canonical_frame
 from perennial.decisions.routing import assign
 from perennial.serving.batching import INLINE_ROWS, Batch, Batcher, Job
 from perennial.serving.metrics import Metrics
 from perennial.serving.models import Loaded, load
-from perennial.serving.parts import Part, predicted
+from perennial.serving.parts import Part, blaming, predicted
 from perennial.serving.replies import Refusal, Request
 from perennial.serving.rows import Columns, Objects, RequestRows, Table
 from perennial.serving.service import Logging, Predicted, Service
 from perennial.serving.settings import Settings
+from perennial.spec.inputs import Column
 from perennial.stores.predictions import Redaction, Spool
 from perennial.stores.predictions.segments import Kind, read_segment
 from perennial.stores.predictions.waiting import waiting
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.fuzz.served import FEATURES, NOW, ROW, content, make_project
+from tests.unit.bundle.conftest import make, make_ensemble
 
 HEAVY, ENDLESS = 13.0, 1e300
 CHAMPION, CHALLENGER = (1, "champion"), (3, "challenger")
@@ -187,6 +195,40 @@ def test_a_feature_that_comes_out_infinite_is_told_of_the_request_s_own_row(
         assert refused.message.startswith("features: 'weight_kg' is 1e+300 in row 3 (1 of 1 rows)")
 
     scene.play(versions, BOTH, asking)
+
+
+def test_an_infinite_feature_of_a_member_is_told_of_the_request_s_own_row(tmp_path: Path) -> None:
+    ref = write_bundle(tmp_path / "blend", make_ensemble(tmp_path, "binary"))
+    predictor = Predictor(open_bundle(Path(ref.uri), ref.digest))
+    rows = make("binary").rows.head(3).assign(items=[1, 2, -1])  # the weight of an item is infinite
+
+    with pytest.raises(InputError) as told, blaming(asked("r"), *CHALLENGER, [4, 7, 9]):
+        predictor.predict(rows)
+
+    problem = told.value.problems[0]
+    assert problem.where == "member parcels@1, features"
+    assert problem.what.startswith("'weight_per_item' is inf in row 10 (1 of 3 rows)")
+
+
+@pytest.mark.parametrize(
+    "name", ["x row 9 (kg)", "x, row 9", "x in row 9 (1 of 1 rows), which float32 can't hold"]
+)
+def test_a_column_whose_name_tells_of_a_row_keeps_it(name: str) -> None:
+    typed, columns = Column(type="float", nullable=False), {name: Column(type="float")}
+    schema = FeatureSchema(inputs=(), features=(Feature(name=name),), classes=None)
+
+    with pytest.raises(InputError) as told, blaming(asked("r"), *CHALLENGER, [4, 7, 9]):
+        canonical_frame({name: [1.0, "x, row 9", 2.0]}, columns)
+    assert str(told.value) == f"column {name!r}, row 8: 'x, row 9' is not a number"
+
+    with pytest.raises(InputError) as told, blaming(asked("r"), *CHALLENGER, [4, 7, 9]):
+        canonical_frame({name: [1.0, None, 2.0]}, {name: typed})
+    assert str(told.value).startswith(f"column {name!r}: 1 of 3 values are missing")
+
+    with pytest.raises(InputError) as told, blaming(asked("r"), *CHALLENGER, [4, 7, 9]):
+        encode(pd.DataFrame({name: [1.0, 2.0, -1e300]}), schema)
+    what = f"{name!r} is -1e+300 in row 10 (1 of 3 rows), which float32 can't hold"
+    assert [(each.where, each.what) for each in told.value.problems] == [("features", what)]
 
 
 def test_the_version_whose_code_fails_is_blamed_and_the_other_s_rows_were_predicted(
