@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -36,7 +37,9 @@ def connect(near: Path) -> Iterator[Any]:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET python_enable_replacements = false")  # no variable is a table
         try:
-            yield connection
+            # An error keeps frames, and Prefect the error: what they hold must not be the
+            # connection itself, which has to go before the process does.
+            yield weakref.proxy(connection)
         except duckdb.OutOfMemoryException as error:
             first = str(error).splitlines()[0]
             raise InputError(f"no space left for work on data below {near}: {first}") from None
