@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from perennial.contracts.errors import PerennialError
@@ -71,14 +71,20 @@ def publish(
     audit: ValidationRef,
     as_of: datetime | None,
 ) -> DatasetRef:
-    """Upsert good rows into the table and bad ones into quarantine; nothing twice."""
+    """Upsert good rows into the table and bad ones into quarantine; nothing twice. Rules that have
+    changed hold for the table's rows as well."""
     if not audit.passed:
         raise PerennialError(f"the batch was not accepted; see {audit.uri}")
     project = Project.current()
     spec = read_definition(model)
     table = project.uri("tables", model.name)
     with measured("publish") as counts:
-        tables.publish(spec, staged, table, project.uri("quarantine", model.name))
+        done = tables.publish(spec, staged, table, project.uri("quarantine", model.name))
+        if done.refused or done.put_back:
+            get_run_logger().warning(
+                "By the rules of today %s rows of the table went to quarantine, %s came back",
+                f"{done.refused:,}", f"{done.put_back:,}",
+            )  # fmt: skip
         remember(table, source)
         staging.prune(project.folder("staging", model.name), keep=Path(staged.uri))
         dataset = tables.dataset(spec, table, as_of)

@@ -124,19 +124,21 @@ def _table(context: typer.Context) -> tuple[Project, str, str]:
 
 
 def _print_log(versions: Sequence[DataVersion]) -> None:
-    table = table_of("version", "at (UTC)", "what", "rows", "added", "changed", "trained on it")
-    for column in table.columns[3:6]:
+    counts = ("rows", "added", "changed", "removed")
+    table = table_of("version", "at (UTC)", "what", *counts, "trained on it")
+    for column in table.columns[3:7]:
         column.justify = "right"
     for one in versions:
         what = one.operation if one.restored is None else f"version {one.restored} restored"
         trained = ", ".join(
             f"@{t.version}" + (f" (run {t.run[:8]})" if t.run else "") for t in one.trained
         )
+        numbers = (one.rows, one.rows_added, one.rows_changed, one.rows_removed)
         table.add_row(
             str(one.version),
             f"{one.at:%Y-%m-%d %H:%M:%S}",
             what if one.readable else f"{what}, can't be read any more",
-            *("" if n is None else f"{n:,}" for n in (one.rows, one.rows_added, one.rows_changed)),
+            *("" if n is None else f"{n:,}" for n in numbers),
             trained,
         )
     console().print(table)

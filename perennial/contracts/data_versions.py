@@ -22,8 +22,8 @@ class DataVersion(Value):
     ``operation``: ``made``, ``added`` (rows appended), ``merged`` (rows added and replaced),
     ``replaced`` (the whole table), ``restored``, or Delta's own word in lower case for what another
     program did. ``rows`` is the table's number of rows at this version, None when its log does not
-    tell. ``rows_added`` and ``rows_changed`` are what the commit brought, by identity; None where
-    nothing recorded that. ``restored`` is the version that a restore put back. A version that is
+    tell. ``rows_added`` and ``rows_changed`` are what the commit brought, by identity, and
+    ``rows_removed`` those that went to quarantine; None where nothing recorded that. ``restored`` is the version that a restore put back. A version that is
     not ``readable`` has lost files (to a vacuum, say).
     """
 
@@ -33,6 +33,7 @@ class DataVersion(Value):
     rows: int | None
     rows_added: int | None
     rows_changed: int | None
+    rows_removed: int | None
     restored: int | None
     readable: bool
     trained: tuple[TrainedVersion, ...] = ()

@@ -35,15 +35,17 @@ class FaultCount(Value):
 class BatchStats(Value):
     """What was counted while a batch was staged.
 
-    ``full``: the source was read from its beginning. ``before``/``after``: rows outside the window
-    of event times, left out. ``start``/``end``: first and last event time of the good rows, which
-    are ``ordered`` if they came by event time. ``repeats``: good rows whose identity comes again
-    later in the batch, of which ``conflicts`` differ in content from the last, which is kept.
-    ``undeclared`` are columns of the source that model.yaml doesn't name.
+    ``full``: the source was read from its beginning, ``whole``: and to its end. ``before``/
+    ``after``: rows outside the window of event times, left out. ``start``/``end``: first and last
+    event time of the good rows, which are ``ordered`` if they came by event time. ``repeats``: good
+    rows whose identity comes again later in the batch, of which ``conflicts`` differ in content
+    from the last, which is kept. ``undeclared`` are columns of the source that model.yaml doesn't
+    name.
     """
 
     source: str
     full: bool
+    whole: bool
     rows: int
     bad_rows: int
     before: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,22 @@ class Checked:
             times=times,
             faults=(*self.faults, Fault("", "features", rows, told)),
         )
+
+
+def ruled(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The columns in which not every value of their type, or no missing one, is let in."""
+    free = (None, None, None, True)
+    return {n: c for n, c in columns.items() if (c.min, c.max, c.allowed, c.nullable) != free}
+
+
+def rules_digest(columns: Mapping[str, Column]) -> int:
+    """A number above 0 and below 2**62 that changes when what ``columns`` let in does."""
+    rules = [
+        (name, column.min, column.max, sorted(column.allowed or ()), column.nullable)
+        for name, column in sorted(ruled(columns).items())
+    ]
+    digest = hashlib.sha256(json.dumps(rules).encode()).digest()
+    return (int.from_bytes(digest[:8]) >> 2) or 1
 
 
 class RowChecks:

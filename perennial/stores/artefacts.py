@@ -42,7 +42,7 @@ def intact(ref: object) -> bool:
         case DatasetRef():
             from perennial.stores import history, tables
 
-            return tables.intact(ref) and not history.put_back_since(ref.uri, ref.version)
+            return tables.intact(ref) and not history.revised_since(ref.uri, ref.version)
         case _:
             return True
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from perennial.contracts.data_versions import DataVersion, Restored, TrainedVersion
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.stores import ingested, lake
-from perennial.stores.upsert import ADDED, CHANGED, PUT_BACK
+from perennial.stores.upsert import ADDED, CHANGED, PUT_BACK, REMOVED
 
 Trained = Mapping[int, Sequence[TrainedVersion]]
 _WORDS = {"ErrorIfExists": "made", "Append": "added", "Overwrite": "replaced"}
@@ -76,7 +76,7 @@ def restore(table_uri: str, version: int) -> Restored:
         table = newest(table_uri)
         if _same(table, then):
             return Restored(version=table.version(), restored=version, changed=False, rows=rows)
-        lake.put_back(table, version)
+        lake.put_back(table, then)
         return Restored(
             version=lake.version_of(table_uri), restored=version, changed=True, rows=rows
         )
@@ -84,14 +84,18 @@ def restore(table_uri: str, version: int) -> Restored:
     return lake.until_committed(table_uri, attempt)
 
 
-def put_back_since(table_uri: str, version: int) -> bool:
-    """Whether a later version of the table put an earlier one back, or rows from quarantine: what
-    was read of ``version`` is then no longer what the table was made to hold."""
+def revised_since(table_uri: str, version: int) -> bool:
+    """Whether a later version of the table put an earlier one back, or rows from quarantine, or
+    sent rows there: what was read of ``version`` is then no longer what the table was made to
+    hold."""
     table = lake.open_table(table_uri)
     if table is None or int(table.version()) == version:
         return False
     entries = table.history(int(table.version()) - version)
-    return any(entry["operation"] == "RESTORE" or PUT_BACK in entry for entry in entries)
+    return any(
+        entry["operation"] == "RESTORE" or PUT_BACK in entry or _number(entry.get(REMOVED))
+        for entry in entries
+    )
 
 
 def _told(entry: Mapping[str, Any], uri: str) -> DataVersion:
@@ -117,6 +121,7 @@ def _told(entry: Mapping[str, Any], uri: str) -> DataVersion:
         rows=None if table is None else rows_of(table),
         rows_added=added,
         rows_changed=0 if word in ("made", "added") else _number(entry.get(CHANGED)),
+        rows_removed=0 if word in ("made", "added") else _number(entry.get(REMOVED)),
         restored=_number(given.get("version")) if word == "restored" else None,
         readable=table is not None and lake.files_intact(table, uri),
     )

@@ -26,6 +26,7 @@ from perennial.contracts.errors import (
 )
 from perennial.spec.values import some
 from perennial.stores import engine
+from perennial.stores.standing import Standing, standing_of
 from perennial.stores.storage.delta import delta_options, files_there, has_log
 from perennial.stores.storage.faults import fault, of_storage, reason
 from perennial.stores.storage.places import is_remote
@@ -104,7 +105,6 @@ def relation(
     rows outside it may come along. With ``only`` no other than these of its files are read.
     """
     schema = schema_of(table)
-    columns = [(field.name, _SQL_TYPES.get(str(field.type), "VARCHAR")) for field in schema]
     if is_remote(uri) or table.protocol().min_reader_version > 1:
         # Arrow knows remote stores and Delta's features.
         alias = f"table_{table.version()}_{abs(hash(uri))}"
@@ -115,16 +115,22 @@ def relation(
     paths = _paths(table, time, window)
     files = [Path(uri) / path for path in paths if only is None or path in only]
     if not files:
-        nothing = ", ".join(f"NULL::{kind} AS {engine.name(c)}" for c, kind in columns)
-        return f"(SELECT {nothing} WHERE false)"
+        return no_rows(schema)
     partitioned = bool(table.metadata().partition_columns)
     source = engine.parquet(files, by_name=True, partitioned=partitioned)
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
-    chosen = ", ".join(
-        engine.name(c) if c in present else f"NULL::{kind} AS {engine.name(c)}"
-        for c, kind in columns
-    )
-    return f"(SELECT {chosen} FROM {source})"
+    chosen = (engine.name(f.name) if f.name in present else _missing(f) for f in schema)
+    return f"(SELECT {', '.join(chosen)} FROM {source})"
+
+
+def no_rows(schema: Any) -> str:
+    """A relation in SQL with the columns of an Arrow schema, and no row."""
+    return f"(SELECT {', '.join(map(_missing, schema))} WHERE false)"
+
+
+def _missing(field: Any) -> str:
+    kind = _SQL_TYPES.get(str(field.type), "VARCHAR")
+    return f"NULL::{kind} AS {engine.name(field.name)}"
 
 
 class _Streamed(FileSystemDataset):  # type: ignore[misc]
@@ -181,13 +187,15 @@ def write(
     about: Mapping[str, object] | None = None,
     lineage: Mapping[str, str] | None = None,
     number: int | None = None,
+    standing: Standing | None = None,
 ) -> None:
     """Commit a RecordBatchReader: appended, in place of the rows of ``predicate``, or with
     ``replace`` in place of all rows.
 
     ``table`` is what the caller read, None for no table yet: the new one remembers ``about``.
     ``lineage`` is kept with the commit, in the table's history. ``number`` is the commit's
-    transaction number, the next one by default (see ``number_of``).
+    transaction number, the next one by default (see ``number_of``). ``standing`` is what then holds
+    of all rows; None leaves what was noted.
 
     Raises ConflictError when somebody else committed since, InputError when the disk is full, and
     as ``storage.faults.fault`` when the storage doesn't answer: then nothing was committed, or all.
@@ -197,6 +205,11 @@ def write(
 
     if number is None:
         number = 1 if table is None else number_of(table) + 1
+    notes = {_WRITER: number}
+    if standing is not None:  # columns that are new come last
+        known = [] if table is None else schema_of(table).names
+        new = (name for name in rows.schema.names if name not in known)
+        notes |= standing.numbers([*known, *new])
     mode = "error" if table is None else ("overwrite" if replace or predicate else "append")
     try:
         write_deltalake(
@@ -210,7 +223,7 @@ def write(
             writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=_ROW_GROUP),
             commit_properties=CommitProperties(
                 custom_metadata=dict(lineage or {}),
-                app_transactions=[Transaction(_WRITER, number)],
+                app_transactions=[Transaction(*note) for note in notes.items()],
                 max_commit_retries=0,
             ),
         )
@@ -228,18 +241,21 @@ def write(
         raise
 
 
-def put_back(table: Any, version: int) -> None:
-    """Commit the files and columns of an earlier version as the next one; all versions stay.
+def put_back(table: Any, then: Any) -> None:
+    """Commit the files and columns of an earlier version, and what held of them, as the next one;
+    all versions stay.
 
     Raises ConflictError when somebody else committed since ``table`` was read.
     """
     from deltalake import CommitProperties, Transaction
     from deltalake.exceptions import CommitFailedError
 
-    number = Transaction(_WRITER, number_of(table) + 1)
-    properties = CommitProperties(app_transactions=[number], max_commit_retries=0)
+    notes = standing_of(then).numbers(schema_of(then).names)
+    notes[_WRITER] = number_of(table) + 1
+    transactions = [Transaction(*note) for note in notes.items()]
+    properties = CommitProperties(app_transactions=transactions, max_commit_retries=0)
     try:
-        table.restore(version, commit_properties=properties)
+        table.restore(int(then.version()), commit_properties=properties)
     except CommitFailedError as error:
         raise ConflictError(str(error)) from None
 

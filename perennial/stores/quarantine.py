@@ -1,30 +1,36 @@
 """A model's quarantine: a Delta table of the rows that broke a rule, and why.
 
 A row is known by its text, so the same bad row read again, from wherever, is there once; a row that
-breaks other rules than before gets its new reason.
+breaks other rules than before gets its new reason. What came of the source and of the table has the
+same values in other words (``1.50``, ``1.5``): it is there once as well.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from perennial.contracts.refs import StagedRef, Value
-from perennial.data.checks import RowChecks
+from perennial.contracts.refs import Value
+from perennial.data.checks import RowChecks, rules_digest
 from perennial.data.frames import arrow_schema, table_columns
+from perennial.data.parsing import parse
 from perennial.spec import ModelSpec
+from perennial.spec.rules import OURS
 from perennial.stores import engine, lake
 from perennial.stores.folders import new_folder
-from perennial.stores.staging import BAD_SCHEMA, ROW, bad_files
+from perennial.stores.staging import BAD_SCHEMA, ROW
 from perennial.stores.upsert import Incoming, upsert
 
 _SCHEMA = pa.schema([*(field for field in BAD_SCHEMA if field.name != ROW), ("batch", pa.string())])
+_TEXT = f"{OURS}text"
 _BATCH_ROWS = 50_000
 
 
@@ -54,15 +60,66 @@ class PutBack(Value):
     bad: int
 
 
-def record(staged: StagedRef, uri: str) -> None:
-    """Take a staged batch's bad rows into quarantine. The same batch again adds nothing."""
-    files = bad_files(staged)
+def record(spec: ModelSpec, files: Sequence[Path], batch: str, uri: str) -> None:
+    """Take bad rows (Parquet files of ``BAD_SCHEMA``) into quarantine, brought by ``batch``. The
+    same rows again add nothing."""
     if not files:
         return
-    latest = f"(SELECT DISTINCT ON (row) * FROM {engine.parquet(files)} ORDER BY row, {ROW} DESC)"
-    relation = f"(SELECT *, {engine.literal(staged.digest)} AS batch FROM {latest})"
-    with engine.connect(engine.spill_place(uri)) as connection:
+    rows = f"(SELECT DISTINCT ON (row) * FROM {engine.parquet(files)} ORDER BY row, {ROW} DESC)"
+    near = engine.spill_place(uri)
+    with new_folder(near) as work, engine.connect(near) as connection:
+        known = _known_in_other_words(spec, connection, rows, uri, work)
+        if known is not None:
+            rows = f"(SELECT * FROM {rows} ANTI JOIN {known} USING (row))"
+        relation = f"(SELECT *, {engine.literal(batch)} AS batch FROM {rows})"
         upsert(connection, uri, Incoming(relation, _SCHEMA, keys=("row",), content=("reason",)))
+
+
+def _known_in_other_words(
+    spec: ModelSpec, connection: Any, rows: str, uri: str, work: Path
+) -> str | None:
+    """The texts of those rows that quarantine has with the same values under another text, as a
+    relation; None when there is none. Only rows of one event time are compared."""
+    table = lake.open_table(uri)
+    if table is None or spec.source.event_time is None:
+        return None
+    there = lake.relation(connection, table, uri)
+    new = f"(SELECT row, event_time FROM {rows} ANTI JOIN {there} USING (row))"
+    old = f"SELECT row FROM {there} SEMI JOIN {new} USING (event_time)"
+    alike = _typed(spec, connection, old, work / "old")
+    if not alike:
+        return None
+    coming = f"SELECT row FROM {new} SEMI JOIN {there} USING (event_time)"
+    found = _typed(spec, connection, coming, work / "new")
+    if not found:
+        return None
+    same = engine.same(list(table_columns(spec)), "n", "o")
+    return (
+        f"(SELECT n.{engine.name(_TEXT)} AS row FROM {engine.parquet(found)} n "
+        f"SEMI JOIN {engine.parquet(alike)} o ON {same})"
+    )
+
+
+def _typed(spec: ModelSpec, connection: Any, query: str, folder: Path) -> list[Path]:
+    """Write the values of quarantined texts, each beside its text, and return the files. Texts that
+    don't parse as their columns' types are left out: they are like no others."""
+    folder.mkdir()
+    columns = table_columns(spec)
+    for number, batch in enumerate(connection.sql(query).to_arrow_reader(_BATCH_ROWS)):
+        texts, rows = _with_columns(batch.column("row").to_pylist())
+        parsed = {
+            name: parse(pa.array([row.get(name) for row in rows], pa.string()), column.type)
+            for name, column in columns.items()
+        }
+        clean = np.ones(len(texts), bool)
+        for one in parsed.values():
+            if one.faulty is not None:
+                clean &= ~one.faulty
+        values = {name: one.values for name, one in parsed.items()}
+        typed = pa.table({**values, _TEXT: pa.array(texts, pa.string())}).filter(pa.array(clean))
+        if typed.num_rows:
+            pq.write_table(typed, folder / f"{number:05}.parquet")
+    return sorted(folder.iterdir())
 
 
 def count(uri: str) -> int:
@@ -105,13 +162,13 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
     near = engine.spill_place(uri)
     with new_folder(near) as work, engine.connect(near) as connection:
         relation = lake.relation(connection, table, uri)
-        counts = _check_again(spec, connection, relation, work)
+        counts, lacking = _check_again(spec, connection, relation, work)
         good, passed = sorted(work.glob("good-*")), sorted(work.glob("passed-*"))
         if not passed:
             return PutBack(checked=counts["checked"], put_back=0, present=0, bad=counts["bad"])
         added = counts["good"]
         if spec.source.event_time is not None:
-            incoming = _incoming(spec, engine.parquet(good))
+            incoming = _incoming(spec, engine.parquet(good), lacking)
             added = upsert(connection, table_uri, incoming, put_back=True).added
         _take_out(connection, uri, engine.parquet(passed))
     return PutBack(
@@ -122,8 +179,12 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
     )
 
 
-def _check_again(spec: ModelSpec, connection: Any, relation: str, work: Path) -> Counter[str]:
-    """Write the rows that pass (``good-…``) and their texts in quarantine (``passed-…``)."""
+def _check_again(
+    spec: ModelSpec, connection: Any, relation: str, work: Path
+) -> tuple[Counter[str], frozenset[str]]:
+    """Write the rows that pass (``good-…``) and their texts in quarantine (``passed-…``). Returns
+    counts, and the columns that some row was not read with."""
+    lacking: set[str] = set()
     checks = RowChecks(spec, now=datetime.now(UTC))
     counts: Counter[str] = Counter()
     query = f"SELECT row FROM {relation} ORDER BY event_time, place, row"
@@ -131,6 +192,7 @@ def _check_again(spec: ModelSpec, connection: Any, relation: str, work: Path) ->
         texts, fields = _with_columns(batch.column("row").to_pylist())
         counts["checked"] += batch.num_rows
         counts["bad"] += batch.num_rows - len(texts)
+        lacking.update(name for name in checks.columns if any(name not in row for row in fields))
         columns = {name: [row.get(name) for row in fields] for name in checks.columns}
         table = pa.table({n: pa.array(values, pa.string()) for n, values in columns.items()})
         checked = checks.check(table)
@@ -141,7 +203,7 @@ def _check_again(spec: ModelSpec, connection: Any, relation: str, work: Path) ->
             pq.write_table(checked.good.append_column(ROW, order), work / f"good-{number:05}")
             passed = pa.table({"row": pa.array([texts[i] for i in checked.good_rows])})
             pq.write_table(passed, work / f"passed-{number:05}")
-    return counts
+    return counts, frozenset(lacking)
 
 
 def _with_columns(texts: list[str]) -> tuple[list[str], list[dict[str, str | None]]]:
@@ -151,7 +213,7 @@ def _with_columns(texts: list[str]) -> tuple[list[str], list[dict[str, str | Non
     return [text for text, _ in kept], [row for _, row in kept]
 
 
-def _incoming(spec: ModelSpec, good: str) -> Incoming:
+def _incoming(spec: ModelSpec, good: str, lacking: frozenset[str]) -> Incoming:
     columns = table_columns(spec)
     keys = engine.names(spec.identity)
     return Incoming(
@@ -160,6 +222,8 @@ def _incoming(spec: ModelSpec, good: str) -> Incoming:
         keys=spec.identity,
         content=[name for name in columns if name not in spec.identity],
         time=spec.source.event_time,
+        rules=rules_digest(columns),
+        lacking=lacking,
     )
 
 

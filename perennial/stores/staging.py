@@ -231,6 +231,7 @@ class _Writer:
         return BatchStats(
             source=self._source.uri,
             full=self._source.since is None,
+            whole=self._source.since is None and self._source.until is None,
             rows=self._profile.rows,
             bad_rows=self._bad.rows,
             before=self._before,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,54 +15,90 @@ import pyarrow as pa
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.moments import AHEAD, as_utc
 from perennial.contracts.refs import DatasetRef, StagedRef
+from perennial.data.checks import rules_digest
 from perennial.data.frames import arrow_schema, canonical_frame, schema_digest, table_columns
 from perennial.data.profile import Profile
 from perennial.spec import ModelSpec
 from perennial.stores import engine, lake, quarantine
-from perennial.stores.staging import ROW, good_files, read_stats, repeats_file
+from perennial.stores.folders import new_folder
+from perennial.stores.judging import Judge
+from perennial.stores.staging import ROW, bad_files, good_files, read_stats, repeats_file
+from perennial.stores.standing import standing_of
 from perennial.stores.upsert import Incoming, upsert
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a batch. ``version`` is the table's, the one before when nothing changed.
+    ``refused`` rows left the table for quarantine, ``put_back`` came from there: rules changed."""
+
+    version: int
+    refused: int = 0
+    put_back: int = 0
+
+
+def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: str) -> Published:
     """Take a staged batch into the model's table, its bad rows into quarantine.
 
     Rows whose identity is new are added, those whose content differs replaced, equal ones left; of
     repeats in the batch the last counts. A source without event time replaces the whole table if
-    anything differs. Each table changes in one commit and each step may be repeated: after a kill,
-    running it again comes to the same end. Returns the table's version, the one before when nothing
-    changed.
+    anything differs. When the rules of the columns are others than those the table's rows passed,
+    rows in quarantine that pass them come back, and rows of the table that don't go there; a row
+    whose correction is bad stays as it was if that passes. Each table changes in one commit and
+    each step may be repeated: after a kill, running it again comes to the same end.
 
-    Raises InputError when there is nothing to make a table of, or the table was made for columns of
-    other types or another identity; UnavailableError when other writers keep being quicker.
+    Raises InputError when there is nothing to make a table of, the table was made for columns of
+    other types or another identity, or more than ``quarantine.max_share`` of its rows break a rule;
+    UnavailableError when other writers keep being quicker.
     """
-    quarantine.record(staged, quarantine_uri)
-    files = good_files(staged)
-    if not files:
-        table = lake.open_table(table_uri)
+    stats, bad = read_stats(staged), bad_files(staged)
+    table, columns = lake.open_table(table_uri), table_columns(spec)
+    timed = spec.source.event_time is not None
+    if table is not None and timed:
+        lake.check_fits(table, table_uri, arrow_schema(columns), spec.identity)
+    rules = rules_digest(columns)
+    changed = timed and table is not None and standing_of(table).rules != rules
+    if not good_files(staged) and not changed:
+        quarantine.record(spec, bad, staged.digest, quarantine_uri)
         if table is None:
             what = "no row of the source passed its checks"
-            raise InputError(Problem(read_stats(staged).source, what))
-        return int(table.version())
-    relation, repeats = engine.parquet(files), repeats_file(staged)
+            raise InputError(Problem(stats.source, what))
+        return Published(int(table.version()))
+    near = engine.spill_place(table_uri)
+    if not timed:
+        quarantine.record(spec, bad, staged.digest, quarantine_uri)
+        with engine.connect(near) as connection:
+            return Published(_replace(connection, spec, _good_rows(spec, staged), table_uri))
+    put_back = quarantine.put_back(spec, quarantine_uri, table_uri).put_back if changed else 0
+    rows = Incoming(
+        relation=_good_rows(spec, staged),
+        schema=arrow_schema(columns),
+        keys=spec.identity,
+        content=[name for name in columns if name not in spec.identity],
+        time=spec.source.event_time,
+        window=(stats.start, stats.end),
+        ordered=stats.ordered and not stats.repeats,
+        rules=rules,
+        whole=stats.whole,
+    )
+    with new_folder(near) as work, engine.connect(near) as connection:
+        judge = Judge(connection, spec, staged, rows, table_uri, quarantine_uri, work)
+        done = upsert(connection, table_uri, rows, admit=judge)
+    return Published(done.version, done.removed, put_back)
+
+
+def _good_rows(spec: ModelSpec, staged: StagedRef) -> str:
+    """A batch's good rows as a relation in SQL, of repeats the last."""
+    files, repeats = good_files(staged), repeats_file(staged)
+    if not files:
+        numbered = arrow_schema(table_columns(spec)).append(pa.field(ROW, pa.int64()))
+        return lake.no_rows(numbered)
+    relation = engine.parquet(files)
     if repeats is not None:
         relation = f"(SELECT * FROM {relation} ANTI JOIN {engine.parquet([repeats])} USING ({ROW}))"
-    with engine.connect(engine.spill_place(table_uri)) as connection:
-        if spec.source.event_time is None:
-            return _replace(connection, spec, relation, table_uri)
-        columns = table_columns(spec)
-        stats = read_stats(staged)
-        rows = Incoming(
-            relation=relation,
-            schema=arrow_schema(columns),
-            keys=spec.identity,
-            content=[name for name in columns if name not in spec.identity],
-            time=spec.source.event_time,
-            window=(stats.start, stats.end),
-            ordered=stats.ordered and repeats is None,
-        )
-        return upsert(connection, table_uri, rows).version
+    return relation
 
 
 def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
@@ -107,14 +144,16 @@ def exists(table_uri: str) -> bool:
 def watermark(spec: ModelSpec, table_uri: str, now: datetime | None = None) -> datetime | None:
     """The last event time that was ingested; None where reading must start from the beginning.
 
-    That is also so when model.yaml names a column the table doesn't have: the rows already there
-    get its values when the source is read anew. Events more than a day after ``now`` (None: by the
-    clock) don't count: a single one that came in as a mistake would end all reading.
+    That is also so when model.yaml names a column that the table doesn't have, or that some reading
+    left out: the rows already there get its values when the source is read anew. Events more than
+    a day after ``now`` (None: by the clock) don't count: a single one that came in as a mistake
+    would end all reading.
     """
     table, time = lake.open_table(table_uri), spec.source.event_time
     if table is None or time is None:
         return None
-    if not set(table_columns(spec)) <= set(lake.schema_of(table).names):
+    read = standing_of(table).columns
+    if read is None or not set(table_columns(spec)) <= read:
         return None
     with engine.connect(engine.spill_place(table_uri)) as connection:
         rows = lake.relation(connection, table, table_uri)

@@ -130,8 +130,8 @@ def _made(root: Path, store: str) -> Made:
         demand_rows("2024-01-01", days, seed).to_csv(root / "data" / "rows.csv", index=False)
         source = sources.inspect(spec, root, tables.watermark(spec, table), None, False)
         staged = staging.stage(spec, root, source, root / "staging")
-        version = tables.publish(spec, staged, table, f"{store}/quarantine/demand")
-        if version == 1:
+        done = tables.publish(spec, staged, table, f"{store}/quarantine/demand")
+        if done.version == 1:
             found = tables.dataset(spec, table, datetime(2024, 1, 12, tzinfo=UTC))
     assert found is not None
     assert opened(table, 2).version() == 2

@@ -141,7 +141,7 @@ def test_columns_called_as_our_own_are_rows_as_any_other(
         repeats = len(rows) - len({i for i, _ in rows})
         assert (stats.repeats, stats.conflicts, stats.bad_rows) == (repeats, repeats, 1)
         assert all(f"{entity[0]}={entity[0]}" in told for told in stats.conflict_examples)
-        return tables.publish(spec, staged, table, held)
+        return tables.publish(spec, staged, table, held).version
 
     def present() -> list[tuple[str, float]]:
         frame = pd.concat(tables.scan(tables.dataset(spec, table, None), spec))

@@ -40,9 +40,9 @@ def stats(spec: ModelSpec, labels: Iterable[Any], **changes: Any) -> BatchStats:
     x = changes.pop("x", None)
     made = profile(spec, labels, x)
     plain: dict[str, Any] = {
-        "source": "/data/x.csv", "full": True, "rows": made["rows"], "bad_rows": 0, "before": 0,
-        "after": 0, "start": None, "end": None, "ordered": True, "repeats": 0, "conflicts": 0,
-        "conflict_examples": (), "undeclared": (), "faults": (), "profile": made,
+        "source": "/data/x.csv", "full": True, "whole": True, "rows": made["rows"], "bad_rows": 0,
+        "before": 0, "after": 0, "start": None, "end": None, "ordered": True, "repeats": 0,
+        "conflicts": 0, "conflict_examples": (), "undeclared": (), "faults": (), "profile": made,
     }  # fmt: skip
     return BatchStats(**{**plain, **changes})
 

@@ -48,9 +48,9 @@ def _profile() -> dict[str, object]:
 
 def _report(*findings: Finding) -> ValidationReport:
     stats = BatchStats(
-        source="x.csv", full=True, rows=4, bad_rows=0, before=0, after=0, start=None, end=None,
-        ordered=True, repeats=0, conflicts=0, conflict_examples=(), undeclared=(), faults=(),
-        profile=_profile(),
+        source="x.csv", full=True, whole=True, rows=4, bad_rows=0, before=0, after=0, start=None,
+        end=None, ordered=True, repeats=0, conflicts=0, conflict_examples=(), undeclared=(),
+        faults=(), profile=_profile(),
     )  # fmt: skip
     passed = all(finding.outcome != "failed" for finding in findings)
     return ValidationReport(model="rides", passed=passed, findings=findings, stats=stats)

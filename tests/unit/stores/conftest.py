@@ -83,7 +83,7 @@ class Project:
         return staging.validate(self.spec, staged, reference)
 
     def publish(self, staged: StagedRef) -> int:
-        return tables.publish(self.spec, staged, self.table, self.quarantine)
+        return tables.publish(self.spec, staged, self.table, self.quarantine).version
 
     def ingest(
         self, as_of: datetime | None = None, full: bool = False, now: datetime | None = None

@@ -14,7 +14,8 @@ import pytest
 
 from perennial.contracts.errors import InputError, IntegrityError, PerennialError
 from perennial.data.splits import UNUSED, assign, split_columns
-from perennial.stores import quarantine, tables
+from perennial.stores import lake, quarantine, tables
+from perennial.stores.standing import standing_of
 
 HEAD = "at,car,zone,km,stops,note,late\n"
 FIRST = HEAD + (
@@ -189,6 +190,97 @@ def test_a_column_taken_out_stays_in_the_table_and_is_missing_in_new_rows(trips:
     smaller.csv(FIRST + "2024-01-04 10:00:00,d,north,1,1,seen,\n")
     assert smaller.ingest() == 1
     assert trips.rows()["note"].isna().tolist() == [False, True, False, True]
+
+
+SPREAD = FIRST + "2024-02-01 10:00:00,d,north,1,1,new,true\n"
+LATER = "2024-03-01 10:00:00,e,north,1,1,newer,true\n"
+
+
+def without_note(trips: Any) -> Any:
+    return trips.changed("  note: {type: string}\n", "")
+
+
+def test_a_column_taken_out_and_put_back_has_its_values_in_the_rows_between(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    smaller = without_note(trips)
+    smaller.csv(SPREAD)
+    smaller.ingest()
+    trips.csv(SPREAD + LATER)
+    assert tables.watermark(smaller.spec, smaller.table) == datetime(2024, 2, 1, 10, tzinfo=UTC)
+    assert tables.watermark(trips.spec, trips.table) is None
+    trips.ingest()
+    assert trips.rows()["note"].tolist() == ["x", np.nan, "z", "new", "newer"]
+    assert tables.watermark(trips.spec, trips.table) == datetime(2024, 3, 1, 10, tzinfo=UTC)
+
+
+def test_a_column_is_missing_in_no_row_only_when_the_source_was_read_to_its_end(
+    trips: Any,
+) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    smaller = without_note(trips)
+    smaller.csv(SPREAD)
+    smaller.ingest()
+    trips.csv("at,car,zone,km,stops,note,late\n2024-01-02 11:00:00,f,north,1,1,y,true\n" + SPREAD
+              .partition("\n")[2])  # fmt: skip
+    trips.ingest(as_of=moment(3))
+    assert trips.rows()["note"].isna().tolist() == [False, True, False, False, True]
+    assert tables.watermark(trips.spec, trips.table) is None
+    trips.ingest()
+    assert trips.rows()["note"].isna().tolist() == [False, True, False, False, False]
+    assert tables.watermark(trips.spec, trips.table) is not None
+
+
+def test_a_row_corrected_while_a_column_is_out_keeps_what_it_held(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    smaller = without_note(trips)
+    smaller.csv(FIRST.replace(",30,", ",31,"))
+    assert smaller.ingest() == 1
+    rows = trips.rows()
+    assert rows["km"].tolist() == [10.0, 20.5, 31.0]
+    assert rows["note"].tolist() == ["x", np.nan, "z"]
+    assert tables.watermark(trips.spec, trips.table) is None
+
+
+def test_a_row_put_back_without_a_column_has_it_read_from_the_source(trips: Any) -> None:
+    smaller = without_note(trips)
+    smaller.csv(SPREAD.replace(",20.5,", ",900,"))
+    smaller.ingest()
+    smaller.csv(HEAD + LATER)
+    trips.csv(SPREAD.replace(",20.5,2,,", ",900,2,seen,"))
+    trips.ingest()
+    wider = trips.changed("max: 500", "max: 1000")
+    version = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+    assert version.put_back == 1
+    assert tables.watermark(wider.spec, wider.table) is None
+    wider.ingest()
+    assert wider.rows()["note"].tolist()[1] == "seen"
+
+
+def test_a_table_of_more_columns_than_fit_one_number_knows_those_it_lacks(trips: Any) -> None:
+    names = [f"n{i}" for i in range(130)]
+    grown = "".join(f"  {name}: {{type: float}}\n" for name in names)
+    wide = trips.changed("  note:", f"{grown}  note:")
+    lines = [line + ",1" * len(names) for line in FIRST.splitlines()[1:]]
+    wide.csv(",".join([HEAD.strip(), *names]) + "\n" + "\n".join(lines) + "\n")
+    trips.csv(FIRST)
+    trips.ingest()
+    wide.csv(",".join([HEAD.strip(), *names]) + "\n" + "\n".join(lines) + "\n")
+    wide.ingest()
+    whole = standing_of(lake.open_table(wide.table))
+    assert whole.columns == {*HEAD.strip().split(","), *names}
+    fewer = trips.changed("  note:", grown.replace("  n100: {type: float}\n", "") + "  note:")
+    fewer.csv(",".join([HEAD.strip(), *names]) + "\n" + "\n".join(
+        [*lines, LATER.strip() + ",1" * len(names)]) + "\n")  # fmt: skip
+    fewer.ingest()
+    table = lake.open_table(wide.table)
+    assert standing_of(table).columns == whole.columns - {"n100"}
+    table.create_checkpoint()
+    assert standing_of(lake.open_table(wide.table)).columns == whole.columns - {"n100"}
+    assert tables.watermark(wide.spec, wide.table) is None
+    assert tables.watermark(trips.spec, trips.table) is not None
 
 
 def test_a_column_of_another_type_is_refused_and_nothing_changes(trips: Any) -> None:
