@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ _COARSE = {"s": 10**6, "ms": 10**3}  # microseconds
 _FIRST_MOMENT = -62_135_596_800_000_000  # the year 1
 UUID_LENGTH = 36
 """Characters of a UUID's usual text."""
+_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
 _NEVER = (pa.types.is_nested, pa.types.is_duration, pa.types.is_time, pa.types.is_interval)
 _UUID_DIGITS = [at for at in range(UUID_LENGTH) if at not in (8, 13, 18, 23)]  # hyphens there
 
@@ -73,8 +75,9 @@ def parse(values: Any, kind: ColumnType) -> Parsed:
     Text is read as a CSV would be: surrounding blanks are dropped in a column that is not text, and
     the words of ``MISSING`` are missing there; in a text column only "" is. NaN is missing;
     infinity is faulty. Naive times are UTC, times with an offset become UTC, parts finer than a
-    microsecond are cut. A whole float is an integer; 0 and 1 are booleans; numbers are never times.
-    Of dictionaries and extension types see ``unwrapped``.
+    microsecond are cut. A whole float or decimal is an integer; 0 and 1 are booleans; numbers are
+    never times, and times beyond the years 1 to 9999 are faulty. Of dictionaries and extension
+    types see ``unwrapped``.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -94,7 +97,9 @@ def unwrapped(values: Any) -> Any:
     """
     while True:
         kind = values.type
-        if pa.types.is_dictionary(kind):
+        if pa.types.is_dictionary(kind) and kind.value_type in _VIEWS:
+            values = _of_views(values, _VIEWS[kind.value_type])
+        elif pa.types.is_dictionary(kind):
             values = values.cast(kind.value_type)
         elif isinstance(kind, pa.BaseExtensionType):
             if isinstance(values, pa.ChunkedArray):
@@ -103,6 +108,13 @@ def unwrapped(values: Any) -> Any:
             values = _uuid_texts(stored) if isinstance(kind, pa.UuidType) else stored
         else:
             return values
+
+
+def _of_views(values: Any, plain: Any) -> Any:
+    """From a dictionary of views, from which Arrow takes nothing."""
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    taken = [chunk.dictionary.cast(plain).take(chunk.indices) for chunk in chunks]
+    return pa.chunked_array(taken, plain).combine_chunks()
 
 
 def _uuid_texts(stored: Any) -> Any:
@@ -222,14 +234,27 @@ def _typed(values: Any, kind: ColumnType) -> Any:
         return _finite(values.cast(pa.float64(), safe=False))
     if pa.types.is_boolean(source):
         return values.cast(TYPES[kind])
-    if kind == "integer" and source != pa.uint64() and pa.types.is_integer(source):
-        return values.cast(pa.int64())
+    if kind == "integer" and (pa.types.is_integer(source) or pa.types.is_decimal(source)):
+        return _whole(values)
     numbers = values.cast(pa.float64(), safe=False)
     if kind == "boolean":
         known = pc.or_(pc.equal(numbers, 0.0), pc.equal(numbers, 1.0))
         return pc.if_else(known, pc.equal(numbers, 1.0), pa.scalar(None, pa.bool_()))
     whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**63))
     return pc.if_else(whole, values, pa.scalar(None, source)).cast(pa.int64())
+
+
+def _whole(numbers: Any) -> Any:
+    """Integers and decimals to the last digit, which a float would lose."""
+    try:
+        return numbers.cast(pa.int64())
+    except pa.ArrowInvalid:  # one has a fraction, or is too large
+        return pa.array([_int64(number) for number in numbers.to_pylist()], pa.int64())
+
+
+def _int64(number: int | Decimal | None) -> int | None:
+    whole = 0 if number is None else int(number)
+    return whole if whole == number and whole in _INTEGERS else None
 
 
 def _finite(values: Any) -> Any:
@@ -270,7 +295,13 @@ def _as_text(values: Any) -> Any:
             return pa.array([_decoded(value) for value in values.to_pylist()], pa.string())
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    return values.cast(pa.string())
+    if pa.types.is_temporal(values.type):
+        known = _moments(values).is_valid()
+        values = pc.if_else(known, values, pa.scalar(None, values.type))
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:  # times of a zone that nobody knows
+        return pa.nulls(len(values), pa.string())
 
 
 def _decoded(value: bytes | None) -> str | None:

@@ -144,12 +144,20 @@ def _parsed(name: str, values: Any, column: Typed) -> tuple[Any, Problem | None]
     if parsed.faulty is None:
         return parsed.values, None
     first, count = int(np.argmax(parsed.faulty)), int(parsed.faulty.sum())
-    value = values[first]
-    value = value.as_py() if isinstance(value, pa.Scalar) else value
+    value = _as_python(values[first])
     what = f"{shown(value)} {EXPECTED[column.type]}"
     if count > 1:
         what += f"; so are {count} values"
     return None, Problem(at_row(f"column {name!r}", first), what)
+
+
+def _as_python(value: Any) -> object:
+    if not isinstance(value, pa.Scalar):
+        return value
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError, KeyError):  # a time beyond Python's, or of an unknown zone
+        return value.value
 
 
 def _parse(values: Any, kind: ColumnType) -> tuple[Any, Parsed]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pandas as pd
@@ -239,6 +240,20 @@ def test_a_plain_value_that_does_not_parse_is_told_with_its_row(
     kind: ColumnType, value: object, told: str
 ) -> None:
     assert refusal({"x": [None, value]}, {"x": Column(type=kind)}) == [f"column 'x', row 2: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("values", "number"),
+    [
+        (pa.array([2**62], pa.timestamp("us")), 2**62),
+        (pa.array([2**31 - 1], pa.int32()).view(pa.date32()), 2**31 - 1),
+        (pa.array([7], pa.timestamp("s", "no/where")), 7),
+    ],
+)
+def test_a_time_that_python_does_not_know_is_told_by_its_number(values: Any, number: int) -> None:
+    assert refusal(pa.table({"x": values}), {"x": Column(type="string")}) == [
+        f"column 'x', row 1: {number} is not text"
+    ]
 
 
 def test_columns_that_are_given_twice_or_differ_in_length_are_refused() -> None:

@@ -59,6 +59,31 @@ def test_a_whole_float_is_an_integer_and_no_other() -> None:
     assert parsed([Decimal("1.50"), Decimal("2")], "integer") == [BAD, 2]
 
 
+@pytest.mark.parametrize("source", [pa.decimal128(38, 2), pa.decimal256(50, 2)])
+def test_a_decimal_keeps_all_its_digits(source: Any) -> None:
+    largest = [Decimal(2**63 - 1), Decimal(-(2**63)), None]
+    beyond = [Decimal(2**63), Decimal("9007199254740993.5")]
+    assert parsed(pa.array(largest, source), "integer") == largest
+    assert parsed(pa.array([*largest, *beyond], source), "integer") == [*largest, BAD, BAD]
+    assert parsed(pa.array(beyond, source), "string") == [
+        "9223372036854775808.00", "9007199254740993.50"
+    ]  # fmt: skip
+
+
+def test_a_decimal_of_few_digits_is_what_it_would_be_with_many() -> None:
+    for source in (pa.decimal32(5, 2), pa.decimal64(5, 2), pa.decimal128(5, 2)):
+        values = pa.array([Decimal("1.50"), Decimal(2), None], source)
+        assert parsed(values, "integer") == [BAD, 2, None]
+        assert parsed(values, "float") == [1.5, 2, None]
+        assert parsed(values, "category") == ["1.50", "2.00", None]
+
+
+def test_the_largest_unsigned_integers_keep_their_digits() -> None:
+    values = pa.array([2**63 - 1, 2**63, None], pa.uint64())
+    assert parsed(values, "integer") == [2**63 - 1, BAD, None]
+    assert parsed(values, "category") == ["9223372036854775807", "9223372036854775808", None]
+
+
 def test_booleans() -> None:
     texts = ["true", "FALSE", "1", "0", "1.0", "yes", "2"]
     assert parsed(texts, "boolean") == [True, False, True, False, True, BAD, BAD]
@@ -119,6 +144,12 @@ def test_typed_values_as_text() -> None:
         assert parsed(values, "string") == ["a", BAD, None]
         assert parsed(values, "float") == [BAD, BAD, None]
     assert parsed(pa.array(["a", "b", "a"]).dictionary_encode(), "category") == ["a", "b", "a"]
+    for views in (pa.string_view(), pa.binary_view()):
+        texts = pa.array(["a", "b"]).cast(views)
+        levels = pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.int8()), texts)
+        assert parsed(levels, "category") == ["b", None, "a"]
+        many = parse(pa.chunked_array([levels, levels.slice(2)]), "category")
+        assert many.values.to_pylist() == ["b", None, "a", "a"]
     assert parsed(pa.array(["a"], pa.large_string()), "string") == ["a"]
 
 
@@ -167,6 +198,18 @@ def test_nested_values_are_faulty_and_nothing_is_missing_everywhere(kind: Column
     assert parsed([[1], None], kind) == [BAD, None]
     assert parsed(pa.nulls(2), kind) == [None, None]
     assert parsed(pa.array([], pa.string()), kind) == []
+
+
+def test_times_are_text_as_their_type_shows_them() -> None:
+    assert parsed([date(2024, 2, 29)], "category") == ["2024-02-29"]
+    abroad = pa.array([0, None], pa.timestamp("ms", "Asia/Tokyo"))
+    assert parsed(abroad, "string") == ["1970-01-01 09:00:00.000+0900", None]
+    nowhere = pa.array([0, None], pa.timestamp("ms", "no/where"))
+    assert parsed(nowhere, "string") == [BAD, None]
+    assert parsed(nowhere, "datetime") == [utc(1970, 1, 1), None]
+    for source in (pa.timestamp("s"), pa.timestamp("us", "UTC"), pa.date64()):
+        values = pa.array([0, 2**62, None], pa.int64()).view(source)
+        assert parsed(values, "string")[1:] == [BAD, None]
 
 
 @pytest.mark.parametrize("unit", ["s", "ms"])
