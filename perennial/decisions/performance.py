@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import hypot, isfinite
 
 from perennial.contracts.metrics import METRICS
 from perennial.contracts.performance import Change, PerformanceChange
 from perennial.contracts.verdicts import Estimate, Evidence
-from perennial.decisions.wording import figure, percent, unlike
+from perennial.decisions.wording import counted, figure, percent, unlike
 
 MAX_RISE = 0.1
 """The rise of a metric's distance from perfect that counts, as a share: of a logloss of 0.40 to
 0.44, of an accuracy of 0.90 to 0.89."""
 MIN_ROWS = 100
+MIN_RARER = 30
+"""Labels of a classifier's rarer classes: of fewer, a bootstrap's intervals are too narrow, however
+many rows they are among."""
+
+
+@dataclass(frozen=True)
+class Rarer:
+    """How many labels are not of the commonest class, where labels are classes; None: not known, or
+    a regression. ``production`` counts those that an observed metric rests on, ``holdout`` those
+    that what was promised or estimated rests on."""
+
+    production: int | None = None
+    holdout: int | None = None
 
 
 def against_promise(
@@ -21,6 +35,7 @@ def against_promise(
     observed: Sequence[Estimate],
     promised: Sequence[Estimate],
     *,
+    rarer: Rarer = Rarer(),
     max_rise: float = MAX_RISE,
     min_rows: int = MIN_ROWS,
     confidence: float = 0.95,
@@ -32,10 +47,11 @@ def against_promise(
     difference puts the two together by the method of variance estimates recovery (Zou and Donner,
     Statistics in Medicine 27, 2008), which needs no symmetry. *Worse* is surely a loss, and one
     that counts; *as expected* is surely no loss that counts; *better* is surely a gain, and one
-    that counts. What lies between, or rests on fewer than ``min_rows`` rows, is inconclusive.
+    that counts. What lies between, or rests on fewer than ``min_rows`` rows or on fewer than 30
+    labels of the rarer classes, is inconclusive.
     """
     return _compared(
-        f"{metric} as promised", metric, observed, promised,
+        f"{metric} as promised", metric, observed, promised, rarer,
         (max_rise, min_rows, confidence), "promised",
     )  # fmt: skip
 
@@ -45,6 +61,7 @@ def unexplained(
     realised: Sequence[Estimate],
     estimated: Sequence[Estimate],
     *,
+    rarer: Rarer = Rarer(),
     max_rise: float = MAX_RISE,
     min_rows: int = MIN_ROWS,
     confidence: float = 0.95,
@@ -59,7 +76,7 @@ def unexplained(
     """
     exact = [e.model_copy(update={"low": e.value, "high": e.value}) for e in realised]
     return _compared(
-        f"{metric} as inputs explain", metric, exact, estimated,
+        f"{metric} as inputs explain", metric, exact, estimated, rarer,
         (max_rise, min_rows, confidence), "estimated from the inputs",
     )  # fmt: skip
 
@@ -69,6 +86,7 @@ def _compared(
     metric: str,
     observed: Sequence[Estimate],
     expected: Sequence[Estimate],
+    rarer: Rarer,
     settings: tuple[float, int, float],
     by_whom: str,
 ) -> PerformanceChange:
@@ -96,6 +114,11 @@ def _compared(
     if new.n < min_rows:
         few = f"{told}, but {on}, fewer than the {min_rows:,} asked for"
         return _change("inconclusive", few, evidence, new, old)
+    for labels, whose in ((rarer.production, "from production"), (rarer.holdout, "of the holdout")):
+        if labels is not None and labels < MIN_RARER:
+            what = f"{counted(labels, 'label')} {whose} not of the commonest class"
+            few = f"{told}, but on {what}, fewer than the {MIN_RARER} asked for"
+            return _change("inconclusive", few, evidence, new, old)
     if high < 0 and gain <= -margin:
         reason = f"{told} {on}: worse by {figure(-gain)} (gain at {sure})"
         return _change("worse", reason, evidence, new, old)

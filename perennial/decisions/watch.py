@@ -36,10 +36,11 @@ def find(
     """The finding and its reason.
 
     ``realised`` and ``estimated`` are against the promise, ``unexplained`` is the realised against
-    the estimated metric of the same rows; None is as good as inconclusive. ``covered`` is the share
-    of the window's rows that ``realised`` rests on: labels of older rows can tell of a loss, not
-    that the newest rows do well. ``labels`` and ``joined`` are counted over the rows that labels
-    were looked for. Raises nothing.
+    the estimated metric of the same rows. None, where nothing could be measured, is as good as
+    inconclusive; but with ``unexplained`` None drift alone can be the second sign, also by not
+    being there. ``covered`` is the share of the window's rows that ``realised`` rests on: labels of
+    older rows can tell of a loss, not that the newest rows do well. ``labels`` and ``joined`` are
+    counted over the rows that labels were looked for. Raises nothing.
     """
     if drift is not None and drift.outcome is DriftOutcome.FAULT:
         return Finding.FAULT, drift.reason
@@ -78,7 +79,7 @@ def _by_labels(
     moved = drift.outcome is DriftOutcome.DRIFTED
     if realised.change in ("worse", "inconclusive"):
         loss = f"by labels, {realised.reason}"
-        match unexplained.change if unexplained else "inconclusive":
+        match unexplained.change if unexplained else None:
             case "worse":
                 assert unexplained is not None
                 return Finding.CONCEPT, f"{loss}; inputs don't explain it: {unexplained.reason}"
@@ -86,6 +87,9 @@ def _by_labels(
                 return Finding.HARMFUL, f"{loss}, as the inputs explain; {drift.reason}"
         if moved:
             return Finding.HARMFUL, f"{loss}; {drift.reason}"
+        if unexplained is not None:  # a second sign is looked for, and not there
+            open_ = f"whether inputs explain it is open: {unexplained.reason}"
+            return Finding.INCONCLUSIVE, f"{loss}; {open_}; {drift.reason}"
         if drift.outcome is DriftOutcome.STABLE:
             return Finding.CONCEPT, f"{loss}, and the inputs are as they were: {drift.reason}"
         return Finding.HARMFUL, f"{loss}; what changed can't be told: {drift.reason}"

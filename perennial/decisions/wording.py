@@ -28,8 +28,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.{4 if share < 0.9995 else 6}g} %"
 
 
-def counted(rows: int) -> str:
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
+def counted(number: int, what: str = "row") -> str:
+    """So many of what ``what`` is one of."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def listed(names: Iterable[str]) -> str:

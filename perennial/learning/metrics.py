@@ -67,6 +67,14 @@ def statistics(
     return [s for s in found if only is None or not set(only).isdisjoint(s.names)]
 
 
+def rarer_labels(objective: Objective, y: np.ndarray) -> int | None:
+    """How many labels are not of the commonest class: what a metric of rare classes rests on. None
+    for a regression."""
+    if objective == "regression":
+        return None
+    return len(y) - int(np.unique(y, return_counts=True)[1].max(initial=0))
+
+
 def checked(objective: Objective, y: np.ndarray, p: np.ndarray) -> tuple[Array, Array]:
     """Labels and predictions as finite float64 arrays of the shapes the objective asks for."""
     y, p = np.asarray(y, np.float64), np.asarray(p, np.float64)

@@ -14,9 +14,10 @@ from perennial.bundle.read import Bundle
 from perennial.contracts.errors import InputError
 from perennial.contracts.performance import JoinCounts, PerformanceChange
 from perennial.contracts.verdicts import Estimate
-from perennial.decisions.performance import against_promise, unexplained
+from perennial.decisions.performance import Rarer, against_promise, unexplained
 from perennial.learning.clusters import Clustering, clustering, widened
 from perennial.learning.estimation import estimate
+from perennial.learning.metrics import rarer_labels
 from perennial.learning.realised import Outputs, read_outputs, readable, realise
 from perennial.stores.predictions.answers import Columns, Sample, hashes_of, own
 from perennial.stores.predictions.joining import DUE, LABEL, join_labels
@@ -108,7 +109,8 @@ def estimated_change(
     found, why = _estimate(bundle, promise, rows, p, seed, threads, fixed_rows=False)
     if not found:
         return None, why
-    return against_promise(watched_metric(bundle), found, promise.estimates), ""
+    metric, rarer = watched_metric(bundle), Rarer(holdout=_held(promise))
+    return against_promise(metric, found, promise.estimates, rarer=rarer), ""
 
 
 def realised_change(
@@ -124,10 +126,22 @@ def realised_change(
     found = realise(bundle.spec, version, outputs, seed=seed).estimates
     alike = clustering(bundle.objective, outputs.y, outputs.p, rows["_happened"].to_numpy())
     promised = widened(promise.estimates, alike.widening_of(promise.rows, promise.days or 1.0))
-    change = against_promise(metric, widened(found, alike.widening), promised)
+    rarer = rarer_labels(bundle.objective, outputs.y)
+    change = against_promise(
+        metric, widened(found, alike.widening), promised, rarer=Rarer(rarer, promise.rarer)
+    )
     foretold, _ = _estimate(bundle, promise, rows, outputs.p, seed, threads, fixed_rows=True)
-    beyond = unexplained(metric, found, widened(foretold, alike.widening)) if foretold else None
+    beyond = None
+    if any(e.metric == metric for e in foretold):
+        wider, few = widened(foretold, alike.widening), Rarer(rarer, _held(promise))
+        beyond = unexplained(metric, found, wider, rarer=few)
     return Realised(change, beyond, alike, every - rows.num_rows)
+
+
+def _held(promise: Promise) -> int | None:
+    """Of the labels that estimates are learnt from, those not of the commonest class."""
+    held = promise.holdout
+    return None if held is None else rarer_labels(held.objective, held.y)
 
 
 def _estimate(

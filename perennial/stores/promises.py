@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from perennial.contracts.errors import IntegrityError
 from perennial.contracts.verdicts import Estimate, EvaluationReport
 from perennial.learning.holdout import Holdout
+from perennial.learning.metrics import rarer_labels
 from perennial.stores.registry.records import Version
 from perennial.stores.storage.objects import read
 
@@ -22,13 +23,15 @@ HOLDOUT = "holdout.parquet"
 class Promise:
     """``estimates`` of the version's metrics on ``rows`` rows of its holdout, which lay over
     ``days`` days (None: without time, or not known). Without a ``holdout`` nothing can be
-    estimated of other rows. ``notes`` say what is lacking."""
+    estimated of other rows. ``notes`` say what is lacking. ``rarer`` of the rows' labels are not of
+    the commonest class (None: a regression, or not known)."""
 
     estimates: tuple[Estimate, ...]
     rows: int
     days: float | None
     holdout: Holdout | None
     notes: tuple[str, ...] = ()
+    rarer: int | None = None
 
 
 def promise_of(version: Version) -> Promise:
@@ -51,7 +54,10 @@ def promise_of(version: Version) -> Promise:
         )
         return Promise(estimates, 0, None, None, (why,))
     holdout, notes = _holdout(f"{folder}/{HOLDOUT}", version)
-    return Promise(report.estimates, report.holdout_rows, _days(report), holdout, notes)
+    rows, rarer = report.holdout_rows, None
+    if holdout is not None and (kept := rarer_labels(holdout.objective, holdout.y)) is not None:
+        rarer = round(kept * rows / len(holdout.y))  # of many rows a random part is kept
+    return Promise(report.estimates, rows, _days(report), holdout, notes, rarer)
 
 
 def _report(uri: str) -> EvaluationReport | None:

@@ -164,6 +164,7 @@ class Past:
 
     def _judge(self, at: datetime, champion: datetime | None) -> Judged:
         from perennial.learning.evaluation import measure
+        from perennial.learning.metrics import rarer_labels
 
         try:
             candidate = self.version(at)
@@ -184,7 +185,8 @@ class Past:
         )
         times = rows[self._spec.source.event_time]
         days = max((times.max() - times.min()) / timedelta(days=1), 1.0)
-        self._promised[at] = Promise(found.estimates, len(rows), days, holdout=None)
+        rarer = rarer_labels(self._spec.objective, candidate.y)
+        self._promised[at] = Promise(found.estimates, len(rows), days, holdout=None, rarer=rarer)
         judgement = judge(
             self._spec.gates,
             found,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from perennial.contracts.verdicts import Estimate
-from perennial.decisions.performance import against_promise, unexplained
+from perennial.decisions.performance import Rarer, against_promise, unexplained
 
 
 def at(value: float, half: float, n: int = 5000, metric: str = "logloss") -> list[Estimate]:
@@ -105,3 +105,20 @@ def test_what_counts_and_how_many_rows_may_be_set() -> None:
     assert against_promise("logloss", observed, promised, min_rows=50).change == "worse"
     lenient = against_promise("logloss", observed, promised, min_rows=50, max_rise=0.3)
     assert (lenient.change, lenient.evidence.limit) == ("as expected", pytest.approx(-0.12))
+
+
+def test_few_labels_of_the_rarer_classes_are_too_few_however_many_rows_there_are() -> None:
+    far = at(0.5, 0.01), at(0.4, 0.01)
+    for rarer in (Rarer(), Rarer(30, 30), Rarer(None, 30)):
+        assert against_promise("logloss", *far, rarer=rarer).change == "worse"
+        assert unexplained("logloss", *far, rarer=rarer).change == "worse"
+    promised = against_promise("logloss", *far, rarer=Rarer(400, 5))
+    assert (promised.change, promised.evidence.value) == ("inconclusive", pytest.approx(-0.1))
+    assert promised.reason == (
+        "logloss is 0.5, 0.4 was promised, but on 5 labels of the holdout not of the commonest "
+        "class, fewer than the 30 asked for"
+    )
+    assert unexplained("logloss", *far, rarer=Rarer(1, 400)).reason == (
+        "logloss is 0.5, 0.4 was estimated from the inputs, but on 1 label from production not of "
+        "the commonest class, fewer than the 30 asked for"
+    )

@@ -81,6 +81,10 @@ def joins(labels: int, unknown: int) -> JoinCounts:
         (DRIFTED, BAD, OPEN, OPEN, Finding.HARMFUL),
         (STABLE, BAD, None, None, Finding.CONCEPT),
         (UNSURE, BAD, None, None, Finding.HARMFUL),
+        # labels: a loss, and no second sign though one was looked for
+        (STABLE, BAD, OPEN, OK, Finding.INCONCLUSIVE),
+        (STABLE, BAD, OPEN, BAD, Finding.INCONCLUSIVE),
+        (UNSURE, BAD, OPEN, None, Finding.INCONCLUSIVE),
         # no labels that tell: the estimate
         (DRIFTED, None, None, BAD, Finding.HARMFUL),
         (DRIFTED, OPEN, None, OK, Finding.BENIGN),
@@ -130,6 +134,12 @@ def test_two_signs_must_agree_before_a_world_has_changed() -> None:
     assert lost == (
         Finding.CONCEPT,
         "by labels, logloss worse; inputs don't explain it: logloss worse",
+    )
+    alone = find(verdict(STABLE), realised=change(BAD), unexplained=change(OPEN))
+    assert alone == (
+        Finding.INCONCLUSIVE,
+        "by labels, logloss worse; whether inputs explain it is open: logloss inconclusive; "
+        "drift is stable",
     )
 
 

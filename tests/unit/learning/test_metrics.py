@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from perennial.contracts.metrics import METRICS, metrics_for
-from perennial.learning.metrics import EPSILON, scores, statistics
+from perennial.learning.metrics import EPSILON, rarer_labels, scores, statistics
 
 
 def binary(n: int, seed: int, digits: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -187,3 +187,11 @@ def test_all_predictions_equal_rank_no_better_than_chance():
 def test_what_can_not_be_scored_is_refused(objective, y, p, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         scores(objective, np.array(y, dtype=float), np.array(p, dtype=float))
+
+
+def test_the_rarer_labels_are_those_not_of_the_commonest_class() -> None:
+    assert rarer_labels("binary", np.array([0.0, 1, 0, 0])) == 1
+    assert rarer_labels("binary", np.array([1.0, 1, 0, 1])) == 1
+    assert rarer_labels("multiclass", np.array([0.0, 1, 2, 2, 2])) == 2
+    assert rarer_labels("binary", np.zeros(9)) == rarer_labels("binary", np.empty(0)) == 0
+    assert rarer_labels("regression", np.array([0.5, 1.5])) is None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from perennial.contracts.retraining import Finding
@@ -115,6 +116,27 @@ def test_labels_that_turned_are_concept_drift(tmp_path: Path, objective: str) ->
     assert found.finding is Finding.CONCEPT
     assert found.trigger.kind == "performance"  # the inputs are as they were
     assert answer(place, found) == "retrain"
+
+
+def test_a_promise_of_few_positives_can_t_tell_that_labels_turned(place: Watched) -> None:
+    (path,) = place.project.folder("reports", MODEL).glob("*/holdout.parquet")
+    table = pq.read_table(path)
+    late = np.flatnonzero(table["label"].to_numpy() == 0)
+    kept = np.ones(table.num_rows, bool)
+    kept[late[7:]] = False
+    pq.write_table(table.filter(pa.array(kept)), path)
+    report = path.with_name("evaluation.json")
+    rows = f'"holdout_rows":{kept.sum()},'
+    report.write_text(report.read_text().replace('"holdout_rows":3000,', rows))
+    frame, ids = place.traffic()
+    place.label(frame, ids, turned=True)
+    found = look(place)
+    for change in (found.realised, found.estimated, found.unexplained):
+        assert change is not None
+        assert change.change == "inconclusive"
+        assert "on 7 labels of the holdout not of the commonest class" in change.reason
+    assert found.finding is Finding.INCONCLUSIVE  # predictions are not those of this holdout
+    assert answer(place, found) != "retrain"
 
 
 def test_labels_that_are_not_due_or_not_yet_received_tell_nothing(place: Watched) -> None:
