@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.data.parsing import EXPECTED, UUID_LENGTH, parse, unwrapped
+from perennial.data.parsing import UUID_LENGTH, unwrapped
 from perennial.serving.replies import Refusal
 from perennial.spec.values import shown
 
@@ -26,12 +26,13 @@ _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 
 
 def read_arrow(body: bytes, *, most_rows: int, most_bytes: int) -> pa.Table:
-    """The table of an Arrow IPC stream, in few plain types: null, boolean, integers, float64,
-    string, timestamp[us, UTC]. Every buffer is checked.
+    """The table of an Arrow IPC stream, each column in its type, but all text as string, and
+    nothing in dictionaries or extension types: nobody knows yet what a column is declared as, and
+    a decimal is other text than its float. Every buffer is checked.
 
-    Raises Refusal when the body is no such stream, is compressed, or unfolds to more than
-    ``most_rows`` rows or ``most_bytes`` bytes of text; InputError naming each column whose type no
-    column of a model has, and times that no calendar knows.
+    Raises Refusal when the body is no such stream, is compressed, goes on after the stream's end,
+    or unfolds to more than ``most_rows`` rows or ``most_bytes`` bytes of text and decimals;
+    InputError naming each column whose type no column of a model has.
     """
     try:
         _check_messages(body)
@@ -46,15 +47,19 @@ def read_arrow(body: bytes, *, most_rows: int, most_bytes: int) -> pa.Table:
 
 
 def _check_messages(body: bytes) -> None:
-    """Refuse compressed buffers, which the reader would unfold unasked."""
+    """Refuse compressed buffers, which the reader would unfold unasked, and a second stream, which
+    it would not read."""
+    source = pa.BufferReader(body)
     try:
-        for count, message in enumerate(pa.ipc.MessageReader.open_stream(pa.py_buffer(body))):
+        for count, message in enumerate(pa.ipc.MessageReader.open_stream(source)):
             if count >= _MOST_MESSAGES:
                 raise _invalid(f"the stream has more than {_MOST_MESSAGES:,} batches")
             if _is_compressed(memoryview(message.metadata)):
                 raise _invalid("the stream is compressed; write it with compression=None")
     except (struct.error, IndexError):
         raise _invalid("the body is not an Arrow IPC stream: a message is damaged") from None
+    if source.tell() < len(body):
+        raise _invalid("the body goes on after the stream's end; send one stream")
 
 
 def _batches(reader: pa.RecordBatchReader, most_rows: int) -> Iterator[pa.RecordBatch]:
@@ -94,11 +99,19 @@ def _is_known(kind: Any) -> bool:
             pa.types.is_boolean,
             pa.types.is_integer,
             pa.types.is_floating,
-            pa.types.is_decimal,
+            _is_decimal,
             pa.types.is_date,
             pa.types.is_timestamp,
         )
     )
+
+
+def _is_decimal(kind: Any) -> bool:
+    """Beyond these scales Arrow computes nonsense."""
+    if not pa.types.is_decimal(kind):
+        return False
+    longest = {32: 9, 64: 18, 128: 38, 256: 76}[kind.bit_width]
+    return bool(-longest <= kind.scale <= longest)
 
 
 def _is_text(kind: Any) -> bool:
@@ -109,40 +122,20 @@ def _is_text(kind: Any) -> bool:
 
 def _plain(table: pa.Table, most_bytes: int) -> pa.Table:
     columns: list[Any] = []
-    problems: list[Problem] = []
     size = 0
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        size += _text_bytes(column)
+    for column in table.columns:
+        size += _unfolded_bytes(column)
         if size > most_bytes:
-            what = f"its texts have more than {most_bytes:,} bytes when written out"
+            what = f"its texts and decimals have more than {most_bytes:,} bytes when written out"
             raise Refusal(413, "too_large", what)
-        plain, problem = _plain_column(name, column)
-        columns.append(plain)
-        if problem is not None:
-            problems.append(problem)
-    if problems:
-        raise InputError(problems)
+        values = unwrapped(column)
+        columns.append(values.cast(pa.string()) if _is_text(values.type) else values)
     return pa.table(columns, names=table.column_names)
 
 
-def _plain_column(name: str, column: pa.ChunkedArray) -> tuple[Any, Problem | None]:
-    column = unwrapped(column)
-    kind = column.type
-    if _is_text(kind):
-        return column.cast(pa.string()), None
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return column.cast(pa.float64(), safe=False), None
-    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
-        return column, None
-    times = parse(column, "datetime")
-    if times.faulty is None:
-        return times.values, None
-    row = int(times.faulty.argmax())
-    return column, Problem(f"column {shown(name)}, row {row + 1}", EXPECTED["datetime"])
-
-
-def _text_bytes(column: pa.ChunkedArray) -> int:
-    """How many bytes a column's texts take when each row holds its own; 0 for other types."""
+def _unfolded_bytes(column: pa.ChunkedArray) -> int:
+    """How many bytes a column's texts, or decimals, take when each row holds its own; 0 for other
+    types."""
     lengths = (_lengths(chunk) for chunk in column.chunks)
     return sum(
         pc.sum(each.cast(pa.int64()), min_count=0).as_py() for each in lengths if each is not None
@@ -150,7 +143,7 @@ def _text_bytes(column: pa.ChunkedArray) -> int:
 
 
 def _lengths(values: Any) -> Any | None:
-    """The bytes of each value as text; None for what is no text."""
+    """The bytes of each text or decimal; None for other types."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         distinct = _lengths(values.dictionary)
@@ -159,6 +152,8 @@ def _lengths(values: Any) -> Any | None:
         return pa.repeat(UUID_LENGTH, len(values))
     if isinstance(kind, pa.BaseExtensionType):
         return _lengths(values.storage)
+    if pa.types.is_decimal(kind):
+        return pa.repeat(kind.byte_width, len(values))
     return _text_lengths(values) if _is_text(kind) else None
 
 

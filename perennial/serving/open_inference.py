@@ -159,8 +159,7 @@ def _rows(inputs: object, blob: memoryview, most: int) -> RequestRows:
         raise _invalid(f"{len(blob)} bytes of binary data belong to no tensor")
     assert count is not None
     if count <= INLINE_ROWS or not all(isinstance(c, np.ndarray) for c in columns.values()):
-        plain = {n: c.tolist() if isinstance(c, np.ndarray) else c for n, c in columns.items()}
-        return Columns(plain, count)
+        return Columns(columns, count)
     return Table(pa.table({name: pa.array(c, from_pandas=True) for name, c in columns.items()}))
 
 

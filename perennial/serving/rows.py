@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, Problem
@@ -21,6 +22,16 @@ from perennial.spec import ModelSpec
 from perennial.spec.values import nearest, shown
 
 _MAX_PROBLEMS = 20
+_SHORT = (np.float16, np.float32)
+_PLAIN = frozenset(
+    kind.id
+    for kind in (
+        pa.null(), pa.bool_(), pa.string(), pa.float64(),
+        pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),
+        pa.int8(), pa.int16(), pa.int32(), pa.int64(),
+    )
+)  # fmt: skip
+"""Types whose values mean the same to any column when they are Python's own."""
 
 
 class Reads:
@@ -34,6 +45,7 @@ class Reads:
         time = spec.source.event_time
         self.label = spec.label.column
         self.known = frozenset((*spec.columns, *((time,) if time else ()))) - {self.label}
+        self.columns = columns
         self.entity = {name: columns[name] for name in spec.source.entity}
 
     @cached_property
@@ -126,9 +138,10 @@ class Objects:
 
 
 class Columns:
-    """Rows as columns: lists of Python values of the same length."""
+    """Rows as columns of the same length: lists of Python values, NumPy arrays, chunked ones
+    of Arrow."""
 
-    def __init__(self, columns: Mapping[str, Sequence[object]], count: int) -> None:
+    def __init__(self, columns: Mapping[str, Any], count: int) -> None:
         self._columns = columns
         self.count = count
 
@@ -136,15 +149,23 @@ class Columns:
         return _keys(self._columns, reads, self.count)
 
     def take(self, places: Sequence[int]) -> Columns:
-        taken = {n: [values[place] for place in places] for n, values in self._columns.items()}
+        taken = {
+            name: [values[place] for place in places]
+            if isinstance(values, list)
+            else values.take(places)
+            for name, values in self._columns.items()
+        }
         return Columns(taken, len(places))
 
     def columns(self, reads: Reads) -> Rows:
         _check_names(reads, self._columns)
         nothing = [None] * self.count
-        return {
-            name: self._columns.get(name, nothing) for name in (*reads.required, *reads.optional)
-        }
+        given = {name: self._columns.get(name, nothing) for name in reads.columns}
+        try:
+            return {name: _plain(name, given[name], c) for name, c in reads.columns.items()}
+        except InputError:
+            table_rows(given, reads.columns)  # raises with what is wrong in the other columns too
+            raise
 
 
 class Table:
@@ -170,13 +191,13 @@ class Table:
 
 
 def from_table(table: pa.Table) -> RequestRows:
-    """An Arrow table; few rows as Python values, so that they join a batch."""
+    """An Arrow table; few rows become Python values, so that they join a batch."""
     if len(set(table.column_names)) < table.num_columns:
         names = table.column_names
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(Problem(f"column {shown(twice)}", "is there twice"))
     if len(table) <= INLINE_ROWS:
-        return Columns(table.to_pydict(), len(table))
+        return Columns(dict(zip(table.column_names, table.columns, strict=True)), len(table))
     return Table(table)
 
 
@@ -217,6 +238,25 @@ def _check_names(reads: Reads, names: Sequence[str] | Mapping[str, object]) -> N
     problems += [reads.absent(name, None) for name in reads.required if name not in names]
     if problems:
         raise InputError(problems)
+
+
+def _plain(name: str, values: Any, column: Typed) -> list[object]:
+    """Values as Python's own that mean the same to their column. Those of most Arrow types come by
+    way of the column's type, for a float32 is other text than the float that Python makes of it.
+    Raises InputError for what does not parse."""
+    plain: list[object]
+    as_text = column.type in ("category", "string")
+    if isinstance(values, list):
+        plain = values
+    elif isinstance(values, np.ndarray) and not (as_text and values.dtype in _SHORT):
+        plain = values.tolist()
+    elif isinstance(values, pa.ChunkedArray) and (
+        values.type.id in _PLAIN or (pa.types.is_floating(values.type) and not as_text)
+    ):
+        plain = values.to_pylist()
+    else:
+        plain = table_rows({name: values}, {name: column}).column(0).to_pylist()
+    return plain
 
 
 def _keys(columns: Mapping[str, Any], reads: Reads, count: int) -> list[str | None]:

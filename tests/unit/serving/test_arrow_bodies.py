@@ -49,22 +49,18 @@ def _refused(body: bytes, **limits: int) -> tuple[int, str]:
         (pa.array([1, None], pa.uint64()), pa.uint64(), [1, None]),
         (pa.array([True, None]), pa.bool_(), [True, None]),
         (pa.nulls(2), pa.null(), [None, None]),
-        (pa.array([1.5, None], pa.float16()), pa.float64(), [1.5, None]),
-        (pa.array([Decimal("1.5")]), pa.float64(), [1.5]),
+        (pa.array([1.5, None], pa.float16()), pa.float16(), [1.5, None]),
+        (pa.array([1.5, None], pa.float32()), pa.float32(), [1.5, None]),
+        (pa.array([Decimal("1.50")]), pa.decimal128(3, 2), [Decimal("1.50")]),
         (pa.array(["é", None], pa.large_string()), pa.string(), ["é", None]),
         (pa.array(["é", None, "x" * 20], pa.string_view()), pa.string(), ["é", None, "x" * 20]),
         (pa.array(["é", None, "é"]).dictionary_encode(), pa.string(), ["é", None, "é"]),
         (pa.array([7, None, 7]).dictionary_encode(), pa.int64(), [7, None, 7]),
-        (pa.array([date(2026, 1, 1)]), pa.timestamp("us", "UTC"), [NEW_YEAR]),
-        (pa.array([NEW_YEAR], pa.timestamp("ns", "Asia/Tokyo")), pa.timestamp("us", "UTC"),
-         [NEW_YEAR]),
-        (pa.array([0], pa.timestamp("s", "../../etc/passwd")), pa.timestamp("us", "UTC"),
-         [datetime(1970, 1, 1, tzinfo=UTC)]),
-        (pa.array([KEY, None], pa.uuid()), pa.string(), [str(KEY), None]),
-        (pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{}"])), pa.string(), ["{}"]),
+        (pa.array([date(2026, 1, 1)]), pa.date32(), [date(2026, 1, 1)]),
+        (pa.array([NEW_YEAR], pa.timestamp("s", "UTC")), pa.timestamp("s", "UTC"), [NEW_YEAR]),
     ],
 )  # fmt: skip
-def test_columns_come_in_a_few_plain_types(
+def test_columns_keep_their_types_but_for_the_kinds_of_text_and_what_is_around_values(
     array: Any, kind: pa.DataType, values: list[Any]
 ) -> None:
     column = _read(_stream(_column(array)))["a"]
@@ -106,7 +102,7 @@ def test_texts_are_measured_as_if_each_row_held_its_own(kind: str) -> None:
     }
 
     assert _refused(_stream(_column(forms[kind]))) == (
-        413, "its texts have more than 1,000 bytes when written out",
+        413, "its texts and decimals have more than 1,000 bytes when written out",
     )  # fmt: skip
     assert len(_read(_stream(_column(forms[kind])), most_bytes=1010)) == 10
 
@@ -116,6 +112,14 @@ def test_a_uuid_is_measured_as_its_text() -> None:
 
     assert _refused(keys, most_bytes=359)[0] == 413
     assert len(_read(keys, most_bytes=360)) == 10
+
+
+def test_decimals_are_measured_as_if_each_row_held_its_own() -> None:
+    decimals = pa.array([Decimal(1)], pa.decimal256(50, 2))
+    body = _stream(_column(pa.DictionaryArray.from_arrays(pa.array([0] * 32, pa.int8()), decimals)))
+
+    assert _refused(body, most_bytes=1023)[0] == 413
+    assert len(_read(body, most_bytes=1024)) == 32
 
 
 def test_rows_are_counted_over_all_batches() -> None:
@@ -168,13 +172,26 @@ def test_a_billion_nulls_in_one_row_are_not_counted_out() -> None:
         _read(_stream(_column(nulls)))
 
 
-def test_a_time_beyond_all_calendars_is_told_with_its_row() -> None:
-    times = pa.array([0, 2**62], pa.timestamp("us"))
+@pytest.mark.parametrize("scale", [-39, 39, 10**9])
+def test_a_decimal_of_a_scale_that_arrow_does_not_compute_with_is_refused(scale: int) -> None:
+    kind = pa.decimal128(5, scale)
+    values = pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(bytes(16))])
 
     with pytest.raises(InputError) as error:
-        _read(_stream(_column(times)))
+        _read(_stream(_column(values)))
 
-    assert error.value.problems[0].where == "column 'a', row 2"
+    assert error.value.problems[0].what == f"has the type {kind}"
+
+
+def test_a_body_is_one_stream() -> None:
+    body = _stream(_column(pa.array([1.0])))
+
+    for rest in (body, b"\0", b"\n"):
+        assert _refused(body + rest) == (
+            400, "the body goes on after the stream's end; send one stream",
+        )  # fmt: skip
+    unended = body[:-8]
+    assert _read(unended)["a"].to_pylist() == [1.0]
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from perennial.contracts.errors import InputError
-from perennial.contracts.features import FeatureSchema, InputColumn
+from perennial.contracts.features import ColumnType, FeatureSchema, InputColumn
 from perennial.contracts.routes import Arm
+from perennial.data.frames import table_rows
 from perennial.decisions.routing import assign
-from perennial.serving.rows import Columns, Objects, Reads, RequestRows, Table
+from perennial.serving.batching import INLINE_ROWS
+from perennial.serving.rows import Columns, Objects, Reads, RequestRows, Table, from_table
 from perennial.spec import parse_spec
 
 SPEC = """
@@ -29,17 +33,17 @@ columns:
   loyal: {{type: boolean}}
   weight: {{type: float}}
 """
-TYPES = {
+TYPES: dict[str, ColumnType] = {
     "customer": "integer", "depot": "string", "opened": "datetime", "loyal": "boolean",
     "weight": "float",
 }  # fmt: skip
+COLUMNS = {n: InputColumn(name=n, type=t, nullable=True) for n, t in TYPES.items()}
 Form = Callable[[Mapping[str, Sequence[Any]]], RequestRows]
 
 
 def reads(*entity: str) -> Reads:
     spec = parse_spec(SPEC.format(entity=", ".join(entity)))
-    columns = {n: InputColumn(name=n, type=t, nullable=True) for n, t in TYPES.items()}  # type: ignore[arg-type]
-    return Reads(spec, FeatureSchema(features=(), inputs=(), classes=None), columns)
+    return Reads(spec, FeatureSchema(features=(), inputs=(), classes=None), COLUMNS)
 
 
 def as_objects(columns: Mapping[str, Sequence[Any]]) -> RequestRows:
@@ -115,6 +119,43 @@ def test_a_column_of_floats_as_pandas_makes_it_of_missing_integers_has_the_same_
     found = Table(pa.Table.from_pandas(frame)).keys(reads("customer"))
 
     assert found == ["17", None, "4"]
+
+
+@pytest.mark.parametrize("count", [1, INLINE_ROWS, INLINE_ROWS + 1])
+def test_a_decimal_s_last_digit_and_a_short_float_s_first_tell_entities_apart(count: int) -> None:
+    numbers = [Decimal(2**60 + i) for i in range(count)]
+    rows = from_table(pa.table({"customer": pa.array(numbers, pa.decimal128(20, 0))}))
+    assert rows.keys(reads("customer")) == [str(number) for number in numbers]
+    short = np.full(count, 0.1, np.float32)
+    for brought in (from_table(pa.table({"depot": short})), Columns({"depot": short}, count)):
+        assert brought.keys(reads("depot")) == ["0.1"] * count
+
+
+@pytest.mark.parametrize("count", [3, INLINE_ROWS + 1])
+def test_rows_are_taken_from_arrays_as_from_lists(count: int) -> None:
+    numbers = np.arange(count) / 4
+    depots = [f"d-{i % 2}" for i in range(count)]
+    forms = (
+        as_columns({"weight": numbers.tolist(), "depot": depots}),
+        Columns({"weight": numbers, "depot": pa.chunked_array([depots[:1], depots[1:]])}, count),
+        from_table(pa.table({"weight": numbers, "depot": depots})),
+    )
+    both = {name: COLUMNS[name] for name in ("weight", "depot")}
+    for rows in forms:
+        taken = rows.take([2, 0])
+        batch = table_rows(taken.columns(reads("depot")), both)
+        assert taken.count == 2
+        assert batch.to_pydict() == {"weight": [0.5, 0.0], "depot": ["d-0", "d-0"]}
+
+
+def test_all_columns_that_do_not_parse_are_told() -> None:
+    moments = pa.array([2**62], pa.timestamp("s"))
+    table = pa.table({"customer": [1.5], "loyal": [Decimal("0.5")], "opened": moments})
+    with pytest.raises(InputError) as caught:
+        from_table(table).columns(reads())
+    assert [problem.where for problem in caught.value.problems] == [
+        "column 'customer', row 1", "column 'opened', row 1", "column 'loyal', row 1"
+    ]  # fmt: skip
 
 
 @FORMS
