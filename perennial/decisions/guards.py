@@ -22,6 +22,8 @@ _WORST_FIRST: tuple[tuple[Outcome, CheckOutcome], ...] = (
     (Outcome.INCONCLUSIVE, "inconclusive"),
     (Outcome.PASSED, "successful"),
 )
+_OF_REQUESTS = ("error_rate", "latency")
+"""Guards whose value is a share of requests."""
 
 
 def shares(plan: Plan) -> float:
@@ -79,7 +81,8 @@ def _verdict(guard: Guard, measured: Measurement, min_rows: int) -> Verdict:
     if value is None or not isfinite(value):
         reason = f"{guard.name} has not been measured yet"
         return Verdict(outcome=Outcome.INCONCLUSIVE, reason=reason, evidence=evidence)
-    told, on = _told(guard, value), f"on {counted(measured.n_challenger)}"
+    unit = "request" if guard.kind in _OF_REQUESTS else "row"
+    told, on = _told(guard, value), f"on {counted(measured.n_challenger, unit)}"
     if low is not None and low > limit:
         sure = f"surely above {_amount(guard, low)}"
         reason = f"{guard.name}: {told}, {sure} {on}; at most {_amount(guard, limit)} is allowed"
@@ -100,10 +103,10 @@ def _told(guard: Guard, value: float) -> str:
     amount = _amount(guard, value)
     match guard.kind:
         case "error_rate":
-            return f"{amount} of requests failed"
+            return f"{amount} failed"
         case "latency":
             slow = "" if guard.threshold is None else f" than {figure(guard.threshold)} ms"
-            return f"{amount} of requests took longer{slow}"
+            return f"{amount} took longer{slow}"
         case "prediction":
             return f"predictions are {amount} from the champion's"
         case "metric":
@@ -115,7 +118,7 @@ def _told(guard: Guard, value: float) -> str:
 
 def _amount(guard: Guard, value: float) -> str:
     """In as many digits as show the side of the limit on which it lies; shares in percent."""
-    if guard.kind in ("error_rate", "latency"):
+    if guard.kind in _OF_REQUESTS:
         return f"{unlike(100 * value, 100 * guard.limit)} %"
     return unlike(value, guard.limit)
 

@@ -12,7 +12,8 @@ def figure(value: float, digits: int = 4) -> str:
     value += 0.0  # -0.0 reads as 0
     if abs(value) >= 1000:
         return f"{value:,.{max(digits - 4, 0)}f}"
-    return f"{value:.{digits}g}"
+    short = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e+" in short else short
 
 
 def unlike(value: float, limit: float) -> str:

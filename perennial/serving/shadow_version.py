@@ -17,6 +17,7 @@ from perennial.contracts.errors import InputError
 from perennial.contracts.refs import VersionRef
 from perennial.data.row_numbers import unnumbered
 from perennial.stores.bundles import open_stored
+from perennial.stores.predictions.ids import request_of
 from perennial.stores.project import Project
 
 _SAME = ("_id", "_request_id", "_time")
@@ -152,7 +153,8 @@ class ShadowVersion:
 
 def _between_requests(rows: pa.RecordBatch) -> int:
     """The place nearest to the middle at which another request begins; 0 when it is only one."""
-    requests = rows.column("_request_id").to_pylist()
+    both = (rows.column(name).to_pylist() for name in ("_id", "_request_id"))
+    requests = [request_of(*row) for row in zip(*both, strict=True)]
     begins = [i for i in range(1, len(requests)) if requests[i] != requests[i - 1]]
     return min(begins, key=lambda place: abs(place - len(requests) / 2), default=0)
 

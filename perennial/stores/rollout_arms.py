@@ -31,6 +31,7 @@ from perennial.spec import ModelSpec
 from perennial.spec.rules import OURS
 from perennial.stores import engine, lake
 from perennial.stores.predictions.columns import variants
+from perennial.stores.predictions.ids import REQUEST
 from perennial.stores.predictions.tables import schema_of
 
 CHALLENGER, CHAMPION = 1, 0
@@ -135,7 +136,7 @@ def count_requests(
     """Both arms' requests: of relations as ``relation`` makes them, None for a table that isn't
     there. A request with a failed row failed; it is as slow as its slowest row."""
     parts = [
-        f"SELECT {ARM} AS arm, _request_id, _latency_ms, {wrong} AS failed FROM {rows}"
+        f"SELECT {ARM} AS arm, {REQUEST} AS request, _latency_ms, {wrong} AS failed FROM {rows}"
         for rows, wrong in ((answered, "false"), (failed, "true"))
         if rows is not None
     ]
@@ -145,7 +146,7 @@ def count_requests(
     found = connection.execute(
         f"SELECT arm, count(*), count(*) FILTER (failed), sum(rows){slow} FROM ("
         "SELECT arm, bool_or(failed) AS failed, max(_latency_ms) AS ms, count(*) AS rows "
-        f"FROM ({' UNION ALL '.join(parts)}) GROUP BY arm, _request_id) GROUP BY arm"
+        f"FROM ({' UNION ALL '.join(parts)}) GROUP BY arm, request) GROUP BY arm"
     ).fetchall()
     return {
         int(arm): Requests(int(n), int(wrong), tuple(map(int, slow)), int(rows))

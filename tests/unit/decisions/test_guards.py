@@ -44,19 +44,18 @@ BROKEN = measured(error="the log could not be read")
         (
             PASSING,
             "successful",
-            "error_rate: 0.5 % of requests failed on 1,200 rows, within the 1 % allowed",
+            "error_rate: 0.5 % failed on 1,200 requests, within the 1 % allowed",
         ),
         (
             FAILING,
             "failed",
-            "error_rate: 3.1 % of requests failed, surely above 1.2 % on 1,200 "
-            "rows; at most 1 % is allowed",
+            "error_rate: 3.1 % failed, surely above 1.2 % on 1,200 "
+            "requests; at most 1 % is allowed",
         ),
         (
             UNSURE,
             "inconclusive",
-            "error_rate: 1.5 % of requests failed on 1,200 rows, above the 1 % "
-            "allowed, but not surely so",
+            "error_rate: 1.5 % failed on 1,200 requests, above the 1 % allowed, but not surely so",
         ),
         (BROKEN, "error", "error_rate could not be measured: the log could not be read"),
         (measured(), "inconclusive", "error_rate has not been measured yet"),
@@ -64,34 +63,32 @@ BROKEN = measured(error="the log could not be read")
         (
             measured(value=0.0, low=0.0, n_challenger=99),
             "inconclusive",
-            "error_rate: 0 % of requests failed on 99 rows, fewer than the 100 asked for",
+            "error_rate: 0 % failed on 99 requests, fewer than the 100 asked for",
         ),
         (
             measured(value=0.0, low=0.0, n_challenger=100),
             "successful",
-            "error_rate: 0 % of requests failed on 100 rows, within the 1 % allowed",
+            "error_rate: 0 % failed on 100 requests, within the 1 % allowed",
         ),
         (
             measured(value=1.0, low=0.4, n_challenger=9),
             "failed",
-            "error_rate: 100 % of requests failed, surely above 40 % on 9 rows; at "
-            "most 1 % is allowed",
+            "error_rate: 100 % failed, surely above 40 % on 9 requests; at most 1 % is allowed",
         ),
         (
             measured(value=0.01, low=0.004),
             "successful",
-            "error_rate: 1 % of requests failed on 1,200 rows, within the 1 % allowed",
+            "error_rate: 1 % failed on 1,200 requests, within the 1 % allowed",
         ),
         (
             measured(value=0.02, low=0.01),
             "inconclusive",
-            "error_rate: 2 % of requests failed on 1,200 rows, above the 1 % "
-            "allowed, but not surely so",
+            "error_rate: 2 % failed on 1,200 requests, above the 1 % allowed, but not surely so",
         ),
         (
             measured(value=0.005),
             "successful",
-            "error_rate: 0.5 % of requests failed on 1,200 rows, within the 1 % allowed",
+            "error_rate: 0.5 % failed on 1,200 requests, within the 1 % allowed",
         ),
     ],
 )
@@ -112,8 +109,8 @@ def test_a_guard_fails_when_it_is_surely_beyond_and_passes_when_it_is_not_beyond
             "latency",
             0.05,
             0.02,
-            "g: 5 % of requests took longer than 80 ms, surely above 2 % on 1,200 "
-            "rows; at most 1 % is allowed",
+            "g: 5 % took longer than 80 ms, surely above 2 % on 1,200 "
+            "requests; at most 1 % is allowed",
         ),
         (
             "prediction",

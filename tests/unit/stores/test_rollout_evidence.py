@@ -29,6 +29,7 @@ from perennial.decisions.guards import judge
 from perennial.decisions.rollout import step
 from perennial.stores import rollout_evidence
 from perennial.stores.predictions.columns import TIMESTAMP
+from perennial.stores.predictions.ids import ids_of
 from perennial.stores.predictions.tables import commit_rows
 from perennial.stores.registry import Registry
 from perennial.stores.rollout_comparison import compare
@@ -109,11 +110,16 @@ class Log:
         return ids
 
     def failures(
-        self, arm: str, requests: Sequence[str], at: datetime = ENTERED + MINUTE, ms: float = 1.0
+        self,
+        arm: str,
+        requests: Sequence[str],
+        at: datetime = ENTERED + MINUTE,
+        ms: float = 1.0,
+        ids: Sequence[str] | None = None,
     ) -> None:
         n = len(requests)
         columns = {
-            "_id": pa.array([f"f{next(_numbers)}" for _ in range(n)]),
+            "_id": pa.array(ids or [f"f{next(_numbers)}" for _ in range(n)]),
             "_request_id": pa.array(requests),
             "_time": pa.array([at] * n, TIMESTAMP),
             "_version": pa.repeat(pa.scalar(1 if arm == "champion" else 2, pa.int64()), n),
@@ -203,6 +209,38 @@ def test_a_request_is_as_slow_as_its_slowest_row(log: Log) -> None:
     found = log.one(SLOW)
     assert (found.n_challenger, found.n_champion) == (3, 2)
     assert found.value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("arms", [("challenger", "champion"), ("shadow", "champion")])
+def test_requests_are_told_by_what_the_server_received_not_by_what_they_are_called(
+    log: Log, arms: tuple[str, str]
+) -> None:
+    answered = [name for i in range(40) for name in ids_of(f"a{i}", 2)]
+    failed = [name for i in range(4) for name in ids_of(f"f{i}", 3)]
+    slow = [*[500.0] * 2, *[1.0] * 78]
+    for arm in arms:
+        log.answers(arm, [0.5] * 80, ids=answered, requests=["page"] * 80, latency=slow)
+        log.failures(arm, ["page"] * 12, ids=failed)
+    strategy = "shadow" if "shadow" in arms else "canary"
+    (errors, late), rows = log.measured(rollout(ERRORS, SLOW, strategy=strategy))
+    assert rows == 92
+    for found, bad in ((errors, 4), (late, 1)):
+        assert (found.n_challenger, found.n_champion) == (44, 44)
+        assert found.value == pytest.approx(bad / 44)
+
+
+def test_rows_of_older_servers_are_of_one_request_where_name_and_moment_are_the_same(
+    log: Log,
+) -> None:
+    for minute in range(1, 4):
+        at = ENTERED + minute * MINUTE
+        log.answers("challenger", [0.5] * 20, requests=["page"] * 20, at=at)
+        log.answers("challenger", [0.5] * 2, ids=ids_of(f"a{minute}", 2), requests=["page"] * 2)
+    log.failures("challenger", ["page"] * 5, at=ENTERED + 4 * MINUTE)
+    (found,), rows = log.measured(rollout(ERRORS))
+    assert rows == 71
+    assert found.n_challenger == 7
+    assert found.value == pytest.approx(1 / 7)
 
 
 def test_several_thresholds_are_measured_each_by_its_own(log: Log) -> None:
