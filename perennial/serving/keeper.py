@@ -43,6 +43,7 @@ from perennial.stores.stamps import Stamp, stamp
 
 _NICENESS = 10
 _COMMIT_BYTES = 32 * 2**20
+_LONGEST_PAUSE_SECONDS = 2.0
 _LOCK = "keeper.lock"
 _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 _log = getLogger("perennial.serving.keeper")
@@ -104,12 +105,15 @@ class Keeper:
         self._specs: dict[Path, tuple[Stamp, ModelSpec | None]] = {}
         self._taken_over: set[str] = set()
         self._tidied_at = self._vacuumed_at = time.monotonic()
+        self._tidying: threading.Thread | None = None
+        self._over = threading.Event()
         self._rows = self._commits = self._given_up = 0
         self._last_commit_at: str | None = None
         self._last_error: dict[str, str] | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Rounds until ``stop`` is set or the parent is gone; then one more, and the end."""
+        """Rounds until ``stop`` is set or the parent is gone; then one more, and the end. A table
+        that is being tidied then is tidied to the end, which nobody has to wait for."""
         self._spool.mkdir(parents=True, exist_ok=True)
         with (self._spool / _LOCK).open("w") as lock:
             while not taken(lock):  # the keeper of a server that has just ended finishes first
@@ -118,6 +122,8 @@ class Keeper:
                 stop.wait(0.2)
             while True:
                 ending = self._ending(stop)
+                if ending:
+                    self._over.set()
                 started = time.monotonic()
                 busy = self._try_round(last=ending)
                 self._write_state()
@@ -126,7 +132,8 @@ class Keeper:
                 if ending:
                     return
                 if not busy:  # looking costs time that grows with what waits
-                    stop.wait(max(self._settings.poll_seconds, 10 * (time.monotonic() - started)))
+                    pause = min(10 * (time.monotonic() - started), _LONGEST_PAUSE_SECONDS)
+                    stop.wait(max(self._settings.poll_seconds, pause))
 
     def _try_round(self, last: bool) -> bool:
         try:
@@ -151,7 +158,7 @@ class Keeper:
             self._spool, self._settings.shadow_seconds, self._settings.shadow_bytes
         )
         if not last:
-            self._tidy()
+            self._begin_to_tidy()
         self._stock.count()
         return more
 
@@ -174,25 +181,35 @@ class Keeper:
             self._last_commit_at = _now()
         return True
 
-    def _tidy(self) -> None:
+    def _begin_to_tidy(self) -> None:
+        """Tidy beside the rounds, when it is time: it may take minutes, and commits don't wait."""
         moment = time.monotonic()
+        if self._tidying is not None and self._tidying.is_alive():
+            return
         if moment - self._tidied_at < self._settings.tidy_seconds:
             return
         self._tidied_at = moment
         vacuum = moment - self._vacuumed_at >= self._settings.vacuum_seconds
         if vacuum:
             self._vacuumed_at = moment
-        definitions = Project(Path(self._settings.project)).models.glob("*/model.yaml")
-        for spec in filter(None, map(self._spec, sorted(definitions))):
+        definitions = sorted(Project(Path(self._settings.project)).models.glob("*/model.yaml"))
+        self._tidying = threading.Thread(target=self._tidy, args=(definitions, vacuum), name="tidy")
+        self._tidying.start()
+
+    def _tidy(self, definitions: Sequence[Path], vacuum: bool) -> None:
+        for spec in filter(None, map(self._spec, definitions)):
             for kind in get_args(Kind):
                 table = self._table(kind, spec.name)
                 if table.problem or not (table.changed or vacuum):
                     continue
+                if self._over.is_set():
+                    return
+                table.changed = False  # what is committed from now on is for the next time
                 try:
                     its, now = spec.log, datetime.now(UTC)
                     tidy(table.uri, its.keep, its.compact_files, now, vacuum)
-                    table.changed = False
                 except Exception as error:  # tidying can always wait
+                    table.changed = True
                     self._note(_words(table, error), error)
 
     def _spec(self, path: Path) -> ModelSpec | None:
@@ -235,7 +252,7 @@ class Keeper:
             "committed_rows": self._rows,
             "commits": self._commits,
             "last_commit_at": self._last_commit_at,
-            "problems": [table.problem for table in self._tables.values() if table.problem],
+            "problems": [table.problem for table in list(self._tables.values()) if table.problem],
             "last_error": self._last_error,
             "damaged": [str(path) for path in aside(self._spool)[-20:]],
             "shadow_segments_given_up": self._given_up,

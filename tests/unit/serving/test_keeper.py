@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
+from perennial.serving import keeper as keeper_module
 from perennial.serving.keeper import Keeper, KeeperSettings
 from perennial.stores.predictions import Spool
 from perennial.stores.predictions.reading import labels, predictions
@@ -197,11 +201,23 @@ def files(home: Path, model: str = "m") -> int:
     return len(DeltaTable(f"{home}/tables/predictions/{model}").file_uris())
 
 
-def log_one(home: Path, keeper: Keeper, model: str, id: str, time: datetime = NOON) -> None:
+def put_one(home: Path, model: str, id: str, time: datetime = NOON) -> None:
     spool = Spool(home / "spool")
     spool.append(model, "predictions", prediction_rows([id], time=time), {})
     spool.close()
+
+
+def log_one(home: Path, keeper: Keeper, model: str, id: str, time: datetime = NOON) -> None:
+    put_one(home, model, id, time)
+    tidy_round(keeper)
+
+
+def tidy_round(keeper: Keeper) -> None:
+    """A round, and the tidying that it begins."""
     keeper.round()
+    for thread in threading.enumerate():
+        if thread.name == "tidy":
+            thread.join()
 
 
 def test_tables_are_compacted_and_expired_by_their_model_s_settings(tmp_path: Path) -> None:
@@ -222,7 +238,7 @@ def test_a_model_that_comes_later_is_tidied_and_changed_settings_are_followed(
         log_one(tmp_path, keeper, "m", id)
     assert files(tmp_path) == 3
     define(tmp_path, "m", "{compact_files: 3}")
-    keeper.round()
+    tidy_round(keeper)
     assert files(tmp_path) == 1
     define(tmp_path, "m", "{compact_files: 100}")
     for id in "345":
@@ -244,8 +260,96 @@ def test_a_wrong_model_yaml_is_told_once_and_keeps_only_its_own_tables_from_bein
     wrong = tmp_path / "models" / "m" / "model.yaml"
     assert told.startswith(f"tables are not tidied: {wrong}, log.compact_files: ")
     define(tmp_path, "m", "{compact_files: 3}")
-    keeper.round()
+    tidy_round(keeper)
     assert files(tmp_path) == 1
+
+
+@contextmanager
+def at_work(keeper: Keeper) -> Iterator[None]:
+    stop = threading.Event()
+    working = threading.Thread(target=keeper.run, args=[stop])
+    working.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        working.join()
+
+
+def seconds_to_commit(home: Path, id: str) -> float:
+    """How long a row is on its way to its table."""
+    started = time.monotonic()
+    put_one(home, "m", id)
+    while waiting(home / "spool"):
+        assert time.monotonic() < started + 30
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+def test_rows_are_committed_while_tables_are_tidied_and_soon_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> None:
+        begun.set()
+        time.sleep(3)
+        over.set()
+
+    monkeypatch.setattr(keeper_module, "tidy", slow)
+    define(tmp_path, "m", "{}")
+    with at_work(Keeper(settings(tmp_path, tidy_seconds=0.3))):
+        put_one(tmp_path, "m", "first")
+        assert begun.wait(30)
+        assert seconds_to_commit(tmp_path, "meanwhile") < 2
+        assert not over.is_set()
+        assert over.wait(30)
+        assert seconds_to_commit(tmp_path, "after") < 2
+    assert logged(tmp_path) == ["after", "first", "meanwhile"]
+
+
+def test_a_look_that_took_long_is_not_followed_by_a_long_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def slow(spool: Path) -> list[Any]:
+        looks.append(time.monotonic())
+        time.sleep(0.5)
+        return []
+
+    monkeypatch.setattr(keeper_module, "waiting", slow)
+    with at_work(Keeper(settings(tmp_path))):
+        while len(looks) < 2:
+            time.sleep(0.01)
+    assert looks[1] - looks[0] < 4
+
+
+def test_what_is_committed_while_a_table_is_tidied_is_tidied_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    times = []
+
+    def held(*_: Any) -> None:
+        times.append(1)
+        begun.set()
+        assert go.wait(30)
+
+    monkeypatch.setattr(keeper_module, "tidy", held)
+    define(tmp_path, "m", "{}")
+    keeper = Keeper(settings(tmp_path, tidy_seconds=0.0))
+    put_one(tmp_path, "m", "first")
+    keeper.round()
+    assert begun.wait(30)
+    put_one(tmp_path, "m", "meanwhile")
+    keeper.round()
+    assert logged(tmp_path) == ["first", "meanwhile"]
+    go.set()
+    tidy_round(keeper)
+    for count in (2, 2):
+        tidy_round(keeper)
+        assert len(times) == count
 
 
 def test_settings_survive_the_command_line(tmp_path: Path) -> None:
