@@ -6,8 +6,6 @@ Which rows came in one request is told by their ids alone: what a client calls i
 
 from __future__ import annotations
 
-from perennial.stores.engine import literal
-
 _POINT = "."
 
 
@@ -24,7 +22,7 @@ def request_of(prediction: str, named: str) -> str:
 
 
 REQUEST = (
-    f"(CASE WHEN contains(_id, {literal(_POINT)}) THEN split_part(_id, {literal(_POINT)}, 1) "
+    f"(CASE WHEN contains(_id, '{_POINT}') THEN split_part(_id, '{_POINT}', 1) "
     "ELSE concat_ws(chr(31), _request_id, epoch_us(_time)) END)"
 )
 """What tells a row's request from all others, in SQL. Rows of older servers: those with one name
