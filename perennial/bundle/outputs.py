@@ -45,9 +45,12 @@ def aligned(
     values: np.ndarray, known: tuple[str, ...] | None, classes: tuple[str, ...] | None
 ) -> np.ndarray:
     """Probabilities (n, known) in the order of other classes, (n, classes): a class that the
-    version never saw has probability 0. Predictions (n,) as they are."""
-    if values.ndim == 1 or known is None or classes is None or known == classes:
+    version never saw has probability 0. Those of the last of two classes (n,), where the other is
+    last, of that one; other predictions (n,) as they are."""
+    if known is None or classes is None or known == classes:
         return values
+    if values.ndim == 1:
+        return 1 - values if known == classes[::-1] else values
     found = np.zeros((len(values), len(classes)), dtype=values.dtype)
     for position, name in enumerate(classes):
         if name in known:

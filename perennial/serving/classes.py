@@ -17,8 +17,8 @@ def in_one_order(
     """The classes of a whole answer, and the predictions of each part in their order.
 
     The champion's classes come first, then those that only other versions know. Of several classes
-    the predictions are (rows, classes), with 0 for a class that a part's version never saw; others
-    are as they were.
+    the predictions are (rows, classes), with 0 for a class that a part's version never saw; of the
+    same two they are the probability of the last; others are as they were.
     """
     if len(found) == 1:
         return found[0].classes, [found[0].values]

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from perennial.bundle.outputs import aligned
+from perennial.bundle.targets import Target, alike, target_of
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.rollouts import Guard, Measurement, Rollout
 from perennial.decisions.guards import shares
@@ -155,8 +156,8 @@ class _Look:
 
     def _distance(self, guard: Guard) -> Measurement:
         several = self.spec.objective == "multiclass"
-        classes = self._classes() if several else {}
-        every = sorted({name for names in classes.values() for name in names})
+        classes = self._classes()
+        every = sorted({n for names in classes.values() for n in names}) if several else []
         most = min(SAMPLED_ROWS, _SAMPLED_VALUES // max(1, len(every)))
         with self._connection() as connection:
             rows = self._relation(connection, "predictions")
@@ -242,12 +243,17 @@ class _Look:
         return measured.model_copy(update={"value": value, "low": low, "high": high})
 
     def _classes(self) -> dict[int, tuple[str, ...]]:
-        """The classes of each arm's version, in the order of its probabilities."""
+        """The classes of each arm's version, in the order of its probabilities. Raises InputError
+        when the two don't predict the same, of two classes the same one."""
         model = self.spec.name
         numbers = {CHALLENGER: self.rollout.version, CHAMPION: self.rollout.champion}
-        return {
-            arm: _version_classes(self.project, model, number) for arm, number in numbers.items()
-        }
+        targets = {arm: _target(self.project, model, number) for arm, number in numbers.items()}
+        one, other = targets[CHAMPION], targets[CHALLENGER]
+        turned = one.objective == "binary" and one.classes != other.classes
+        if turned or not alike(one, other):
+            last = ", the last the positive" if turned else ""
+            raise InputError(f"the versions don't predict the same: {one} and {other}{last}")
+        return {arm: target.classes or () for arm, target in targets.items()}
 
     def _connection(self) -> AbstractContextManager[Any]:
         return reading(self.uri("predictions"), self.project.home)
@@ -281,16 +287,13 @@ def _loss_sql(
     if guard.name not in fitting:
         what = f"{guard.name!r} is no loss of a {spec.objective} model"
         raise InputError(Problem(f"guard {guard.name!r}", what, f"use {' or '.join(fitting)}"))
+    known = classes()
     if spec.objective == "regression":
         error = f"(_prediction - {LABEL})"
         return f"abs({error})" if guard.name == "absolute_error" else f"{error} ** 2"
     if spec.objective == "multiclass":
-        return _clipped(_true_probability(classes(), arm))
-    named = set(classes().values())
-    if len(named) > 1:
-        texts = " and ".join(" or ".join(names) for names in sorted(named))
-        raise InputError(f"the versions don't predict the same: {texts}, the last the positive")
-    ((negative, positive),) = named
+        return _clipped(_true_probability(known, arm))
+    ((negative, positive),) = set(known.values())
     right = (
         f"(CASE {LABEL} WHEN {engine.literal(positive)} THEN _prediction "
         f"WHEN {engine.literal(negative)} THEN 1 - _prediction END)"
@@ -323,13 +326,13 @@ def _clipped(probability: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _version_classes(project: Project, model: str, version: int) -> tuple[str, ...]:
+def _target(project: Project, model: str, version: int) -> Target:
     registry = Registry(project.registry_url)
     try:
         ref = registry.version(model, version).ref
     finally:
         registry.close()
-    return open_stored(ref, project).schema.classes or ()
+    return target_of(open_stored(ref, project))
 
 
 def _told(error: PerennialError) -> str:

@@ -27,6 +27,7 @@ from perennial.contracts.rollouts import (
 )
 from perennial.decisions.guards import judge
 from perennial.decisions.rollout import step
+from perennial.spec import ModelSpec
 from perennial.stores import rollout_evidence
 from perennial.stores.predictions.columns import TIMESTAMP
 from perennial.stores.predictions.ids import ids_of
@@ -161,12 +162,18 @@ def interval(found: Measurement) -> tuple[float, float, float]:
     return found.low, found.value, found.high
 
 
-def with_challenger(root: Path, objective: str = "binary") -> Log:
-    """A project with two versions that differ in nothing but their lineage."""
+def with_challenger(
+    root: Path,
+    objective: str = "binary",
+    classes: tuple[str, ...] | None = None,
+    label: str = "outcome",
+) -> Log:
+    """A project with two versions that differ in nothing but their lineage and what is given."""
     place = make_watched(root, objective)
     first = place.bundle
+    schema = first.schema.model_copy(update={"classes": classes or first.schema.classes})
     content = BundleContent(
-        spec=first.spec, schema=first.schema, booster=first.booster, features_source="",
+        spec=_labelled(first.spec, label), schema=schema, booster=first.booster, features_source="",
         state=first.state, reference=first.contents["reference.parquet"], profile={}, metrics={},
         lineage={"made": "again"},
     )  # fmt: skip
@@ -176,6 +183,10 @@ def with_challenger(root: Path, objective: str = "binary") -> Log:
         now=END - 2 * DAY,
     )  # fmt: skip
     return Log(place)
+
+
+def _labelled(spec: ModelSpec, label: str) -> ModelSpec:
+    return spec.model_copy(update={"label": spec.label.model_copy(update={"column": label})})
 
 
 @pytest.fixture
@@ -326,6 +337,30 @@ def test_each_class_is_compared_and_the_worst_one_told(tmp_path: Path) -> None:
     found = log.one(SHIFT)
     assert found.value == 1.0
     assert interval(found)[0] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("objective", "classes", "label", "told"),
+    [
+        ("binary", ("on time", "late"), "outcome",
+         "outcome (binary: late, on time) and outcome (binary: on time, late), the last the "
+         "positive"),
+        ("multiclass", ("x", "y", "z"), "outcome",
+         "outcome (multiclass: a, b, c) and outcome (multiclass: x, y, z)"),
+        ("regression", None, "rain", "outcome (regression) and rain (regression)"),
+    ],
+)  # fmt: skip
+def test_versions_that_do_not_predict_the_same_are_not_compared_by_what_they_predict(
+    tmp_path: Path, objective: str, classes: tuple[str, ...] | None, label: str, told: str
+) -> None:
+    log = with_challenger(tmp_path, objective, classes, label)
+    several = objective == "multiclass"
+    for arm in ("champion", "challenger"):
+        log.answers(arm, [[0.2, 0.3, 0.5]] * 30 if several else [0.5] * 30)
+    loss = metric("squared_error" if objective == "regression" else "logloss")
+    (shift, losses), _ = log.measured(rollout(SHIFT, loss))
+    assert shift.value is None
+    assert shift.error == losses.error == f"the versions don't predict the same: {told}"
 
 
 @pytest.mark.parametrize(
