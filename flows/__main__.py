@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel
 
 from perennial.contracts.errors import PerennialError
+from tasks._storage import connect_storage
 
 
 def main(name: str, parameters: str) -> int:
@@ -24,6 +25,7 @@ def main(name: str, parameters: str) -> int:
     assert isinstance(flow, Flow)
     values = json.loads(parameters)
     try:
+        connect_storage()  # Prefect loads the block before the flow's body can say what it lacks
         result: BaseModel = flow(**values)
     except (Exception, KeyboardInterrupt) as error:
         code = tell(error)

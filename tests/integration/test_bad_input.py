@@ -215,3 +215,14 @@ def test_a_disk_that_is_full_when_the_bundle_is_written_is_told_and_leaves_no_bu
         "train", "evaluate", "register",
     ]  # fmt: skip
     assert again["decision"]["action"] == "promoted"
+
+
+@pytest.mark.parametrize("command", ["train", "drift"])
+def test_a_storage_block_that_is_not_there_is_told(flow_project: Workplace, command: str) -> None:
+    flow_project.environment["PERENNIAL_STORAGE_BLOCK"] = "nope"
+    done = flow_project.cli(command, "demand")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "PERENNIAL_STORAGE_BLOCK: the Prefect server has no S3 bucket block 'nope' "
+        "(perennial setup makes it of PERENNIAL_STORAGE and AWS's variables)\n"
+    )
