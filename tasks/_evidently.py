@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
@@ -38,13 +39,17 @@ def draw(seen: Seen, folder: Path, workspace: Path) -> dict[str, str]:
     and predictions, and what they hold), ``performance`` (of rows with labels)."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     pages = {}
-    for what, snapshot in _snapshots(seen):
-        page = folder / f"evidently-{what}.html"
-        html = inert(snapshot.get_html_str(as_iframe=False))
-        page.write_text(html, encoding="utf-8")
-        snapshot.save_json(str(page.with_suffix(".json")))
-        _keep(snapshot, seen, what, workspace)
-        pages[what] = page.name
+    with warnings.catch_warnings():
+        # A column of one value has no variance, a new category no expected count: what Evidently's
+        # libraries say of that tells nobody anything.
+        warnings.simplefilter("ignore")
+        for what, snapshot in _snapshots(seen):
+            page = folder / f"evidently-{what}.html"
+            html = inert(snapshot.get_html_str(as_iframe=False))
+            page.write_text(html, encoding="utf-8")
+            snapshot.save_json(str(page.with_suffix(".json")))
+            _keep(snapshot, seen, what, workspace)
+            pages[what] = page.name
     return pages
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,21 @@ def test_a_column_without_values_or_of_another_type_is_left_out_of_the_drawing(
     pages = draw(found, tmp_path, tmp_path / "workspace")
     assert set(pages) == {"drift"}
     assert columns(tmp_path / pages["drift"]) == {"items", "express", "depot", "_prediction"}
+
+
+def test_a_column_of_one_value_and_a_new_category_are_drawn_without_a_warning(
+    tmp_path: Path,
+) -> None:
+    place = make_watched(tmp_path / "project")
+    frame = parcels(END - 7 * DAY, 7, 500, 4).assign(
+        rain=1.5, depot=pd.Series(["east"] * 500, dtype="str")
+    )
+    place.log(frame, [f"{i}" for i in range(500)], np.full(500, 0.3))
+    found = seen(place)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert set(draw(found, tmp_path, tmp_path / "workspace")) == {"drift"}
+    assert [str(each.message) for each in told] == []
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
