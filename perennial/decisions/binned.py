@@ -76,9 +76,15 @@ def named(bins: Bins, places: np.ndarray, place: int) -> str:
         return "any number"
     if first == 0:
         return f"below {figure(bins.edges[0])}"
+    greatest = float(np.nextafter(bins.edges[-1], -np.inf))  # the last edge is what follows it
     if last == len(bins.edges):
-        return f"above {figure(bins.edges[-1])}"
-    low, high = figure(bins.edges[first - 1]), figure(bins.edges[last])
+        return f"above {figure(greatest)}"
+    end = bins.edges[last]
+    if last == len(bins.edges) - 1:
+        end = greatest
+    elif all(edge.is_integer() for edge in bins.edges[:-1]):
+        end -= 1  # of whole numbers, the last before the next bin
+    low, high = figure(bins.edges[first - 1]), figure(end)
     return low if low == high else f"{low} to {high}"
 
 

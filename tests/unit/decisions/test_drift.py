@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from perennial.contracts.drift import (
+    Bins,
     ColumnDrift,
     ColumnOutcome,
     DriftOutcome,
@@ -19,7 +20,9 @@ from perennial.contracts.drift import (
 )
 from perennial.data.drift.counting import count_window
 from perennial.data.drift.reference import combined, reference_statistics
+from perennial.decisions.binned import joined, named
 from perennial.decisions.drift import judge_drift
+from perennial.decisions.wording import figure
 from perennial.spec.inputs import Column
 from perennial.spec.production import Drift
 
@@ -133,6 +136,28 @@ def test_a_shift_beyond_every_number_is_drift_without_a_size() -> None:
     assert verdict.outcome is DriftOutcome.DRIFTED
     assert verdict.columns[0].shift is None
     assert DriftVerdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((0.0, 1.0), ["below 0", "0", "1", "above 1", "missing"]),  # of a boolean, too
+        ((0.0,), ["below 0", "0", "above 0", "missing"]),
+        ((0.0, 2.0, 5.0), ["below 0", "0 to 1", "2 to 4", "5", "above 5", "missing"]),
+        ((0.5, 2.25), ["below 0.5", "0.5 to 2.25", "2.25", "above 2.25", "missing"]),
+    ],
+)
+def test_a_bin_of_one_value_is_called_by_it(values: tuple[float, ...], names: list[str]) -> None:
+    bins = Bins(kind="number", edges=(*values, float(np.nextafter(values[-1], np.inf))))
+    places = joined(bins, 8)
+    assert [named(bins, places, place) for place in range(places[-1] + 1)] == names
+
+
+def test_a_figure_is_a_plain_number_where_that_is_short() -> None:
+    assert [figure(value, 2) for value in (0.123, 9.96, 99.7, 170.4, 999.9)] == [
+        "0.12", "10", "100", "170", "1000",
+    ]  # fmt: skip
+    assert figure(-170.4, 2) == "-170"
 
 
 def test_levels_that_gained_and_lost_rows_are_named(reference: ReferenceStatistics) -> None:
