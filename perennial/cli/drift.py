@@ -11,6 +11,7 @@ from perennial.cli.context import context_of
 from perennial.cli.moments import moment
 from perennial.cli.output import console, table_of
 from perennial.contracts.watching import Look
+from perennial.decisions.wording import counted
 
 
 def drift(
@@ -41,7 +42,7 @@ def _print(look: Look) -> None:
     out = console()
     out.print(headline(look), style="bold")
     out.print(look.reason, soft_wrap=True)
-    out.print(f"\n{look.rows:,} predictions, {window(look)}", soft_wrap=True)
+    out.print(f"\n{counted(look.rows, 'prediction')}, {window(look)}", soft_wrap=True)
     columns = [
         (c.column, c.outcome, c.weight, c.effect, c.limit, c.shows) for c in column_rows(look)
     ]
