@@ -23,8 +23,9 @@ class DataVersion(Value):
     ``replaced`` (the whole table), ``restored``, or Delta's own word in lower case for what another
     program did. ``rows`` is the table's number of rows at this version, None when its log does not
     tell. ``rows_added`` and ``rows_changed`` are what the commit brought, by identity, and
-    ``rows_removed`` those that went to quarantine; None where nothing recorded that. ``restored`` is the version that a restore put back. A version that is
-    not ``readable`` has lost files (to a vacuum, say).
+    ``rows_removed`` those that went to quarantine; None where nothing recorded that. ``restored``
+    is the version that a restore put back. A version that is not ``readable`` has lost files (to a
+    vacuum, say).
     """
 
     version: int
