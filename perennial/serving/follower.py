@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
@@ -28,7 +28,6 @@ from perennial.stores.stamps import Stamp, stamp_or_none
 
 _log = getLogger("perennial.serving.follower")
 
-STATE = "routes.json"
 DECISIONS = 20
 _TOLD_EVERY_SECONDS = 5.0
 _LONGEST_WAIT_SECONDS = 15.0
@@ -41,10 +40,6 @@ class Followed(Value):
     route: Route
     versions: tuple[Version, ...]
     shadows: tuple[Version, ...] = ()
-
-
-class _State(Value):
-    routes: tuple[Followed, ...]
 
 
 @dataclass(slots=True)
@@ -71,8 +66,9 @@ class Follower(threading.Thread):
 
     A version is loaded, checked and run warm before the first request reaches it; what can't be
     loaded is said and tried again, and the service stays as it was. What is followed is kept in
-    ``.perennial/serving``, and served from there when the registry is down, or not there, at the
-    start. What model.yaml says of the prediction log is followed too.
+    ``.perennial/serving/routes``, a file a model, for all servers of the project; while the
+    registry is down, or not there, a model that is not served yet is served from there. What
+    model.yaml says of the prediction log is followed too.
     """
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
@@ -80,6 +76,7 @@ class Follower(threading.Thread):
         self._service = service
         self._loop = loop
         self._project = Project(service.settings.project)
+        self._routes = self._project.home / "serving" / "routes"
         self._ending = threading.Event()
         self._registry: Registry | None = None
         self._followed: dict[str, Followed] = {}
@@ -118,8 +115,7 @@ class Follower(threading.Thread):
             self._unforeseen = ""
         except PerennialError as error:
             self._tell(None, error.message)
-            if not self._followed:
-                self._start_from_disk()
+            self._start_from_disk()
         except Exception as error:
             if repr(error) != self._unforeseen:  # as long as it is the same, it is told once
                 self._unforeseen = repr(error)
@@ -141,9 +137,9 @@ class Follower(threading.Thread):
         numbers = sorted({arm.version for arm in route.arms})
         versions = tuple(self._registry.version(route.model, number) for number in numbers)
         shadows = tuple(self._registry.version(route.model, number) for number in route.shadow)
-        if self._adopt(Followed(route=route, versions=versions, shadows=shadows)):
-            state = _State(routes=tuple(self._followed.values()))
-            write_file(self._project.home / "serving" / STATE, state.model_dump_json(indent=1))
+        followed = Followed(route=route, versions=versions, shadows=shadows)
+        if self._adopt(followed):
+            write_file(self._routes / f"{route.model}.json", followed.model_dump_json(indent=1))
 
     def _adopt(self, wanted: Followed) -> bool:
         """Load what is not loaded yet, and switch. Whether it worked."""
@@ -160,7 +156,7 @@ class Follower(threading.Thread):
         except PerennialError as error:
             self._failed(wanted.route, error.message)
             return False
-        except Exception as error:  # whatever a version's feature code does when it is loaded
+        except BaseException as error:  # feature code may even ask the thread to end
             _log.exception("a version could not be loaded", extra={"model": name})
             self._failed(wanted.route, f"a version can't be loaded: {type(error).__name__}")
             return False
@@ -227,17 +223,20 @@ class Follower(threading.Thread):
         return failure if failure and failure.generation == route.generation else None
 
     def _start_from_disk(self) -> None:
-        path = self._project.home / "serving" / STATE
-        try:
-            state = _State.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
-            return
-        kept = {followed.route.model: followed for followed in state.routes}
-        wanted = self._wanted(followed.route for followed in state.routes)
-        self._expect(wanted)
+        kept = {followed.route.model: followed for followed in self._kept()}
+        wanted = self._wanted(followed.route for followed in kept.values())
+        if wanted:
+            self._expect(wanted)
         for route in wanted:
-            if self._may_try(route) and self._adopt(kept[route.model]):
+            missing = route.model not in self._followed
+            if missing and self._may_try(route) and self._adopt(kept[route.model]):
                 _log.warning("last known route, from disk", extra={"model": route.model})
+
+    def _kept(self) -> Iterator[Followed]:
+        """What was followed last, by this server or others of the project."""
+        for path in sorted(self._routes.glob("*.json")):
+            with suppress(OSError, ValidationError):
+                yield Followed.model_validate_json(path.read_text(encoding="utf-8"))
 
     def _tell(self, registry: Registry | None, problem: str) -> None:
         """Give the service what its status page shows of the registry."""

@@ -78,6 +78,7 @@ class Logging:
 class _Lane:
     """A loaded version at work."""
 
+    loaded: Loaded
     reads: Reads
     batcher: Batcher
 
@@ -151,7 +152,7 @@ class Service:
         self._lanes = {
             key: lane
             for key, lane in self._lanes.items()
-            if key[0] != name or key[1] in model.loaded
+            if key[0] != name or model.loaded.get(key[1]) is lane.loaded
         }
         for number, version in model.loaded.items():
             if (name, number) not in self._lanes:
@@ -297,7 +298,8 @@ class Service:
         reads = Reads(loaded.spec, loaded.schema, loaded.predictor.columns)
         done = partial(self._computed, model, LogRows(loaded))
         failed = partial(self._failed, model)
-        return _Lane(reads, Batcher(loaded.predictor, self._pool, done, failed, loaded.inline))
+        batcher = Batcher(loaded.predictor, self._pool, done, failed, loaded.inline)
+        return _Lane(loaded, reads, batcher)
 
     def _computed(self, model: LiveModel, rows: LogRows, batch: Batch) -> None:
         """Log a batch, then answer its jobs. Never raises: whoever waits gets an answer."""

@@ -28,6 +28,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from perennial.contracts.errors import InputError, IntegrityError, UnavailableError
+from perennial.contracts.refs import VersionRef
 from perennial.serving.children import listen_to_stop, stand_back
 from perennial.serving.logs import configure
 from perennial.serving.shadow_state import ShadowState, told
@@ -77,7 +78,8 @@ class Shadow:
         self._spool = Path(settings.spool)
         self._project = Project(Path(settings.project))
         self._registry: Registry | None = None
-        self._loaded: dict[tuple[str, int], ShadowVersion] = {}
+        self._refs: dict[tuple[str, int], VersionRef] = {}
+        self._loaded: dict[str, ShadowVersion] = {}  # by digest
         self._state = ShadowState(Path(settings.state), settings.parent)
         self._pauses: dict[str, _Pause] = {}
         self._stop = threading.Event()
@@ -176,14 +178,24 @@ class Shadow:
         return scored
 
     def _version(self, model: str, version: int) -> ShadowVersion:
-        key = (model, version)
-        if key not in self._loaded:
-            self._registry = self._registry or Registry(self._project.registry_url, make=False)
-            ref = self._registry.version(model, version).ref
+        ref = self._ref(model, version)
+        if ref.digest not in self._loaded:
             while len(self._loaded) >= _MOST_VERSIONS:
                 del self._loaded[next(iter(self._loaded))]
-            self._loaded[key] = ShadowVersion(ref, self._project)
-        return self._loaded[key]
+            self._loaded[ref.digest] = ShadowVersion(ref, self._project)
+        return self._loaded[ref.digest]
+
+    def _ref(self, model: str, version: int) -> VersionRef:
+        """As the registry has it now: one that was restored may give a number to another bundle.
+        While it does not answer, as it was known last."""
+        key = (model, version)
+        try:
+            self._registry = self._registry or Registry(self._project.registry_url, make=False)
+            self._refs[key] = self._registry.version(model, version).ref
+        except UnavailableError:
+            if key not in self._refs:
+                raise
+        return self._refs[key]
 
     def _hashed(self, model: str) -> tuple[str, ...]:
         """The columns that model.yaml says to hash now; none when there is no such model here."""

@@ -8,22 +8,32 @@ import math
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from perennial.bundle.predictor import Predictor
+from perennial.bundle.read import open_bundle
+from perennial.bundle.write import write_bundle
 from perennial.serving.follower import Follower
 from perennial.serving.metrics import Metrics
+from perennial.serving.replies import Request
+from perennial.serving.rows import Objects
 from perennial.serving.service import Service
 from perennial.serving.settings import Settings
 from perennial.stores.predictions import Spool
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.registry.schema import routes
-from tests.fuzz.served import MODELS, NOW, make_project
+from tests.fuzz.served import MODELS, NOW, ROW, content, make_project
 
+OWN_HOUR = "return sent.dt.hour"
 NO_FILE = "no such file: its disk is not mounted, or nothing was trained yet"
 
 
@@ -64,6 +74,13 @@ class Following:
     def weights(self, model: str) -> dict[int, int]:
         return {arm.version: arm.weight for arm in self.service.models[model].route.arms}
 
+    async def answer(self, model: str, **changed: Any) -> tuple[int, float]:
+        """The version that answers a row, and its first value."""
+        request = Request("", {}, {}, b"", perf_counter())
+        rows = Objects([{**ROW, **changed}])
+        (found,) = await self.service.predict(self.service.model(model), None, rows, request)
+        return found.version, float(found.values.flat[0])
+
     def kept(self, model: str) -> list[str]:
         """Which of two columns may be kept of a model's predictions."""
         batch = pa.RecordBatch.from_pydict({"customer": ["c-1"], "remark": ["fragile"]})
@@ -101,9 +118,25 @@ def route_of(project: Project, model: str, version: int | None) -> None:
     else:
         registry.promote(
             model, version, expected_generation=generation, actor="tests", reason="tested",
-            evidence={}, cause=f"generation {generation}", now=NOW,
+            evidence={}, cause=f"generation {generation}", now=datetime.now(UTC),
         )  # fmt: skip
     registry.close()
+
+
+def register(project: Project, model: str, seed: int, hour: str = OWN_HOUR) -> Predictor:
+    """Register another version of a regression, in whose features.py ``hour`` has this body, which
+    was not run before."""
+    made = content(model, "regression", seed)
+    source = made.features_source.replace(OWN_HOUR, hour)
+    made = replace(made, features_source=source)
+    ref = write_bundle(project.folder("bundles", model), made)
+    registry = Registry(project.registry_url)
+    registry.register(
+        model, ref, params={}, metrics={}, judgement={}, links={}, actor="tests", reason="passed",
+        now=NOW,
+    )  # fmt: skip
+    registry.close()
+    return Predictor(open_bundle(Path(ref.uri), ref.digest))
 
 
 def remove(database: Path) -> None:
@@ -272,6 +305,109 @@ def test_a_registry_that_vanishes_is_told_once_and_the_last_route_stays(
     asyncio.run(test())
     wrong = [(r.message, r.exc_info) for r in caplog.records if r.levelno >= logging.ERROR]
     assert wrong == [("the registry does not answer", None)]
+
+
+def test_a_number_that_a_new_registry_gives_to_another_bundle_is_answered_by_that_one(
+    project: Project,
+) -> None:
+    async def test() -> None:
+        async with following(project, "prices") as one:
+            await one.look()
+            first = await one.answer("prices")
+            remove(project.home / "registry.db")
+            second = register(project, "prices", seed=12)
+            route_of(project, "prices", 1)
+            await one.look()
+            expected = second.predict({name: [ROW[name]] for name in second.columns})
+            assert await one.answer("prices") == (1, float(expected.values[0]))
+            assert await one.answer("prices") != first
+            (version,) = one.service.models["prices"].state().versions
+            registry = Registry(project.registry_url)
+            assert version.digest == registry.version("prices", 1).ref.digest
+            registry.close()
+
+    asyncio.run(test())
+
+
+def test_servers_of_one_project_keep_what_each_of_them_followed(project: Project) -> None:
+    """Also those of one model, and one that is started with all of them."""
+
+    async def follow(*models: str) -> None:
+        async with following(project, *models) as one:
+            await one.look()
+
+    async def start(*models: str) -> None:
+        async with following(project, *models) as one:
+            await one.look()
+            assert one.service.registry_problem
+            assert one.service.ready
+            assert sorted(one.service.models) == sorted(models or ("letters", "prices"))
+
+    asyncio.run(follow("prices"))
+    asyncio.run(follow("letters"))
+    remove(project.home / "registry.db")
+    for models in (("prices",), ("letters",), ("letters", "prices"), ()):
+        asyncio.run(start(*models))
+
+
+def test_a_last_route_that_is_damaged_costs_its_own_model_only(project: Project) -> None:
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+        remove(project.home / "registry.db")
+        (project.home / "serving" / "routes" / "letters.json").write_text("{")
+        async with following(project) as one:
+            await one.look()
+            assert sorted(one.service.models) == ["parcels", "prices"]
+            assert one.service.ready
+
+    asyncio.run(test())
+
+
+def test_without_a_registry_what_can_not_be_loaded_is_tried_again_though_others_are_served(
+    project: Project,
+) -> None:
+    async def first() -> None:
+        async with following(project) as one:
+            await one.look()
+
+    async def second() -> None:
+        async with following(project) as one:
+            with tampered(project, "letters", 1):
+                remove(project.home / "registry.db")
+                for _ in range(2):
+                    await one.look()
+                assert [one.service.models[m].ready for m in MODELS] == [True, False, True]
+                assert not one.service.ready
+            one.try_again("letters")
+            parcels = one.service.models["parcels"].loaded
+            await one.look()
+            assert one.service.ready
+            assert one.service.models["letters"].problem == ""
+            assert one.service.models["parcels"].loaded is parcels, "it is not loaded again"
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+@pytest.mark.parametrize("hour", ["raise SystemExit(0)", "raise BaseException"])
+def test_a_version_whose_code_asks_the_thread_to_end_ends_no_following(
+    project: Project, hour: str
+) -> None:
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            register(project, "prices", 5, hour)
+            route_of(project, "prices", 2)
+            await one.look()
+            assert one.weights("prices") == {1: 100}
+            assert one.route_problem("prices") == 1.0
+            assert one.service.models["prices"].problem
+            route_of(project, "parcels", 2)
+            await one.look()
+            assert one.weights("parcels") == {2: 100}
+
+    asyncio.run(test())
 
 
 def test_a_registry_that_lost_its_tables_is_told_once(

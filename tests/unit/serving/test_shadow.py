@@ -25,7 +25,6 @@ from perennial.contracts.refs import BundleRef
 from perennial.serving import shadow
 from perennial.serving.shadow import Shadow, ShadowSettings
 from perennial.stores.predictions import Spool
-from perennial.stores.predictions.ids import ids_of
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.predictions.tables import commit_segments, open_log
 from perennial.stores.predictions.waiting import finish, waiting
@@ -291,21 +290,6 @@ def failures(place: Place) -> list[dict[str, Any]]:
     return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: str(row["_id"]))
 
 
-def test_a_request_that_a_version_fails_on_leaves_others_of_its_name_alone(place: Place) -> None:
-    place.add_broken(RAISES_FOR_SOME)
-    batch = place.batch(0, 5, weight_kg=pa.array([1.0, 2.0, 50.0, 3.0, 4.0]))
-    ids = [*ids_of("a", 2), *ids_of("b", 2), *ids_of("c", 1)]
-    for name, values in (("_id", ids), ("_request_id", ["page"] * 5)):
-        batch = batch.set_column(batch.schema.names.index(name), name, pa.array(values))
-    seal(place.spool, batch, shadow=[2])
-
-    Shadow(place.settings()).round()
-
-    scored = predictions(f"{place.root}/predictions/m", columns=["_id"])
-    assert sorted(id for part in scored for id in part["_id"].to_pylist()) == ["a.0", "a.1", "c.0"]
-    assert [row["_id"] for row in failures(place)] == ["b.0", "b.1"]
-
-
 def test_requests_that_a_version_fails_on_are_failures_and_the_others_are_scored(
     place: Place,
 ) -> None:
@@ -386,6 +370,31 @@ def test_a_version_that_is_unknown_or_damaged_is_counted_and_the_others_go_on(
     }
     (damaged,) = versions["m@3"]["reasons"]
     assert damaged.startswith(f"can't be loaded: bundle {bundle}, state.json: 2 bytes")
+
+
+def test_a_number_that_a_new_registry_gives_to_another_bundle_is_scored_by_that_one(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, former = two
+    database = place.root / ".perennial" / "registry.db"
+    process = Shadow(place.settings())
+    seal(place.spool, place.batch(0, 3), shadow=[2])
+    process.round()
+    database.rename(database.with_name("away.db"))  # what is loaded goes on scoring
+    seal(place.spool, place.batch(3, 3), shadow=[2])
+    process.round()
+    place.registry.close()
+    place.registry = Registry(Project(place.root).registry_url)
+    place.add(make("binary"))
+    other = place.add(make("regression"))
+    seal(place.spool, place.batch(6, 3), shadow=[2])
+    process.round()
+
+    found = place.logged()["_prediction"].to_numpy()
+    assert list(place.logged()["_version"]) == [2] * 9
+    old, new = (each.predict(place.rows[:9]).values.astype(float) for each in (former, other))
+    assert (old[6:] != new[6:]).all()
+    assert np.array_equal(found, [*old[:6], *new[6:]])
 
 
 def test_segments_wait_while_a_table_does_not_answer(
