@@ -32,7 +32,6 @@ from perennial.serving.state import ServiceState
 from perennial.serving.tracing import Tracing
 from perennial.spec import ModelSpec
 from perennial.stores.predictions import Redaction, Spool
-from perennial.stores.predictions.ids import ids_of
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Route
 
@@ -113,7 +112,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._started_at = datetime.now(UTC)
         self._id_prefix = f"{int(time.time() * 1e3):012x}{os.urandom(4).hex()}"
-        self._requests = 0
+        self._ids_given = 0
 
     @property
     def ready(self) -> bool:
@@ -228,7 +227,8 @@ class Service:
             if only is None:
                 parts = self._parts(model, rows, ids, request)
             else:
-                parts = [self._part(model, only, rows, ids, None, request)]
+                arm = "pinned" if version is not None else model.arm(only.number)
+                parts = [self._part(model, only, arm, rows, ids, None, request)]
             request.answered = [(part.job.version, part.job.arm) for part in parts]
             values = await predicted(parts, self._pool)
         except asyncio.CancelledError:  # the time is over
@@ -267,16 +267,18 @@ class Service:
         for number in dict.fromkeys(assigned):
             places = [place for place, version in enumerate(assigned) if version == number]
             own_ids = [ids[place] for place in places]
-            with blaming(request, number, model.arm(number), places):
+            arm = model.arm(number)
+            with blaming(request, number, arm, places):
                 own_rows = rows.take(places)
                 loaded = model.loaded[number]
-                parts.append(self._part(model, loaded, own_rows, own_ids, places, request))
+                parts.append(self._part(model, loaded, arm, own_rows, own_ids, places, request))
         return parts
 
     def _part(
         self,
         model: LiveModel,
         loaded: Loaded,
+        arm: str,
         rows: RequestRows,
         ids: Sequence[str],
         places: Sequence[int] | None,
@@ -287,7 +289,7 @@ class Service:
             rows=rows.columns(lane.reads),
             count=rows.count,
             version=loaded.number,
-            arm=model.arm(loaded.number),
+            arm=arm,
             ids=ids,
             request=request,
             answer=self._loop.create_future(),
@@ -365,10 +367,11 @@ class Service:
             raise Refusal(503, "log_full", error.message, retry_after=5) from None
 
     def _new_ids(self, count: int) -> list[str]:
-        """Ids of one request's rows that are unique in all the world, and sort by the time the
-        server was started."""
-        self._requests += 1
-        return ids_of(f"{self._id_prefix}{self._requests:09x}", count)
+        """Ids that are unique in all the world, and sort by the time the server was started."""
+        first = self._ids_given
+        self._ids_given += count
+        prefix = self._id_prefix
+        return [f"{prefix}{number:09x}" for number in range(first, first + count)]
 
     def state(self) -> ServiceState:
         return ServiceState(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Arm, Registry
 from perennial.stores.rollout_evidence import measure
 from tests.fuzz.served import ROW, make_project, serving
+from tests.integration.test_open_inference import DATATYPES
 from tests.integration.test_serving import until
 
 RAISES = """
@@ -27,12 +30,14 @@ RAISES = """
         raise RuntimeError("secret 13")
     return weight_kg / (items.clip(lower=0) + 1)
 """
+LEAVES = RAISES.replace("RuntimeError", "SystemExit")
 SLEEPS = """
     import time
 
     time.sleep(2.5 if (weight_kg == 13).any() else 0.02)
     return weight_kg / (items.clip(lower=0) + 1)
 """
+SLEEPS_ONCE = SLEEPS.replace("0.02", "0.0")  # quick when it is warmed up: it runs on the loop
 BAD = 13.0
 PREDICT = "/models/parcels/predict"
 ERRORS = Guard(name="error_rate", kind="error_rate", limit=0.01)
@@ -107,8 +112,11 @@ def error_rate(project: Project, strategy: Any, started: datetime) -> tuple[floa
     return found.value, found.n_challenger, rows
 
 
-def test_what_a_version_fails_on_is_logged_and_nobody_else_notices(project: Project) -> None:
-    started = datetime.now(UTC)
+@pytest.mark.parametrize("body", [RAISES, LEAVES], ids=["raises", "leaves"])
+def test_what_a_version_fails_on_is_logged_and_nobody_else_notices(
+    tmp_path: Path, body: str
+) -> None:
+    project, started = third_version(tmp_path, body), datetime.now(UTC)
     route(project, 100)
     good, bad = ROW, {**ROW, "weight_kg": BAD}
     with serving(project.root) as server:
@@ -146,6 +154,44 @@ def test_what_a_version_fails_on_is_logged_and_nobody_else_notices(project: Proj
     assert rows == requests + 2
 
 
+def test_requests_that_name_a_version_are_no_part_of_its_rollout(project: Project) -> None:
+    started = datetime.now(UTC)
+    route(project, 50)
+    tensors = [
+        {"name": name, "datatype": datatype, "shape": [1], "data": [ROW[name]]}
+        for name, datatype in DATATYPES.items()
+    ]
+    with serving(project.root) as server:
+        post = server.client.post
+        named, v2 = "/models/parcels/versions/3", "/v2/models/parcels/versions/3"
+        until(lambda: server.client.get(f"{v2}/ready").is_success)
+        answers = [post(f"{named}/predict", json=ROW) for _ in range(3)]
+        assert [answer.json()["arm"] for answer in answers] == ["pinned"] * 3
+        assert post(f"{v2}/infer", json={"inputs": tensors}).is_success
+        assert post(f"{named}/predict", json={**ROW, "weight_kg": BAD}).status_code == 500
+        counted = server.client.get("/metrics").text
+    assert 'perennial_requests_total{arm="pinned",model="parcels",version="3"} 4.0' in counted
+    answered = open_log(str(project.folder("predictions", "parcels")))
+    assert answered is not None
+    given = answered.to_pyarrow_table(columns=["_version", "_arm"]).to_pylist()
+    assert given == [{"_version": 3, "_arm": "pinned"}] * 4
+    assert [(row["_version"], row["_arm"]) for row in failures(project)] == [(3, "pinned")]
+    assert error_rate(project, "canary", started) == (None, 0, 0)
+
+
+def test_ctrl_c_ends_a_server_whose_feature_code_is_running(tmp_path: Path) -> None:
+    project = third_version(tmp_path, SLEEPS_ONCE)
+    route(project, 100)
+    with serving(project.root) as server, ThreadPoolExecutor(1) as client:
+        post = server.client.post
+        until(lambda: post(PREDICT, json=ROW).json().get("version") == 3)
+        answer = client.submit(post, PREDICT, json={**ROW, "weight_kg": BAD})
+        time.sleep(1)
+        server.process.send_signal(signal.SIGINT)
+        assert answer.result().json()["version"] == 3
+        assert server.process.wait(60) == 0
+
+
 def test_a_shadow_that_fails_is_seen_to_and_its_champion_answers(project: Project) -> None:
     started = datetime.now(UTC)
     route(project, 0, shadow=(3,))
@@ -178,9 +224,7 @@ def test_a_challenger_that_answers_nothing_is_rolled_back_at_the_next_look(
         until(lambda: post(PREDICT, json=ROW).json().get("version") == 3)
         began = datetime.now(UTC)
         with ThreadPoolExecutor(10) as clients:
-            page = {"x-request-id": "page"}  # of many requests, which are counted all the same
-            answers = clients.map(lambda _: post(PREDICT, json=bad, headers=page), range(10))
-            codes = [answer.status_code for answer in answers]
+            codes = list(clients.map(lambda _: post(PREDICT, json=bad).status_code, range(10)))
         assert codes == [status] * 10
         until(lambda: len(failures(project)) >= 10)
         assert server.ask("POST", "/models/parcels/versions/1/predict", json=bad).is_success
@@ -199,5 +243,5 @@ def test_a_challenger_that_answers_nothing_is_rolled_back_at_the_next_look(
     after = step(rollout, check, now)
     assert after is not None
     assert (after.action, after.quarantine) == ("rolled back", True)
-    assert "error_rate: 100 % failed" in after.reason
+    assert "error_rate: 100 % of requests failed" in after.reason
     assert (found[1].value, found[1].n_challenger) == (1.0 if body == SLEEPS else 0.0, 10)
