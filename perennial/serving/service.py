@@ -32,6 +32,7 @@ from perennial.serving.state import ServiceState
 from perennial.serving.tracing import Tracing
 from perennial.spec import ModelSpec
 from perennial.stores.predictions import Redaction, Spool
+from perennial.stores.predictions.ids import ids_of
 from perennial.stores.project import Project
 from perennial.stores.registry import AuditEntry, Route
 
@@ -112,7 +113,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._started_at = datetime.now(UTC)
         self._id_prefix = f"{int(time.time() * 1e3):012x}{os.urandom(4).hex()}"
-        self._ids_given = 0
+        self._requests = 0
 
     @property
     def ready(self) -> bool:
@@ -367,11 +368,10 @@ class Service:
             raise Refusal(503, "log_full", error.message, retry_after=5) from None
 
     def _new_ids(self, count: int) -> list[str]:
-        """Ids that are unique in all the world, and sort by the time the server was started."""
-        first = self._ids_given
-        self._ids_given += count
-        prefix = self._id_prefix
-        return [f"{prefix}{number:09x}" for number in range(first, first + count)]
+        """Ids of one request's rows that are unique in all the world, and sort by the time the
+        server was started."""
+        self._requests += 1
+        return ids_of(f"{self._id_prefix}{self._requests:09x}", count)
 
     def state(self) -> ServiceState:
         return ServiceState(

@@ -224,7 +224,9 @@ def test_a_challenger_that_answers_nothing_is_rolled_back_at_the_next_look(
         until(lambda: post(PREDICT, json=ROW).json().get("version") == 3)
         began = datetime.now(UTC)
         with ThreadPoolExecutor(10) as clients:
-            codes = list(clients.map(lambda _: post(PREDICT, json=bad).status_code, range(10)))
+            page = {"x-request-id": "page"}  # of many requests, which are counted all the same
+            answers = clients.map(lambda _: post(PREDICT, json=bad, headers=page), range(10))
+            codes = [answer.status_code for answer in answers]
         assert codes == [status] * 10
         until(lambda: len(failures(project)) >= 10)
         assert server.ask("POST", "/models/parcels/versions/1/predict", json=bad).is_success
@@ -243,5 +245,5 @@ def test_a_challenger_that_answers_nothing_is_rolled_back_at_the_next_look(
     after = step(rollout, check, now)
     assert after is not None
     assert (after.action, after.quarantine) == ("rolled back", True)
-    assert "error_rate: 100 % of requests failed" in after.reason
+    assert "error_rate: 100 % failed" in after.reason
     assert (found[1].value, found[1].n_challenger) == (1.0 if body == SLEEPS else 0.0, 10)

@@ -25,6 +25,7 @@ from perennial.contracts.refs import BundleRef
 from perennial.serving import shadow
 from perennial.serving.shadow import Shadow, ShadowSettings
 from perennial.stores.predictions import Spool
+from perennial.stores.predictions.ids import ids_of
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.predictions.tables import commit_segments, open_log
 from perennial.stores.predictions.waiting import finish, waiting
@@ -288,6 +289,21 @@ def failures(place: Place) -> list[dict[str, Any]]:
     table = open_log(f"{place.root}/failures/m")
     assert table is not None
     return sorted(table.to_pyarrow_table().to_pylist(), key=lambda row: str(row["_id"]))
+
+
+def test_a_request_that_a_version_fails_on_leaves_others_of_its_name_alone(place: Place) -> None:
+    place.add_broken(RAISES_FOR_SOME)
+    batch = place.batch(0, 5, weight_kg=pa.array([1.0, 2.0, 50.0, 3.0, 4.0]))
+    ids = [*ids_of("a", 2), *ids_of("b", 2), *ids_of("c", 1)]
+    for name, values in (("_id", ids), ("_request_id", ["page"] * 5)):
+        batch = batch.set_column(batch.schema.names.index(name), name, pa.array(values))
+    seal(place.spool, batch, shadow=[2])
+
+    Shadow(place.settings()).round()
+
+    scored = predictions(f"{place.root}/predictions/m", columns=["_id"])
+    assert sorted(id for part in scored for id in part["_id"].to_pylist()) == ["a.0", "a.1", "c.0"]
+    assert [row["_id"] for row in failures(place)] == ["b.0", "b.1"]
 
 
 def test_requests_that_a_version_fails_on_are_failures_and_the_others_are_scored(

@@ -232,7 +232,7 @@ def test_requests_are_told_by_what_the_server_received_not_by_what_they_are_call
     for arm in arms:
         log.answers(arm, [0.5] * 80, ids=answered, requests=["page"] * 80, latency=slow)
         log.failures(arm, ["page"] * 12, ids=failed)
-    strategy = "shadow" if "shadow" in arms else "canary"
+    strategy: Strategy = "shadow" if "shadow" in arms else "canary"
     (errors, late), rows = log.measured(rollout(ERRORS, SLOW, strategy=strategy))
     assert rows == 92
     for found, bad in ((errors, 4), (late, 1)):
