@@ -14,6 +14,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
 from perennial.contracts.runs import Recalled, ReproductionSummary
 from perennial.reports.markdown import plain
+from perennial.spec import spec_text
 from perennial.stores import tables
 from perennial.stores.bundles import open_stored
 from perennial.stores.ensembles import members_within
@@ -43,7 +44,7 @@ def recall(model: str, version: int) -> Recalled:
         what = f"version {dataset.version} is gone"
         raise InputError(Problem(dataset.uri, what, "restore the table, then run this again"))
     folder = project.folder("reproductions", model) / ref.digest
-    write_file(folder / "model.yaml", bundle.contents["spec.yaml"].decode())
+    write_file(folder / "model.yaml", spec_text(bundle.spec))
     write_file(folder / "features.py", bundle.features_source)
     name = f"{model}@{version}"
     study = StudyRef.model_validate({**lineage["study"], "study": name, "tracking_group": ""})

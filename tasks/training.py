@@ -123,8 +123,9 @@ def _member(member: MemberRef) -> Member:
 
 def _definition(spec: ModelSpec) -> ModelSpec:
     """The spec without what doesn't make the model: a new schedule or gate is no new bundle, nor is
-    another address of the cluster that trains it."""
-    kept = spec.model_dump(mode="json", exclude_unset=True, exclude=_LATER)
+    another address of the cluster that trains it. The description goes with it, to be told by what
+    serves it; another one alone trains nothing."""
+    kept = spec.model_dump(mode="json", exclude_unset=True, exclude=_LATER - {"description"})
     if spec.compute.kind != "local":
         kept["compute"] = {"kind": spec.compute.kind}
     return ModelSpec.model_validate(kept)

@@ -29,7 +29,7 @@ from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.metrics import Objective
 from perennial.contracts.refs import Member
-from perennial.spec import ModelSpec, parse_spec
+from perennial.spec import ModelSpec, kept_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ class Bundle:
 
     @cached_property
     def spec(self) -> ModelSpec:
-        return parse_spec(self.contents["spec.yaml"].decode(), f"{self.path}/spec.yaml")
+        return kept_spec(self.contents["spec.yaml"].decode(), f"{self.path}/spec.yaml")
 
     @cached_property
     def schema(self) -> FeatureSchema:

@@ -65,8 +65,8 @@ class Ensemble(Section):
     """Models by name, which stands for the champion at the moment of training, or pinned to a
     version: `demand@3`. All have this model's objective and read columns that it declares."""
     combine: Literal["mean", "stacking"] = "mean"
-    """mean: their weighted mean; stacking: a booster, tuned as any other, over their
-    predictions."""
+    """mean: their weighted mean, for which `tuning.metric` is read and nothing else of `training`
+    and `tuning`; stacking: a booster, tuned as any other, over their predictions."""
     weights: dict[str, Annotated[Number, Field(ge=0)]] | None = None
     """mean only: a weight for each member, of any sum; by default those that predict the validation
     part best."""

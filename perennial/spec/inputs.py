@@ -186,7 +186,8 @@ class Split(Section):
     test: Extent = timedelta(days=14)
     """For the gates; a time split takes the newest rows. Written as validation is."""
     gap: Duration = timedelta(0)
-    """time only: rows left out before the validation and before the test part."""
+    """time only: rows left out before the validation and before the test part; never less than
+    `label.delay`."""
     group: Text | None = None
     """group only: rows with equal values stay in one part."""
     window: PositiveDuration | None = None

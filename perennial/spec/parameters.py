@@ -57,7 +57,6 @@ DOMAINS: dict[str, Domain] = {
     "base_score": Domain(-math.inf),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
-    "tree_method": ("hist", "approx"),
     "grow_policy": ("depthwise", "lossguide"),
     "sampling_method": ("uniform", "gradient_based"),
     "monotone_constraints": (),
@@ -154,7 +153,9 @@ Setting = Annotated[
 
 def setting_mistakes(name: str, value: float | str) -> Iterator[str]:
     """What is wrong with a fixed parameter: an unknown name, or a value no booster would take."""
-    if name in _SET_ELSEWHERE:
+    if name == "tree_method":
+        yield "this is always hist, which the rows are put in bins for; leave it out"
+    elif name in _SET_ELSEWHERE:
         yield f"this is set by {_SET_ELSEWHERE[name]}"
     elif name not in SETTABLE:
         yield f"not a parameter that can be set{parameter_hint(name, SETTABLE)}"

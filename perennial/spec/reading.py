@@ -35,7 +35,19 @@ def load_spec(path: Path) -> ModelSpec:
 
 def parse_spec(text: str, where: str = "model.yaml") -> ModelSpec:
     """The spec that a model.yaml's text says. Raises InputError (see ``load_spec``)."""
-    document = _upgraded(read_document(text, where), where)
+    return _validated(read_document(text, where), where)
+
+
+def kept_spec(text: str, where: str) -> ModelSpec:
+    """The spec that a bundle keeps, which may be of an earlier release: what was accepted then
+    though nothing read it, and is refused now, is left out. Raises InputError."""
+    document = read_document(text, where)
+    document.get("training", {}).get("params", {}).pop("tree_method", None)
+    return _validated(document, where)
+
+
+def _validated(document: dict[Any, Any], where: str) -> ModelSpec:
+    document = _upgraded(document, where)
     try:
         return ModelSpec.model_validate(document)
     except ValidationError as error:

@@ -120,7 +120,7 @@ class ModelSpec(Section):
     name: Name
     """What commands call the model."""
     description: str = ""
-    """For people."""
+    """For people: what a service tells of the model, as its newest version has it."""
     objective: Objective
     """One of two classes, one of several classes, or a number."""
     source: Source

@@ -141,7 +141,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         document["retrain"] = {"schedule": "0 6 * * 1", "on": ["data", "drift"]}
         document["rollout"] = draw(st.sampled_from(ROLLOUTS))
-        document["training"] = {"params": {"max_depth": 4, "tree_method": "hist"}, "rounds": 9.0}
+        document["training"] = {
+            "params": {"max_depth": 4, "grow_policy": "lossguide"},
+            "rounds": 9.0,
+        }
     return document
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from perennial.bundle import read
 from perennial.bundle.manifest import FILES, MANIFEST, document_digest
+from perennial.bundle.predictor import Predictor
 from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import IntegrityError
 from perennial.contracts.refs import BundleRef
+from perennial.spec import spec_text
 
 RESTORE = "(restore the folder from a copy, or remove it and train again)"
 
@@ -152,3 +155,12 @@ def test_what_was_checked_is_what_is_used_even_if_the_folder_changes_later(
     assert bundle.state == made.content.state
     assert bundle.booster == made.content.booster
     assert bundle.reference().equals(made.rows.head(50))
+
+
+def test_a_version_whose_spec_has_a_setting_that_nothing_read_is_opened(ref: BundleRef) -> None:
+    bundle = read.open_bundle(Path(ref.uri), ref.digest)
+    old = spec_text(bundle.spec).encode() + b"training:\n  params: {tree_method: approx}\n"
+    assert b"\ntraining:" not in spec_text(bundle.spec).encode()
+    before = replace(bundle, contents={**bundle.contents, "spec.yaml": old})
+    assert before.spec.training.params == {}
+    assert Predictor(before).columns == Predictor(bundle).columns

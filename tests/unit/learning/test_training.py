@@ -23,9 +23,19 @@ from perennial.learning.training import (
     train_booster,
 )
 from perennial.spec import ModelSpec
+from perennial.spec.parameters import SETTABLE
 
 OBJECTIVES = ("binary", "multiclass", "regression")
 SEARCHED = {"learning_rate": 0.2, "max_depth": 5, "subsample": 0.7, "colsample_bytree": 0.6}
+OTHERS = {
+    "learning_rate": 0.1, "max_depth": 2, "max_leaves": 3, "min_child_weight": 30,
+    "subsample": 0.5, "colsample_bytree": 0.5, "colsample_bylevel": 0.5, "colsample_bynode": 0.5,
+    "reg_alpha": 5, "reg_lambda": 20, "gamma": 3, "max_bin": 16, "max_delta_step": 0.05,
+    "max_cat_to_onehot": 20, "max_cat_threshold": 1, "scale_pos_weight": 3, "num_parallel_tree": 2,
+    "base_score": 0.3, "grow_policy": "lossguide", "sampling_method": "gradient_based",
+    "monotone_constraints": "(1,0,0,0)", "interaction_constraints": "[[0,1],[2,3]]",
+}  # fmt: skip
+"""For each parameter a value that is not its default."""
 
 MakeSpec = Callable[..., ModelSpec]
 MakeMatrices = Callable[..., Matrices]
@@ -122,6 +132,18 @@ def test_fixed_parameters_win_over_searched_ones(
     assert booster_bytes(train_booster(make_matrices(), fixed, SEARCHED, 5, 1)) == booster_bytes(
         train_booster(make_matrices(), make_spec(), depth_two, 5, 1)
     )
+
+
+@pytest.mark.parametrize("name", SETTABLE)
+def test_every_parameter_that_may_be_set_changes_the_booster(
+    name: str, make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    params = {"subsample": 0.8, name: OTHERS[name]}
+    boosters = {
+        booster_bytes(train_booster(make_matrices(), make_spec(training=training), {}, 5, 1))
+        for training in ({"params": {"subsample": 0.8}}, {"params": params})
+    }
+    assert len(boosters) == 2
 
 
 def test_what_xgboost_refuses_is_told_in_its_words_without_a_stack_trace(

@@ -350,18 +350,21 @@ def test_a_search_space_holds_what_a_booster_takes(
     ("name", "value", "said"),
     [
         ("eta", 0.1, "not a parameter that can be set; did you mean 'learning_rate'?"),
-        ("tree_metod", "hist", "not a parameter that can be set; did you mean 'tree_method'?"),
+        ("grow_polcy", "hist", "not a parameter that can be set; did you mean 'grow_policy'?"),
         ("objective", "reg:tweedie", "this is set by objective"),
         ("eval_metric", "auc", "this is set by tuning.metric"),
         ("n_estimators", 10, "this is set by training.rounds"),
-        ("tree_method", "gpu_hist", "'gpu_hist' is not one of hist, approx; did you mean 'hist'?"),
+        ("grow_policy", "deptwise",
+         "'deptwise' is not one of depthwise, lossguide; did you mean 'depthwise'?"),
+        ("tree_method", "approx",
+         "this is always hist, which the rows are put in bins for; leave it out"),
         ("grow_policy", 1, "expected text, not 1"),
         ("max_depth", "6", "expected a number, not '6'"),
         ("max_depth", 6.5, "max_depth is a whole number, not 6.5"),
         ("subsample", 1.5, "subsample is above 0 and at most 1, not 1.5"),
         ("base_score", float("nan"), "base_score is any number, not nan"),
     ],
-)
+)  # fmt: skip
 def test_a_fixed_parameter_is_one_that_a_booster_takes(
     mistakes: Any, name: str, value: object, said: str
 ) -> None:

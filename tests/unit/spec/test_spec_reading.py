@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perennial.contracts.errors import InputError
-from perennial.spec import load_spec, parse_spec, spec_text
+from perennial.spec import kept_spec, load_spec, parse_spec, spec_text
 from perennial.spec.documents import document_text, inline_text, read_document
 
 MINIMAL = """\
@@ -245,3 +245,12 @@ def test_what_is_written_reads_the_same_in_yaml_1_1_too() -> None:
 
     document = {"a": ["on", "no", "1e-3", "010", "12:30", "2013-01-01", "0o17", "1_000", "=", "<<"]}
     assert yaml.safe_load(document_text(document)) == document
+
+
+def test_what_an_earlier_release_took_and_never_read_is_left_out_of_a_spec_that_is_kept() -> None:
+    text = MINIMAL + "training:\n  params: {max_depth: 4, tree_method: approx}\n"
+    with pytest.raises(InputError, match=r"training\.params\.tree_method: this is always hist"):
+        parse_spec(text)
+    expected = parse_spec(MINIMAL + "training: {params: {max_depth: 4}}\n")
+    assert kept_spec(text, "spec.yaml") == expected
+    assert kept_spec(MINIMAL, "spec.yaml") == parse_spec(MINIMAL)
