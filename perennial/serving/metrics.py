@@ -44,7 +44,7 @@ class Traffic:
 
     ``requests`` and ``rows`` were answered, ``refused`` were the sender's mistakes (4xx) and
     ``errors`` the service's (5xx), all since the start. Rates and percentiles are of the last
-    minute; percentiles are right to 13 %, and None when nothing was answered in it. A request whose
+    minute; percentiles are right to 15 %, and None when nothing was answered in it. A request whose
     rows went to several versions is one of each.
     """
 

@@ -233,7 +233,7 @@ def test_the_rate_of_a_young_service_is_over_its_age() -> None:
     st.sampled_from([0.5, 0.9, 0.99]),
 )
 @settings(deadline=None, max_examples=50)
-def test_a_percentile_is_within_13_percent_of_the_exact_one(values: list[float], q: float) -> None:
+def test_a_percentile_is_within_15_percent_of_the_exact_one(values: list[float], q: float) -> None:
     histogram = Histogram(SECONDS)
     for value in values:
         histogram.observe(value)
@@ -242,7 +242,7 @@ def test_a_percentile_is_within_13_percent_of_the_exact_one(values: list[float],
 
     exact = 1e3 * float(np.quantile(values, q, method="inverted_cdf"))
     assert found is not None
-    assert exact / 1.13 <= found <= exact * 1.13
+    assert exact / 1.15 <= found <= exact * 1.15  # 1.6 to 1.4, the widest step, is 1.143
 
 
 def test_a_percentile_beyond_the_last_bound_is_that_bound() -> None:
