@@ -76,7 +76,7 @@ def continuous_training(
     while decision is None:  # the champion may change while the candidate is judged
         route = find_champion(definition)
         if route.champion is None or route.champion.digest != bundle.digest:
-            evaluation = evaluate(definition, bundle, features, route)
+            evaluation = evaluate(definition, dataset, parts, bundle, features, route)
         decision = register(definition, bundle, study, evaluation, route, as_of, reason)
     finish_retraining(claim, decision)
     publish_versions(model)

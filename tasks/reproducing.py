@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.contracts.refs import BundleRef, DatasetRef, StudyRef
+from perennial.contracts.refs import BundleRef, StudyRef
 from perennial.contracts.runs import Recalled, ReproductionSummary
 from perennial.reports.markdown import plain
 from perennial.spec import spec_text
@@ -21,7 +21,7 @@ from perennial.stores.ensembles import members_within
 from perennial.stores.folders import write_file
 from perennial.stores.project import Project, load_model
 from perennial.stores.registry import Registry
-from perennial.stores.storage.places import is_remote
+from perennial.stores.trained import dataset_of
 from tasks._running import RETRIES
 
 
@@ -36,10 +36,7 @@ def recall(model: str, version: int) -> Recalled:
     project = Project.current()
     ref = Registry(project.registry_url).version(model, version).ref
     bundle = open_stored(ref)
-    lineage = bundle.lineage
-    uri = lineage["dataset"]["uri"]
-    place = uri if is_remote(uri) else str(project.root / uri)
-    dataset = DatasetRef.model_validate({**lineage["dataset"], "uri": place})
+    dataset = dataset_of(project, bundle)
     if not tables.intact(dataset):  # whatever became of the table since
         what = f"version {dataset.version} is gone"
         raise InputError(Problem(dataset.uri, what, "restore the table, then run this again"))
@@ -47,7 +44,9 @@ def recall(model: str, version: int) -> Recalled:
     write_file(folder / "model.yaml", spec_text(bundle.spec))
     write_file(folder / "features.py", bundle.features_source)
     name = f"{model}@{version}"
-    study = StudyRef.model_validate({**lineage["study"], "study": name, "tracking_group": ""})
+    study = StudyRef.model_validate(
+        {**bundle.lineage["study"], "study": name, "tracking_group": ""}
+    )
     return Recalled(
         version=ref,
         definition=load_model(folder)[0],

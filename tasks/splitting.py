@@ -10,7 +10,7 @@ from prefect import task
 
 from perennial.contracts.refs import PARTS, DatasetRef, MemberRef, ModelRef, SplitRef
 from perennial.data.overlap import drop_seen
-from perennial.data.splits import assign, split_columns
+from perennial.data.splits import assign, narrowed, split_columns
 from perennial.spec import ModelSpec
 from perennial.stores import tables
 from perennial.stores.ensembles import clean_since, open_members
@@ -35,8 +35,10 @@ def split(model: ModelRef, dataset: DatasetRef, members: tuple[MemberRef, ...] =
     only the columns the split needs."""
     spec = read_definition(model)
     with measured("split") as counts:
-        frame = pd.concat(list(tables.scan(dataset, spec, split_columns(spec))), ignore_index=True)
-        parts = assign(frame, spec, dataset.as_of)
+        by = dataset.rows_by
+        read = tables.scan(dataset, spec, split_columns(spec, by))
+        frame = pd.concat([narrowed(rows, spec, by) for rows in read], ignore_index=True)
+        parts = assign(frame, spec, dataset.as_of, by)
         if members:
             parts = _unseen(parts, frame, spec, members)
         with new_folder(Project.current().folder("splits", model.name)) as folder:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
+RowsBy = Literal["content", "position"]
 
 
 class Value(BaseModel):
@@ -75,7 +76,9 @@ class DatasetRef(Value):
     taken as unknown. It is normalised to the data (never later than the last event + label delay),
     so the same data gives the same reference whenever it is looked at, until a label of it becomes
     known. Sources without event time have ``start = end = as_of = None``. ``content_digest`` is of
-    the rows themselves: the same rows have the same one in any version of any table.
+    the rows themselves: the same rows have the same one in any version of any table. ``rows_by`` is
+    how a split tells rows apart that have no identity: by what they hold; versions on record that
+    don't say were drawn by position.
     """
 
     uri: str
@@ -86,6 +89,7 @@ class DatasetRef(Value):
     rows: int
     schema_digest: str
     content_digest: str
+    rows_by: RowsBy = "position"
 
 
 class SplitRef(Value):

@@ -119,7 +119,10 @@ class Curve(Value):
 
 
 class EvaluationReport(Value):
-    """All that was measured of one candidate on one holdout, and the judgement on it."""
+    """All that was measured of one candidate on one holdout, and the judgement on it.
+
+    ``left_out_rows`` of the holdout the champion was fitted to: the two are compared on the others.
+    """
 
     model: str
     objective: Literal["binary", "multiclass", "regression"]
@@ -127,6 +130,7 @@ class EvaluationReport(Value):
     champion: int | None
     champion_digest: str | None
     holdout_rows: int
+    left_out_rows: int = 0
     holdout_start: str | None
     holdout_end: str | None
     estimates: tuple[Estimate, ...]

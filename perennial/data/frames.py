@@ -217,6 +217,14 @@ def same_form(one: Typed, other: Typed) -> bool:
     return one.type == other.type and (not numbers or one.nullable == other.nullable)
 
 
+def same_values(one: Typed, other: Typed) -> bool:
+    """Whether a value means the same under two declarations of a column: a category is text as a
+    string is, an integer a number as a float is. Else what one has as ``"01"`` or ``"True"``, the
+    other may have as 1 or true."""
+    kinds = {"string": "category", "integer": "float"}
+    return kinds.get(one.type, one.type) == kinds.get(other.type, other.type)
+
+
 def column_arrays(frame: Framed) -> Mapping[str, Any]:
     """A frame's columns by name as they lie in memory: NumPy arrays or pandas' extension arrays, to
     be read only. (``frame[name]`` makes a Series, which takes as long as predicting a row.)"""

@@ -9,14 +9,16 @@ A row whose label is missing, or not yet known at ``as_of``, is in no part. Wind
 - *group*: a group goes where a hash of its value and the seed falls, so its rows stay together,
   and in their part when the data grows. Shares are of groups, in expectation. Rows without a group
   form one group.
-- *random*: the same with the row's identity. In a snapshot without entity that is its position, so
-  equal rows may part; name an entity to keep them together.
+- *random*: the same with the row's identity. In a snapshot without entity that is all it holds but
+  the label, wherever it lies. Equal rows are numbered, so they may part: a few distinct rows that
+  come often are in each part. Name an entity or a group to keep rows together.
 - *stratified*: within each class the rows are put in the order of that hash and cut at the exact
   shares, rounded to the nearest row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,32 +26,43 @@ import numpy as np
 import pandas as pd
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.contracts.refs import PARTS, Part
+from perennial.contracts.refs import PARTS, Part, RowsBy
 from perennial.spec import ModelSpec
+from perennial.spec.rules import OURS
 from perennial.spec.values import format_duration
 
 UNUSED = -1
 _CODES: dict[Part, int] = {part: code for code, part in enumerate(PARTS)}
 
+_KEY = f"{OURS}key"
 _WHERE = "model.yaml, split"
 _HASHED_AT_ONCE = 1_000_000  # rows; bounds the memory that hashing text takes
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def split_columns(spec: ModelSpec) -> tuple[str, ...]:
+def split_columns(spec: ModelSpec, rows_by: RowsBy = "content") -> tuple[str, ...]:
     """The columns ``assign`` reads, each once."""
-    columns = [spec.label.column]
-    if spec.source.event_time is not None:
-        columns.append(spec.source.event_time)
-    return tuple(dict.fromkeys((*columns, *_hashed_columns(spec))))
+    return tuple(dict.fromkeys((*_narrow_columns(spec), *drawn_by(spec, rows_by))))
 
 
-def assign(frame: pd.DataFrame, spec: ModelSpec, as_of: datetime | None) -> np.ndarray:
-    """int8 a row of the frame (``split_columns``, canonical dtypes): 0 train, 1 validation, 2 test,
-    -1 unused.
+def narrowed(frame: pd.DataFrame, spec: ModelSpec, rows_by: RowsBy = "content") -> pd.DataFrame:
+    """What ``assign`` needs of some of its rows in as few bytes: a hash in place of the columns
+    that it draws by."""
+    narrow = frame[_narrow_columns(spec)]
+    columns = drawn_by(spec, rows_by)
+    return narrow.assign(**{_KEY: row_hashes(frame, columns)}) if columns else narrow
+
+
+def assign(
+    frame: pd.DataFrame, spec: ModelSpec, as_of: datetime | None, rows_by: RowsBy = "content"
+) -> np.ndarray:
+    """int8 a row of the frame (``split_columns`` in canonical dtypes, or ``narrowed``): 0 train,
+    1 validation, 2 test, -1 unused.
 
     ``as_of`` is the moment of knowledge (naive: UTC): a label is known when
     ``event time + label.delay <= as_of``. None, or a source without event time: every label that is
-    there is known. Raises InputError when a part would be empty, saying what it would have held.
+    there is known. ``rows_by`` position is how versions of before were drawn (see ``DatasetRef``).
+    Raises InputError when a part would be empty, saying what it would have held.
     """
     known = frame[spec.label.column].notna().to_numpy()
     if spec.source.event_time is not None and as_of is not None:
@@ -62,7 +75,7 @@ def assign(frame: pd.DataFrame, spec: ModelSpec, as_of: datetime | None) -> np.n
     if spec.split.kind == "time":
         parts[known] = _by_time(frame.loc[known, spec.source.event_time], spec)
         return parts
-    draws = _draws(frame, spec)[known]
+    draws = _draws(frame, spec, known, rows_by)
     if spec.split.kind == "stratified":
         draws = _rank_in_class(draws, frame.loc[known, spec.label.column])
     parts[known] = _by_share(draws, spec)
@@ -145,31 +158,68 @@ def _rank_in_class(draws: np.ndarray, labels: pd.Series) -> np.ndarray:
     return (ranks + 0.5) / sizes[classes]
 
 
-def _draws(frame: pd.DataFrame, spec: ModelSpec) -> np.ndarray:
-    """A number in [0, 1) a row, from the seed and the hash of what keeps rows together."""
-    columns = _hashed_columns(spec)
-    hashes = np.arange(len(frame), dtype=np.uint64)
-    if columns:
-        keys = frame[list(columns)]
-        for start in range(0, len(frame), _HASHED_AT_ONCE):
-            rows = slice(start, start + _HASHED_AT_ONCE)
-            hashes[rows] = pd.util.hash_pandas_object(keys.iloc[rows], index=False).to_numpy()
+def drawn_by(spec: ModelSpec, rows_by: RowsBy = "content") -> tuple[str, ...]:
+    """The columns that decide where a row falls; none in a split by time or by position."""
+    if spec.split.kind == "group":
+        assert spec.split.group is not None
+        return (spec.split.group,)
+    if spec.split.kind == "time":
+        return ()
+    if spec.identity or rows_by == "position":
+        return spec.identity
+    return tuple(sorted(name for name in spec.columns if name != spec.label.column))
+
+
+def row_hashes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """uint64 a row, equal for equal values of these columns in this order."""
+    keys = frame[list(columns)]
+    hashes = np.empty(len(frame), dtype=np.uint64)
+    for start in range(0, len(frame), _HASHED_AT_ONCE):
+        rows = slice(start, start + _HASHED_AT_ONCE)
+        hashes[rows] = pd.util.hash_pandas_object(keys.iloc[rows], index=False).to_numpy()
+    return hashes
+
+
+def numbered(hashes: np.ndarray, labels: pd.Series) -> np.ndarray:
+    """Hashes of labelled rows in which equal ones are told apart: by their number among them, in
+    the order of their labels, so that it makes no difference where they lie."""
+    if pd.Series(hashes).is_unique:
+        return hashes
+    order = np.lexsort((pd.factorize(labels, sort=True)[0], hashes))
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    sizes = np.diff(np.append(starts, len(ordered)))
+    numbers = (np.arange(len(ordered)) - np.repeat(starts, sizes)).astype(np.uint64)
+    apart = np.empty_like(hashes)
+    apart[order] = ordered + numbers * _ODD
+    return apart
+
+
+def _draws(frame: pd.DataFrame, spec: ModelSpec, known: np.ndarray, rows_by: RowsBy) -> np.ndarray:
+    """A number in [0, 1) a labelled row, from the seed and the hash of what keeps rows together."""
+    columns = drawn_by(spec, rows_by)
+    if not columns:
+        hashes = np.arange(len(frame), dtype=np.uint64)[known]
+    elif _KEY in frame:
+        hashes = frame[_KEY].to_numpy(np.uint64)[known]
+    else:
+        hashes = row_hashes(frame[known], columns)
+    if columns and spec.split.kind != "group" and not spec.identity:
+        hashes = numbered(hashes, frame.loc[known, spec.label.column])
     seed = _mixed(np.array([spec.split.seed % 2**64], dtype=np.uint64))
     draws: np.ndarray = (_mixed(hashes ^ seed) >> np.uint64(11)) * 2.0**-53
     return draws
 
 
-def _hashed_columns(spec: ModelSpec) -> tuple[str, ...]:
-    if spec.split.kind == "group":
-        assert spec.split.group is not None
-        return (spec.split.group,)
-    return () if spec.split.kind == "time" else spec.identity
+def _narrow_columns(spec: ModelSpec) -> list[str]:
+    time = spec.source.event_time
+    return [spec.label.column] if time is None else [spec.label.column, time]
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
     """A bijection of uint64 in which each input bit changes half of the output's: splitmix64
     (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators")."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = values + _ODD
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: np.ndarray = values ^ (values >> np.uint64(31))

@@ -28,6 +28,10 @@ from perennial.spec.gates import Beats, Floor, Gate, Latency, Slices
 
 _WORST_FIRST = (Outcome.ERROR, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
 _NOT_RUN = "the check in a fresh process could not be run"
+_WAY_OUT = (
+    "wait for newer rows or give a later --as-of, or leave this gate out of model.yaml until a "
+    "version with this split has taken over"
+)
 
 
 class Measured(Protocol):
@@ -53,14 +57,17 @@ def judge(
     serving: ServingCheck | None,
     has_champion: bool,
     unread: str = "",
+    left_out: str = "",
     probed: bool = True,
 ) -> Judgement:
     """The verdicts of all gates and of the serving check, in this order, and what they come to.
 
     ``serving`` is None when its probe could not be run. ``has_champion``: a version serves now,
     whether or not the candidate could be compared with it; ``unread`` says why it could not predict
-    these rows. Not ``probed``: the candidate is judged as one of the past that nobody will serve,
-    so what only a fresh process tells, latency and the serving check, is not asked.
+    these rows, ``left_out`` on how many of them the two were not compared, and why ("the 3 rows
+    that version 1 was fitted to"). Not ``probed``: the candidate is judged as one of the past that
+    nobody will serve, so what only a fresh process tells, latency and the serving check, is not
+    asked.
     """
     if not probed:
         asked = [gate for gate in gates if not isinstance(gate, Latency)]
@@ -74,9 +81,9 @@ def judge(
             case Floor():
                 verdicts.append(_floor(gate, found.estimates, found.floors))
             case Beats():
-                verdicts.append(_beats(gate, found.comparisons, has_champion, unread))
+                verdicts.append(_beats(gate, found.comparisons, has_champion, unread, left_out))
             case Slices():
-                verdicts.append(_slices(gate, found, has_champion, unread))
+                verdicts.append(_slices(gate, found, has_champion, unread, left_out))
             case Latency():
                 verdicts.append(_latency(gate, serving))
     if not gates:
@@ -143,12 +150,14 @@ def _floor(gate: Floor, estimates: Sequence[Estimate], floors: Mapping[Floor, Es
 
 
 def _beats(
-    gate: Beats, comparisons: Sequence[Comparison], has_champion: bool, unread: str
+    gate: Beats, comparisons: Sequence[Comparison], has_champion: bool, unread: str, left_out: str
 ) -> Verdict:
     """Passed when the lower bound of the gain is above the limit, failed when the upper is below;
     between them the rows can't tell."""
-    rule = f"beats champion on {gate.metric}"
-    evidence = Evidence(rule=rule, limit=gate.min_gain, confidence=gate.confidence)
+    rule, without = f"beats champion on {gate.metric}", _without(left_out)
+    evidence = Evidence(
+        rule=rule, limit=gate.min_gain, confidence=gate.confidence, detail=without.strip(", ")
+    )
     if not has_champion:
         return _first_version(evidence, gate.first_version)
     found = next(
@@ -160,7 +169,8 @@ def _beats(
         None,
     )
     if found is None:
-        why = unread or "the two could not be compared on these rows"
+        on = f"without {left_out} ({_WAY_OUT})" if left_out else "on these rows"
+        why = unread or f"the two could not be compared {on}"
         return _inconclusive(evidence, f"{rule}: {why}")
     evidence = evidence.model_copy(
         update={"value": found.gain, "low": found.low, "high": found.high, "n": found.n}
@@ -168,9 +178,9 @@ def _beats(
     limit, sure = gate.min_gain, percent(gate.confidence)
     gain = f"{rule}: gain {unlike(found.gain, limit)}"
     if found.n < gate.min_rows:
-        return _few_rows(evidence, gain, gate.min_rows)
+        return _few_rows(evidence, gain, gate.min_rows, left_out)
     least, most = f"at least {unlike(found.low, limit)}", f"at most {unlike(found.high, limit)}"
-    on = f"{figure(limit)} on {found.n:,} rows"
+    on = f"{figure(limit)} on {found.n:,} rows{without}"
     if found.low > limit:
         return _passed(evidence, f"{gain} ({sure} {least}) exceeds {on}")
     if found.high < limit:
@@ -178,7 +188,9 @@ def _beats(
     return _inconclusive(evidence, f"{gain} ({sure} {least}) does not clearly exceed {on}")
 
 
-def _slices(gate: Slices, found: Measured, has_champion: bool, unread: str) -> Verdict:
+def _slices(
+    gate: Slices, found: Measured, has_champion: bool, unread: str, left_out: str
+) -> Verdict:
     """Failed when some slice is surely worse than allowed.
 
     With m slices to judge, each bound is taken at confidence 1 - (1 - confidence) / m (Bonferroni;
@@ -198,7 +210,8 @@ def _slices(gate: Slices, found: Measured, has_champion: bool, unread: str) -> V
     judged = {key for key, n in present.items() if n >= gate.min_rows}
     if not judged:
         asked = f"has the {gate.min_rows:,} rows asked for"
-        return _inconclusive(evidence, f"{rule}: none of {len(present)} slices {asked}")
+        none = f"none of {len(present)} slices {asked}{_stuck(left_out)}"
+        return _inconclusive(evidence, f"{rule}: {none}")
 
     limit, confidence = gate.max_regression, 1 - (1 - gate.confidence) / len(judged)
     losses = {
@@ -210,14 +223,15 @@ def _slices(gate: Slices, found: Measured, has_champion: bool, unread: str) -> V
     low, loss = max(losses.values(), key=lambda loss: loss[0], default=(-inf, evidence))
     if low > limit:
         bound = f"({percent(confidence)} at least {unlike(low, limit)})"
-        over = f"above the {figure(limit)} allowed on {loss.n:,} rows"
+        over = f"above the {figure(limit)} allowed on {loss.n:,} rows{_without(left_out)}"
         return _failed(loss, f"{rule}: {_told(loss)} {bound}, {over}")
     if missing := sorted(judged - losses.keys()):
         example = f"such as {missing[0][0]}={shortened(missing[0][1])}"
         reason = f"{len(missing)} of {len(judged)} could not be compared, {example}"
-        return _inconclusive(evidence, f"{rule}: {reason}")
+        return _inconclusive(evidence, f"{rule}: {reason}{_without(left_out)}")
     none = f"none of {len(judged)} is clearly worse by more than {figure(limit)}"
-    return _passed(loss, f"{rule}: {none}; nearest {_told(loss)} on {loss.n:,} rows")
+    on = f"{loss.n:,} rows{_without(left_out)}"
+    return _passed(loss, f"{rule}: {none}; nearest {_told(loss)} on {on}")
 
 
 def _loss(
@@ -296,9 +310,18 @@ def _first_version(evidence: Evidence, first_version: Literal["passed", "inconcl
     return _inconclusive(evidence, f"{none}; first_version: passed lets the first version in")
 
 
-def _few_rows(evidence: Evidence, measured: str, min_rows: int) -> Verdict:
-    rows = f"{evidence.n:,} rows, fewer than the {min_rows:,} asked for"
+def _few_rows(evidence: Evidence, measured: str, min_rows: int, left_out: str = "") -> Verdict:
+    rows = f"{evidence.n:,} rows, fewer than the {min_rows:,} asked for{_stuck(left_out)}"
     return _inconclusive(evidence, f"{measured} rests on {rows}")
+
+
+def _without(left_out: str) -> str:
+    return f", without {left_out}" if left_out else ""
+
+
+def _stuck(left_out: str) -> str:
+    """The same where too few rows are left, with the way out."""
+    return f"{_without(left_out)} ({_WAY_OUT})" if left_out else ""
 
 
 def _passed(evidence: Evidence, reason: str) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -58,13 +58,16 @@ def measure(
     rows: pd.DataFrame,
     *,
     seed: int,
+    compared: np.ndarray | None = None,
 ) -> Measurement:
     """Measure a candidate, and the champion beside it, on one holdout of n rows.
 
     ``y`` (n,), ``p`` and ``champion`` as in ``perennial.learning.metrics``; ``champion`` is None
-    where there is none or it could not predict these rows. ``rows`` holds at least the columns that
-    Slices gates name, canonical, n rows. Deterministic by ``seed``. What can't be measured (no
-    rows, one class) is absent. Raises ValueError when lengths differ or a prediction is NaN.
+    where there is none or it could not predict these rows. The two are compared on the rows that
+    ``compared`` (bool, n) marks, by default on all; then alone the champion has curves. ``rows``
+    holds at least the columns that Slices gates name, canonical, n rows. Deterministic by ``seed``.
+    What can't be measured (no rows, one class) is absent. Raises ValueError when lengths differ or
+    a prediction is NaN.
     """
     if not len(y) == len(p) == len(rows):
         raise ValueError(f"{len(y)} labels, {len(p)} predictions and {len(rows)} rows differ")
@@ -74,31 +77,33 @@ def measure(
     y, p = checked(objective, y, p)
     if champion is not None:
         champion = checked(objective, y, champion)[1]
+    if compared is None:
+        compared = np.ones(len(y), dtype=bool)
     surest = max((g.confidence or 0 for g in gates if isinstance(g, Beats | Floor)), default=0)
-    scored = score(
-        objective,
-        y,
-        [p] if champion is None else [p, champion],
-        seed=seed,
-        replicates=_replicates(len(y), surest),
+    alone, both = _scored(
+        objective, y, p, champion, compared, lambda rows: _replicates(rows, surest), seed
     )
     floors = {
         gate: estimate
         for gate in gates
         if isinstance(gate, Floor) and gate.confidence is not None
-        if (estimate := scored[0].estimate(gate.metric, 2 * gate.confidence - 1)) is not None
+        if (estimate := alone.estimate(gate.metric, 2 * gate.confidence - 1)) is not None
     }
     slices = [gate for gate in gates if isinstance(gate, Slices)]
     groups = {c: levels(rows[c], _least_rows(slices, c)) for gate in slices for c in gate.slices}
+    beside = champion if compared.all() else None
     return Measurement(
-        estimates=scored[0].estimates(CONFIDENCE),
-        comparisons=tuple(_comparisons(scored, gates)),
-        slices=tuple(_slices(objective, y, p, champion, slices, groups, seed)),
+        estimates=alone.estimates(CONFIDENCE),
+        comparisons=tuple(_comparisons(both, gates)),
+        slices=tuple(_slices(objective, y, p, champion, compared, slices, groups, seed)),
         calibration=calibration(objective, y, p),
-        curves=curves(objective, y, p, champion),
-        champion_curves=() if champion is None else curves(objective, y, champion, p),
+        curves=curves(objective, y, p, beside),
+        champion_curves=() if beside is None else curves(objective, y, beside, p),
         floors=floors,
-        levels={c: {level: len(at) for level, at in group.items()} for c, group in groups.items()},
+        levels={
+            c: {level: int(compared[at].sum()) for level, at in group.items()}
+            for c, group in groups.items()
+        },
     )
 
 
@@ -108,14 +113,39 @@ def _replicates(n: int, confidence: float) -> int:
     return max(_LEAST_REPLICATES, min(wanted, _MOST_DRAWS // n))
 
 
-def _comparisons(scored: tuple[Scores, ...], gates: Sequence[Gate]) -> Iterator[Comparison]:
+def _scored(
+    objective: Objective,
+    y: np.ndarray,
+    p: np.ndarray,
+    champion: np.ndarray | None,
+    compared: np.ndarray,
+    replicates: Callable[[int], int],
+    seed: int,
+    only: Collection[str] | None = None,
+) -> tuple[Scores, tuple[Scores, Scores] | None]:
+    """The candidate on all rows; and it and the champion on those they are compared on, None
+    without any."""
+
+    def on(rows: np.ndarray, *models: np.ndarray) -> tuple[Scores, ...]:
+        held = [model[rows] for model in models]
+        many = replicates(int(rows.sum()))
+        return score(objective, y[rows], held, seed=seed, replicates=many, only=only)
+
+    every = np.ones(len(y), dtype=bool)
+    if champion is None or not compared.any():
+        return on(every, p)[0], None
+    one, other = on(compared, p, champion)
+    return (one if compared.all() else on(every, p)[0]), (one, other)
+
+
+def _comparisons(both: tuple[Scores, Scores] | None, gates: Sequence[Gate]) -> Iterator[Comparison]:
     """Every metric at the usual confidence, and what Beats gates ask for at theirs."""
-    if len(scored) == 1:
+    if both is None:
         return
-    shown = [(metric, CONFIDENCE) for metric in scored[0].values]
+    shown = [(metric, CONFIDENCE) for metric in both[0].values]
     beaten = [(gate.metric, gate.confidence) for gate in gates if isinstance(gate, Beats)]
     for metric, confidence in dict.fromkeys([*shown, *beaten]):
-        comparison = scored[0].against(scored[1], metric, confidence)
+        comparison = both[0].against(both[1], metric, confidence)
         if comparison is not None:
             yield comparison
 
@@ -125,6 +155,7 @@ def _slices(
     y: np.ndarray,
     p: np.ndarray,
     champion: np.ndarray | None,
+    compared: np.ndarray,
     gates: list[Slices],
     groups: dict[str, dict[str, np.ndarray]],
     seed: int,
@@ -135,23 +166,24 @@ def _slices(
     metrics = {c: list(dict.fromkeys(g.metric for g in gates if c in g.slices)) for c in groups}
     for column, group in groups.items():
         for level, at in group.items():
-            predictions = [p[at]] if champion is None else [p[at], champion[at]]
-            scored = score(
+            alone, both = _scored(
                 objective,
                 y[at],
-                predictions,
-                seed=seed,
-                replicates=replicates,
-                only=metrics[column],
+                p[at],
+                None if champion is None else champion[at],
+                compared[at],
+                lambda _: replicates,
+                seed,
+                metrics[column],
             )
             for metric in metrics[column]:
-                estimate = scored[0].estimate(metric, CONFIDENCE)
+                estimate = alone.estimate(metric, CONFIDENCE)
                 if estimate is None:
                     continue
                 comparison = (
-                    scored[0].against(scored[1], metric, CONFIDENCE, normal=True)
-                    if len(scored) == 2
-                    else None
+                    None
+                    if both is None
+                    else both[0].against(both[1], metric, CONFIDENCE, normal=True)
                 )
                 yield SliceEstimate(
                     column=column, level=level, estimate=estimate, comparison=comparison

@@ -67,7 +67,7 @@ def render_markdown(report: EvaluationReport) -> str:
         _plain(judgement.reason),
         "",
         f"Candidate `{report.bundle_digest[:12]}`{champion} "
-        f"on {report.holdout_rows:,} rows{_plain(during)}.",
+        f"on {report.holdout_rows:,} rows{_plain(during)}.{_left_out(report)}",
         "",
         "| | check | measured | limit | rows |",
         "|---|---|--:|--:|--:|",
@@ -84,6 +84,12 @@ def render_markdown(report: EvaluationReport) -> str:
     for row in worst[:_MOST_SLICES_IN_MARKDOWN]:
         lines.append(_cells(f"{row.column} = {row.level}", f"{row.n:,}", row.metric, str(row.gain)))
     return "\n".join(lines) + "\n"
+
+
+def _left_out(report: EvaluationReport) -> str:
+    if not report.left_out_rows:
+        return ""
+    return f" Compared without the {report.left_out_rows:,} that the champion was fitted to."
 
 
 def _cells(*cells: str) -> str:

@@ -53,7 +53,8 @@ class Floor(Section):
 
 
 class Beats(Section):
-    """The candidate must beat the champion on the same rows (paired bootstrap)."""
+    """The candidate must beat the champion on the same test rows, those that the champion was not
+    fitted to (paired bootstrap)."""
 
     beats: Literal["champion"]
     """The version that serves now."""
@@ -64,13 +65,13 @@ class Beats(Section):
     confidence: Confidence = 0.95
     """Of the one-sided interval of the gain, whose lower end must be above `min_gain`."""
     min_rows: Annotated[Whole, Field(ge=1)] = 50
-    """With fewer test rows the gate is inconclusive."""
+    """With fewer such rows the gate is inconclusive."""
     first_version: Literal["passed", "inconclusive"] = "inconclusive"
     """The verdict without a champion: `passed` lets the first version in on the other gates."""
 
 
 class Slices(Section):
-    """No level of these columns may get clearly worse than under the champion."""
+    """No level of these columns may get clearly worse than under the champion, on the same rows."""
 
     slices: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Columns of type category, string, boolean or integer."""

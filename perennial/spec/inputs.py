@@ -179,7 +179,8 @@ class Split(Section):
 
     kind: Literal["time", "group", "stratified", "random"] = "time"
     """time: the newest rows are tested; group: rows of one group stay together; stratified: each
-    class in equal shares; random: any row anywhere."""
+    class in equal shares; random: any row anywhere. But for time, a row falls where a hash of its
+    identity does, of one without an entity of all it holds but the label, wherever it lies."""
     validation: Extent = timedelta(days=14)
     """For early stopping and tuning: a duration in a time split, else a share of rows (of
     groups)."""
@@ -193,6 +194,7 @@ class Split(Section):
     window: PositiveDuration | None = None
     """time only: train on at most this much time before the validation part; by default on all."""
     seed: Seed = 7
-    """Of the assignment, where it is random."""
+    """Of the assignment, where it is random. Another one draws anew: until a version drawn by it
+    serves, most test rows are known to the champion and no part of the comparison."""
 
     rules = (_parts_fit, _keys_of_the_split)

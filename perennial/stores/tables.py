@@ -216,6 +216,7 @@ def dataset(
         rows=count,
         schema_digest=schema_digest(table_columns(spec)),
         content_digest=hashlib.sha256(f"{count} {content_sum}".encode()).hexdigest()[:16],
+        rows_by="content",
     )
 
 

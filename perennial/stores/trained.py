@@ -1,15 +1,23 @@
-"""Which registered versions were trained on which version of their model's data."""
+"""Which registered versions were trained on which version of their model's data, and on what."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
 
+from perennial.bundle.read import Bundle
 from perennial.contracts.data_versions import TrainedVersion
+from perennial.contracts.refs import DatasetRef
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry, Version
 from perennial.stores.storage.objects import read
 from perennial.stores.storage.places import is_remote
+
+
+def dataset_of(project: Project, bundle: Bundle) -> DatasetRef:
+    """The rows that a version was trained on, by its lineage; they may be gone."""
+    dataset = bundle.lineage["dataset"]
+    return DatasetRef.model_validate({**dataset, "uri": _place(project, str(dataset["uri"]))})
 
 
 def trained_on(
@@ -40,5 +48,8 @@ def _data_version(project: Project, version: Version, table_uri: str) -> int | N
         uri, data = str(dataset["uri"]), int(dataset["version"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    place = uri if is_remote(uri) else str(project.root / uri)  # a local one is told from the root
-    return data if place == table_uri else None
+    return data if _place(project, uri) == table_uri else None
+
+
+def _place(project: Project, uri: str) -> str:
+    return uri if is_remote(uri) else str(project.root / uri)  # a local one is told from the root

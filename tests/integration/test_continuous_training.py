@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
 
+import pandas as pd
 from deltalake import DeltaTable
 
 from perennial.stores.project import Project
@@ -124,3 +126,45 @@ def test_a_candidate_that_is_no_better_is_refused_and_the_audit_says_why(
     assert entry.action == "kept champion"
     assert "beats champion on logloss" in entry.reason
     assert registry(flow_project).route("demand").champion == 1
+
+
+def test_the_champion_is_compared_on_rows_it_was_not_fitted_to(flow_project: Workplace) -> None:
+    flow_project.run()
+    flow_project.edit("rounds: 60", "rounds: 50")
+    early = flow_project.run(as_of="2024-03-10T00:00:00+00:00")
+    all_known = "the two could not be compared without the 600 rows that version 1 was fitted to"
+    assert all_known in early["decision"]["reason"]
+    assert early["decision"]["action"] == "kept"
+
+    flow_project.edit("test: 15d", "test: 20d")
+    longer = flow_project.run()
+    assert "on 640 rows, without the 160 rows that version 1 was" in longer["decision"]["reason"]
+    assert "rows that the champion was fitted to" in Path(longer["report_uri"]).read_text()
+    (verdict,) = (
+        verdict
+        for verdict in registry(flow_project).decisions("demand")[0].evidence["verdicts"]
+        if verdict["evidence"]["rule"].startswith("beats champion")
+    )
+    assert verdict["evidence"]["n"] == 640  # its test part, and the day before it
+    assert verdict["evidence"]["detail"] == "without the 160 rows that version 1 was fitted to"
+
+
+def test_a_snapshot_is_drawn_again_as_it_was(flow_project: Workplace) -> None:
+    """Rows without an identity were drawn by position once: such a version is made again so."""
+    flow_project.edit("event_time: at, entity: [shop]", "")
+    flow_project.edit(", delay: 1d", "")
+    flow_project.edit(
+        "kind: time, validation: 10d, test: 15d", "kind: random, validation: 0.2, test: 0.2"
+    )
+    flow_project.edit(
+        "  shop: {type: category}", "  at: {type: datetime}\n  shop: {type: category}"
+    )
+    frame = demand_rows("2024-01-01", 90)
+    first = flow_project.run()
+    flow_project.write_rows("2024-a.csv", pd.concat([demand_rows("2024-04-01", 30), frame]))
+    flow_project.edit("rounds: 60", "rounds: 50")
+    grown = flow_project.run()
+    assert "without" not in grown["decision"]["reason"]  # a row stays in its part
+    again = flow_project.cli("reproduce", "demand@1", "--json")
+    assert json.loads(again.stdout)["identical"] is True
+    assert first["bundle_digest"] == json.loads(again.stdout)["digest"]

@@ -41,13 +41,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """``test`` are the places of its test rows among those it was made from, ``y`` (n,) and ``p``
-    their labels and its predictions; ``rows`` is how many were in its parts, ``seconds`` what its
-    training took of one processor. ``threads`` are for its later predictions."""
+    """``test`` are the places of its test rows among those it was made from, ``fitted`` of those it
+    was trained and tuned on; ``y`` (n,) and ``p`` are the test rows' labels and its predictions;
+    ``rows`` is how many were in its parts, ``seconds`` what its training took of one processor.
+    ``threads`` are for its later predictions."""
 
     bundle: Bundle
     threads: int
     test: np.ndarray
+    fitted: np.ndarray
     y: np.ndarray
     p: np.ndarray
     rows: int
@@ -110,6 +112,7 @@ def train_candidate(
         bundle=open_bundle(Path(written.uri), written.digest),
         threads=threads,
         test=np.flatnonzero(parts == 2),
+        fitted=np.flatnonzero((parts == 0) | (parts == 1)),
         y=np.array(y),
         p=predict(booster, np.asarray(x), schema),
         rows=int((parts >= 0).sum()),

@@ -32,6 +32,7 @@ from perennial.decisions.backtest import Seen
 from perennial.decisions.drift import judge_drift
 from perennial.decisions.gates import judge
 from perennial.decisions.watch import find
+from perennial.decisions.wording import counted
 from perennial.spec import ModelSpec
 from perennial.stores import tables
 from perennial.stores.folders import new_folder
@@ -172,7 +173,7 @@ class Past:
             return Judged(outcome="failed", verdict=error.message, rows=0, seconds=0.0)
         cost = {"rows": candidate.rows, "seconds": candidate.seconds}
         rows = self._frame.iloc[candidate.test].reset_index(drop=True)
-        beaten = None
+        beaten, compared, left_out = None, None, ""
         if champion is not None:
             version = self.version(champion)
             if version.bundle.digest == candidate.bundle.digest:
@@ -180,8 +181,18 @@ class Past:
                 return Judged(outcome="unchanged", verdict=same, **cost)
             values = version.predictor.predict(rows).values
             beaten = aligned(values, version.bundle.schema.classes, candidate.bundle.schema.classes)
+            compared = ~np.isin(candidate.test, version.fitted)
+            if not compared.all():
+                seen = counted(int((~compared).sum()))
+                left_out = f"the {seen} that the version of {champion:%Y-%m-%d %H:%M} was fitted to"
         found = measure(
-            self._spec, candidate.y, candidate.p, beaten, rows, seed=self._spec.split.seed
+            self._spec,
+            candidate.y,
+            candidate.p,
+            beaten,
+            rows,
+            seed=self._spec.split.seed,
+            compared=compared,
         )
         times = rows[self._spec.source.event_time]
         days = max((times.max() - times.min()) / timedelta(days=1), 1.0)
@@ -192,6 +203,7 @@ class Past:
             found,
             serving=None,
             has_champion=champion is not None,
+            left_out=left_out,
             probed=False,
         )
         outcome: Result = "promoted" if judgement.outcome is Outcome.PASSED else "kept"

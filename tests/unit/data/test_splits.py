@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from perennial.contracts.errors import InputError
-from perennial.data.splits import assign, split_columns
+from perennial.data.splits import assign, narrowed, split_columns
 from perennial.spec import ModelSpec, parse_spec
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -182,7 +182,60 @@ def test_the_random_split_is_the_same_forever() -> None:
     groups = spec("{kind: group, group: shop, validation: 0.3, test: 0.3}")
     assert drawn(assign(days(17), groups, None)) == "TvTttTttTTttTTtTt"
     snapshot = spec("{kind: random, validation: 0.3, test: 0.3}", source="")
-    assert drawn(assign(days(30), snapshot, None)) == "tTTvvvtTTvvtTttTTtTTTtvvtvtTtT"
+    assert drawn(assign(days(30), snapshot, None)) == "vTtvtttTTTTttTTtTttvvvttTvvTvT"
+    positions = assign(days(30), snapshot, None, "position")
+    assert drawn(positions) == "tTTvvvtTTvvtTttTTtTTTtvvtvtTtT"
+    equal = days(30).assign(id="r", shop="s", x=1.0)
+    assert drawn(assign(equal, snapshot, None)) == "ttvTTttvtTtttTTvvvTtvvTTTtvTtt"
+
+
+SNAPSHOTS = ["random", "stratified"]
+
+
+@pytest.mark.parametrize("kind", SNAPSHOTS)
+def test_without_an_identity_it_makes_no_difference_where_a_row_lies(kind: str) -> None:
+    model = spec(f"{{kind: {kind}, validation: 0.2, test: 0.2}}", source="")
+    frame = days(400, unlabelled=(3, 4, 9))
+    frame[["id", "shop", "x"]] = frame[["id", "shop", "x"]].iloc[np.arange(400) // 3].to_numpy()
+    frame["x"] = frame["x"].astype(float)
+    order = np.random.default_rng(0).permutation(400)
+
+    def told(rows: pd.DataFrame) -> list[tuple[object, ...]]:
+        parts = assign(rows, model, None)
+        return sorted(zip(rows["id"], rows["y"].fillna(-1), parts.tolist(), strict=True))
+
+    assert told(frame) == told(frame.iloc[order])
+    assert (assign(frame.assign(y=frame["y"].astype("Int64")), model, None) >= 0).sum() == 397
+
+
+def test_rows_that_come_at_the_top_of_a_snapshot_leave_the_others_where_they_were() -> None:
+    model = spec("{kind: random, validation: 0.2, test: 0.2}", source="")
+    after = assign(days(500), model, None)
+    turned = assign(days(500)[::-1], model, None)[::-1]
+    assert (assign(days(400), model, None) == after[:400]).all()
+    assert (turned == after).all()
+
+
+@pytest.mark.parametrize("kind", SNAPSHOTS)
+def test_a_few_distinct_rows_that_come_often_are_in_each_part(kind: str) -> None:
+    model = spec(f"{{kind: {kind}, validation: 0.2, test: 0.2}}", source="")
+    frame = days(3000).assign(id="r", x=1.0, shop=lambda rows: rows["shop"].str[:2])
+    parts = assign(frame, model, None)
+    shares = pd.crosstab(frame["shop"], parts, normalize="index")
+    assert (abs(shares - [0.6, 0.2, 0.2]) < 0.08).all(axis=None)
+
+
+def test_rows_made_narrow_are_divided_as_they_were() -> None:
+    for source, kind in (
+        ("", "stratified"), ("", "random"), ("entity: [id]", "random"),
+        ("event_time: at, entity: [id]", "group, group: shop"),
+    ):  # fmt: skip
+        model = spec(f"{{kind: {kind}, validation: 0.2, test: 0.2}}", source=source)
+        frame = days(300, unlabelled=(1, 8))
+        read = frame[list(split_columns(model))]
+        narrow = pd.concat([narrowed(read[:100], model), narrowed(read[100:], model)])
+        assert len(narrow.columns) <= 3
+        assert (assign(narrow, model, None) == assign(frame, model, None)).all()
 
 
 def test_rows_without_a_group_stay_together() -> None:
@@ -227,6 +280,8 @@ def test_only_the_columns_that_decide_are_read() -> None:
     assert split_columns(spec(f"{{kind: group, group: shop, {shares}}}")) == ("y", "at", "shop")
     assert split_columns(spec(f"{{kind: random, {shares}}}")) == ("y", "at", "id")
     snapshot = spec(f"{{kind: stratified, {shares}}}", source="")
-    assert split_columns(snapshot) == ("y",)
+    assert split_columns(snapshot) == ("y", "id", "shop", "x")
+    assert split_columns(snapshot, "position") == ("y",)
     for model in (spec("{kind: time}"), snapshot):
         assign(days(100)[list(split_columns(model))], model, None)
+    assign(days(100)[["y"]], snapshot, None, "position")

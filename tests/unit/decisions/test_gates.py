@@ -50,7 +50,7 @@ def sliced(level, gain, half, n=1000, column="origin", metric="logloss"):
 
 
 def judged(
-    *gates, serving=SERVING, has_champion=True, unread="", probed=True, **measured
+    *gates, serving=SERVING, has_champion=True, unread="", left_out="", probed=True, **measured
 ) -> Judgement:
     return judge(
         gates,
@@ -58,6 +58,7 @@ def judged(
         serving=serving,
         has_champion=has_champion,
         unread=unread,
+        left_out=left_out,
         probed=probed,
     )
 
@@ -527,3 +528,55 @@ def test_a_candidate_of_the_past_is_not_asked_what_only_serving_tells() -> None:
     assert alone.reason == "passed: every gate is about serving, which was not asked"
 
     assert judged(serving=None, probed=False).outcome is INCONCLUSIVE  # no gates, no evidence
+
+
+WITHOUT = "the 40 rows that version 1 was fitted to"
+WAY_OUT = (
+    "wait for newer rows or give a later --as-of, or leave this gate out of model.yaml until a "
+    "version with this split has taken over"
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome", "reason"),
+    [
+        (
+            [comparison(0.02, 0.01, 0.03, n=960)],
+            PASSED,
+            f"gain 0.02 (95 % at least 0.01) exceeds 0 on 960 rows, without {WITHOUT}",
+        ),
+        (
+            [comparison(0.02, 0.01, 0.03, n=12)],
+            INCONCLUSIVE,
+            "gain 0.02 rests on 12 rows, fewer than the 50 asked for, "
+            f"without {WITHOUT} ({WAY_OUT})",
+        ),
+        (
+            [],
+            INCONCLUSIVE,
+            f"the two could not be compared without {WITHOUT} ({WAY_OUT})",
+        ),
+    ],
+)
+def test_rows_that_the_champion_was_fitted_to_are_told_of(found, outcome, reason):
+    gate = Beats(beats="champion", metric="logloss")
+    verdict = first(gate, comparisons=found, left_out=WITHOUT)
+    assert (verdict.outcome, verdict.reason) == (outcome, f"beats champion on logloss: {reason}")
+    assert verdict.evidence.detail == f"without {WITHOUT}"
+    assert first(gate, comparisons=found[:1]).evidence.detail == ""
+
+
+@pytest.mark.parametrize(
+    ("slices", "levels", "outcome", "end"),
+    [
+        ([sliced("JFK", -0.2, 0.01)], {"JFK": 1000}, FAILED, f"on 1,000 rows, without {WITHOUT}"),
+        ([sliced("JFK", 0.2, 0.01)], {"JFK": 1000}, PASSED, f"on 1,000 rows, without {WITHOUT}"),
+        ([], {"JFK": 1000}, INCONCLUSIVE, f"such as origin=JFK, without {WITHOUT}"),
+        ([], {"JFK": 10}, INCONCLUSIVE, f"asked for, without {WITHOUT} ({WAY_OUT})"),
+    ],
+)
+def test_slices_are_told_of_without_them_too(slices, levels, outcome, end):
+    gate = Slices(slices=["origin"], metric="logloss", max_regression=0.05)
+    verdict = first(gate, slices=slices, levels={"origin": levels}, left_out=WITHOUT)
+    assert verdict.outcome is outcome
+    assert verdict.reason.endswith(end)

@@ -134,6 +134,41 @@ def test_a_slice_of_one_class_has_no_roc_auc_and_its_gate_is_inconclusive():
     )
 
 
+def test_the_two_are_compared_on_the_rows_that_are_marked_and_the_candidate_measured_on_all():
+    y, logit, rows = world(4000)
+    model = spec("binary", *GATES)
+    random = np.random.default_rng(1)
+    marked = random.random(4000) < 0.4
+    p, weak = sigmoid(logit), sigmoid(logit + 2 * random.normal(size=4000))
+    champion = np.where(marked, weak, y * 0.98 + 0.01)  # it knows the others by heart
+    m = measure(model, y, p, champion, rows, seed=1, compared=marked)
+    alone = measure(model, y, p, None, rows, seed=1)
+    part = measure(model, y[marked], p[marked], weak[marked], rows[marked], seed=1)
+    assert m.estimates == alone.estimates
+    assert m.comparisons == part.comparisons
+    assert m.curves == alone.curves
+    assert m.champion_curves == ()
+    assert m.levels == {
+        column: {level: part.levels[column][level] for level in levels}
+        for column, levels in alone.levels.items()
+    }
+    assert [s.estimate for s in m.slices] == [s.estimate for s in alone.slices]
+    assert [s.comparison.n for s in m.slices] == [part.levels[s.column][s.level] for s in m.slices]
+    assert judged(model, m).outcome is Outcome.PASSED
+    assert judged(model, measure(model, y, p, champion, rows, seed=1)).outcome is Outcome.FAILED
+
+
+def test_where_no_row_is_marked_nothing_is_compared():
+    y, logit, rows = world(500)
+    model = spec("binary", *GATES)
+    p, nothing = sigmoid(logit), np.zeros(500, dtype=bool)
+    m = measure(model, y, p, sigmoid(0.5 * logit), rows, seed=1, compared=nothing)
+    assert m.comparisons == ()
+    assert {rows for levels in m.levels.values() for rows in levels.values()} == {0}
+    outcomes = [str(v.outcome) for v in judged(model, m).verdicts]
+    assert outcomes[2:5] == ["inconclusive"] * 3
+
+
 def test_measuring_is_deterministic_by_seed():
     y, logit, rows = world(400)
     model = spec("binary", *GATES)

@@ -243,6 +243,16 @@ def test_without_a_champion_nothing_is_compared_in_the_page():
     assert "against champion" not in render_markdown(report(champion=False))
 
 
+def test_rows_that_were_left_out_of_the_comparison_are_told_of():
+    some, none = report(left_out_rows=1040), report()
+    assert "Compared without1,040 rows that the champion was fitted to" in Page(
+        render_html(some)
+    ).text.replace("\n", "")
+    assert " Compared without the 1,040 that the champion was fitted to." in render_markdown(some)
+    for text in (render_html(none), render_markdown(none)):
+        assert "ompared without" not in text
+
+
 def test_a_report_with_nothing_measured_still_says_why():
     parts = ("estimates", "comparisons", "slices", "calibration", "curves", "champion_curves")
     empty = dict.fromkeys(parts, ())

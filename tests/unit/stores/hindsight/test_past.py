@@ -158,6 +158,24 @@ def test_nothing_is_left_on_the_disk(past: Make, frame: pd.DataFrame, tmp_path: 
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_the_two_are_compared_without_the_rows_that_the_champion_was_fitted_to(
+    past: Make, frame: pd.DataFrame
+) -> None:
+    text = turning.MODEL_YAML.replace(
+        "{kind: time, validation: 7d, test: 7d, window: 21d}",
+        "{kind: stratified, validation: 0.2, test: 0.2}",
+    )
+    walked = past(frame, spec=parse_spec(text))
+    candidate, champion = walked.version(BEFORE), walked.version(FIRST)
+    both = len(set(candidate.test) & set(champion.fitted))
+    assert both > 0
+    rows = len(candidate.test) - both
+    assert walked.judged(BEFORE, FIRST).verdict.endswith(
+        f"exceed 0 on {rows:,} rows, without the {both} rows that the version of "
+        "2025-02-10 00:00 was fitted to"
+    )
+
+
 def test_classes_that_came_later_are_measured_as_never_foreseen(tmp_path: Path) -> None:
     text = turning.MODEL_YAML.replace("objective: binary", "objective: multiclass")
     text = text.replace("  - {metric: roc_auc, min: 0.75}\n", "")
