@@ -36,7 +36,8 @@ def continuous_training(
 
     Args:
         model: Name of a model below ``models/``.
-        as_of: Train with what was known at this moment (UTC); now by default.
+        as_of: Train with what was known at this moment (UTC); now by default. Such a version takes
+            over without a rollout if the champion was trained as of a moment too.
         reason: Why this run was started; kept in the registry's audit.
         force: Run every stage again, cached or not.
         trigger: The evidence that asks for it. The run ends at once where the policy says wait or

@@ -24,6 +24,8 @@ from tasks._events import emit, payload_of
 from tasks._running import RETRIES, measured
 from tasks._tracking import run_links, tracker_of
 
+_AS_OF = "as_of"
+
 
 @task(task_run_name="register {model.name}", cache_policy=NO_CACHE, timeout_seconds=300, **RETRIES)
 def register(
@@ -38,9 +40,10 @@ def register(
     """Act on the judgement, once however often it runs.
 
     Passed: the bundle becomes a version, and its rollout begins. It takes the route at once where
-    there is nothing to earn it by: the first version, model.yaml's rollout has no steps, or
-    training is ``as_of`` the past, which has no requests. Otherwise the champion stays, and the
-    audit says why. None when the route changed since ``route`` was read: judge anew.
+    there is nothing to earn it by: the first version, model.yaml's rollout has no steps, or one
+    version trained ``as_of`` the past follows another, a replay, which has no requests. Otherwise
+    the champion stays, and the audit says why. None when the route changed since ``route`` was
+    read: judge anew.
     """
     registry = Registry(Project.current().registry_url)
     now = datetime.now(UTC)
@@ -71,7 +74,7 @@ def register(
         version = registry.register(
             model.name, bundle, params=study.best_params, judgement=evidence, actor=actor,
             metrics={e.metric: e.value for e in report.estimates},
-            links=_links(study, evaluation, reason), reason=evaluation.reason, now=now,
+            links=_links(study, evaluation, as_of, reason), reason=evaluation.reason, now=now,
         )  # fmt: skip
         tracker_of(model).link_registration(study, version)
         plan = plan_of(read_definition(model).rollout)
@@ -80,7 +83,8 @@ def register(
             report=evaluation.report.html_uri, version=version.version,
         )  # fmt: skip
         try:
-            if route.champion is None or as_of is not None or not plan.steps:
+            replay = as_of is not None and _of_the_past(registry, route.champion)
+            if route.champion is None or replay or not plan.steps:
                 registry.promote(
                     model.name, version.version, expected_generation=route.generation, actor=actor,
                     reason=evaluation.reason, evidence=evidence, cause=cause, now=now,
@@ -115,9 +119,19 @@ def _decided(rollout: Rollout, version: VersionRef, passed: str) -> Decision:
     return Decision(action="kept", version=version, reason=f"{why}: {rollout.state.reason}")
 
 
-def _links(study: StudyRef, evaluation: EvaluationRef, reason: str) -> dict[str, str]:
+def _of_the_past(registry: Registry, champion: VersionRef | None) -> bool:
+    """Whether the champion was itself trained as of a moment that was asked for."""
+    if champion is None:
+        return False
+    return _AS_OF in registry.version(champion.model, champion.version).links
+
+
+def _links(
+    study: StudyRef, evaluation: EvaluationRef, as_of: datetime | None, reason: str
+) -> dict[str, str]:
     return {
         **run_links(),
+        **({} if as_of is None else {_AS_OF: as_of.isoformat()}),
         "study": study.study,
         "wandb_group": study.tracking_group,
         "report": evaluation.report.html_uri,

@@ -73,7 +73,11 @@ def train(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The model.")],
     as_of: Annotated[
-        str | None, typer.Option(help="Train with what was known then: 2013-07-01, UTC.")
+        str | None,
+        typer.Option(
+            help="Train with what was known then: 2013-07-01, UTC. It takes over without a rollout "
+            "if the champion was trained so too."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "by hand",
     force: Annotated[bool, typer.Option("--force", help="Run every stage, cached or not.")] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -147,6 +148,25 @@ def test_the_champion_is_compared_on_rows_it_was_not_fitted_to(flow_project: Wor
     )
     assert verdict["evidence"]["n"] == 640  # its test part, and the day before it
     assert verdict["evidence"]["detail"] == "without the 160 rows that version 1 was fitted to"
+
+
+def test_a_champion_that_serves_gives_way_to_no_version_of_the_past_at_once(
+    flow_project: Workplace,
+) -> None:
+    flow_project.edit("  - {beats: champion, metric: logloss, first_version: passed}\n", "")
+    flow_project.edit(
+        "retrain:", "rollout: {strategy: canary, guards: {error_rate: 0.01}}\nretrain:"
+    )
+    replay = [flow_project.run(as_of=f"2024-03-{day}T00:00:00Z") for day in (10, 15)]
+    assert [one["decision"]["action"] for one in replay] == ["promoted", "promoted"]
+    assert flow_project.run()["decision"]["action"] == "rolling out"
+    registry(flow_project).promote(
+        "demand", 3, expected_generation=registry(flow_project).route("demand").generation,
+        actor="tests", reason="", evidence={}, cause="tests", now=datetime.now(UTC),
+    )  # fmt: skip
+    past = flow_project.run(as_of="2024-03-20T00:00:00Z")
+    assert past["decision"]["action"] == "rolling out"
+    assert registry(flow_project).route("demand").champion == 3
 
 
 def test_a_snapshot_is_drawn_again_as_it_was(flow_project: Workplace) -> None:
