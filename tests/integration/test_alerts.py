@@ -107,12 +107,13 @@ def server_log(tmp_path_factory: pytest.TempPathFactory) -> str:
     return log.read_text()
 
 
-def states(project: Workplace) -> dict[str, str]:
-    """The state of the newest run of each flow, by the flow's name."""
+def states(project: Workplace, since: datetime) -> dict[str, str]:
+    """The state of the newest run of each flow, by the flow's name; the server has runs of other
+    tests too."""
     url = project.environment["PREFECT_API_URL"]
-    runs = httpx.post(
-        f"{url}/flow_runs/filter", json={"sort": "START_TIME_ASC"}, timeout=120
-    ).json()
+    wanted = {"start_time": {"after_": since.isoformat()}}
+    asked = {"flow_runs": wanted, "sort": "START_TIME_ASC"}
+    runs = httpx.post(f"{url}/flow_runs/filter", json=asked, timeout=120).json()
     names = {
         flow["id"]: flow["name"] for flow in httpx.post(f"{url}/flows/filter", timeout=120).json()
     }
@@ -250,6 +251,7 @@ def test_declaring_twice_changes_nothing_and_every_difference_is_told(
 def test_a_run_that_is_killed_is_found_dead_and_told_and_others_are_left_alone(
     flow_project: Workplace, received: Received
 ) -> None:
+    began = datetime.now(UTC)
     with (
         temporary_settings({PREFECT_API_URL: flow_project.environment["PREFECT_API_URL"]}),
         get_client(sync_client=True) as client,
@@ -257,25 +259,28 @@ def test_a_run_that_is_killed_is_found_dead_and_told_and_others_are_left_alone(
         declare(client, flow_project.environment, dead_after=timedelta(seconds=10))
     assert start(flow_project, "reproduction", "end").wait(240) == 0
     killed = {name: start(flow_project, name, "hang") for name in ("batch-scoring", "not-ours")}
-    until(lambda: all(states(flow_project).get(name) == "RUNNING" for name in killed))
-    until(lambda: _heartbeats(flow_project) >= 2)
+    until(lambda: all(states(flow_project, began).get(name) == "RUNNING" for name in killed))
+    until(lambda: _heartbeats(flow_project, began) >= 2)
     for process in killed.values():
         process.send_signal(signal.SIGKILL)
         assert process.wait(240) == -signal.SIGKILL
-    until(lambda: states(flow_project)["batch-scoring"] == "CRASHED")
+    until(lambda: states(flow_project, began)["batch-scoring"] == "CRASHED")
     until(lambda: len(received.posts) == 1)
     (post,) = received.posts
     assert post["subject"] == "demand: batch-scoring crashed"
     assert "Reason: no heartbeat for 10 s: its process is gone\n" in post["text"]
     time.sleep(12)  # no other one is taken for dead, nor this one twice
-    assert states(flow_project)["reproduction"] == "COMPLETED"
-    assert states(flow_project)["not-ours"] == "RUNNING"
+    assert states(flow_project, began)["reproduction"] == "COMPLETED"
+    assert states(flow_project, began)["not-ours"] == "RUNNING"
     assert len(received.posts) == 1
 
 
-def _heartbeats(project: Workplace) -> int:
+def _heartbeats(project: Workplace, since: datetime) -> int:
     """How many running runs of the two have been heard of."""
-    wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}}
+    wanted = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "occurred": {"since": since.isoformat()},
+    }
     url = f"{project.environment['PREFECT_API_URL']}/events/filter"
     events = httpx.post(url, json={"filter": wanted}, timeout=120).json()["events"]
     names = [
