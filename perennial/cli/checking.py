@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perennial.contracts.errors import InputError
+from perennial.decisions.wording import counted
 from perennial.spec import ModelSpec
 from perennial.stores.project import Project, feature_source
 
@@ -49,13 +50,13 @@ def check_model(project: Project, name: str) -> Iterator[str]:
     from perennial.stores import sources
 
     spec, program = _compiled(project, name)
-    columns, gates = _count(len(spec.columns), "column"), _count(len(spec.gates), "gate")
+    columns, gates = counted(len(spec.columns), "column"), counted(len(spec.gates), "gate")
     yield f"model.yaml: {spec.objective}, {columns}, {gates}"
-    features = _count(len(program.features), "feature")
+    features = counted(len(program.features), "feature")
     if spec.ensemble is not None:
         yield f"members: {', '.join(spec.ensemble.of)}, which make {features}"
     else:
-        yield f"features.py: {features}, {_count(len(program.fitted), 'fitted value')}"
+        yield f"features.py: {features}, {counted(len(program.fitted), 'fitted value')}"
     source = sources.inspect(spec, project.root, watermark=None, as_of=None)
     batches = iter(sources.read(spec, project.root, source))
     batch = next(batches, None)
@@ -64,16 +65,16 @@ def check_model(project: Project, name: str) -> Iterator[str]:
         return
     checked = _checked(spec, batch.table)
     broken = sum(1 for _ in batch.malformed)
-    rows = _count(batch.num_rows + broken, "row")
-    bad = _count(len(checked.bad_rows) + broken, "row")
+    rows = counted(batch.num_rows + broken, "row")
+    bad = counted(len(checked.bad_rows) + broken, "row")
     yield f"source: {rows} in the first batch, {bad} for quarantine"
     for fault in sorted(checked.faults, key=lambda fault: -len(fault.rows))[:5]:
         example = f"{batch.where(int(fault.rows[0]))} ({fault.told[0].as_py()})"
-        yield f"source: {_count(len(fault.rows), 'row')} such as {example}"
+        yield f"source: {counted(len(fault.rows), 'row')} such as {example}"
     frame, state = _try_features(spec, program, checked, insist=True)
     if len(frame):
         _try_encoding(spec, program, frame, state, whole=next(batches, None) is None)
-    tried = _count(min(len(frame), _TRIED_ROWS), "row")
+    tried = counted(min(len(frame), _TRIED_ROWS), "row")
     yield f"features: computed for {tried}, each from its own row alone"
 
 
@@ -135,7 +136,3 @@ def _try_encoding(
             raise
         return  # a feature without any value here may have some in the rows that follow
     encode(features, schema, program.place)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

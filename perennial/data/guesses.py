@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.features import ColumnType
-from perennial.data.parsing import parse, unwrapped
+from perennial.data.parsing import is_text, parse, unwrapped
 from perennial.spec.values import shown
 
 MAX_LEVELS = 250
@@ -132,7 +132,7 @@ def _type(values: Any) -> ColumnType | None:
     kind = values.type
     if pa.types.is_null(kind):
         return "string"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if is_text(kind):
         return _type_of_text(pc.unique(values.cast(pa.string())))
     if pa.types.is_boolean(kind):
         return "boolean"

@@ -228,7 +228,7 @@ def _typed(values: Any, kind: ColumnType) -> Any:
         return _as_text(values)
     if kind == "datetime":
         return _moments(values) if pa.types.is_temporal(source) else nothing
-    if pa.types.is_temporal(source) or _is_binary(source):
+    if pa.types.is_temporal(source) or is_binary(source):
         return nothing
     if kind == "float":
         return _finite(values.cast(pa.float64(), safe=False))
@@ -288,7 +288,7 @@ def _within_calendar(moments: Any) -> Any:
 
 
 def _as_text(values: Any) -> Any:
-    if _is_binary(values.type):
+    if is_binary(values.type):
         try:
             return values.cast(pa.string())
         except pa.ArrowInvalid:
@@ -311,7 +311,15 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
-def _is_binary(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether an Arrow type holds text, in whatever layout."""
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def is_binary(kind: Any) -> bool:
+    """Whether an Arrow type holds bytes, in whatever layout."""
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)

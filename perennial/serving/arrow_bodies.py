@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.data.parsing import UUID_LENGTH, unwrapped
+from perennial.data.parsing import UUID_LENGTH, is_text, unwrapped
 from perennial.serving.replies import Refusal
 from perennial.spec.values import shown
 
@@ -92,7 +92,7 @@ def _is_known(kind: Any) -> bool:
         return _is_known(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
         return isinstance(kind, pa.UuidType) or _is_known(kind.storage_type)
-    return _is_text(kind) or any(
+    return is_text(kind) or any(
         is_kind(kind)
         for is_kind in (
             pa.types.is_null,
@@ -114,12 +114,6 @@ def _is_decimal(kind: Any) -> bool:
     return bool(-longest <= kind.scale <= longest)
 
 
-def _is_text(kind: Any) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
 def _plain(table: pa.Table, most_bytes: int) -> pa.Table:
     columns: list[Any] = []
     size = 0
@@ -129,7 +123,7 @@ def _plain(table: pa.Table, most_bytes: int) -> pa.Table:
             what = f"its texts and decimals have more than {most_bytes:,} bytes when written out"
             raise Refusal(413, "too_large", what)
         values = unwrapped(column)
-        columns.append(values.cast(pa.string()) if _is_text(values.type) else values)
+        columns.append(values.cast(pa.string()) if is_text(values.type) else values)
     return pa.table(columns, names=table.column_names)
 
 
@@ -154,7 +148,7 @@ def _lengths(values: Any) -> Any | None:
         return _lengths(values.storage)
     if pa.types.is_decimal(kind):
         return pa.repeat(kind.byte_width, len(values))
-    return _text_lengths(values) if _is_text(kind) else None
+    return _text_lengths(values) if is_text(kind) else None
 
 
 def _text_lengths(texts: Any) -> Any:

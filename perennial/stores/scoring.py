@@ -27,7 +27,7 @@ from perennial.contracts.scoring import ScoringJob
 from perennial.data.audit import FaultCount
 from perennial.data.checks import RowChecks
 from perennial.data.frames import table_columns
-from perennial.data.parsing import unwrapped
+from perennial.data.parsing import is_binary, unwrapped
 from perennial.data.row_numbers import unnumbered
 from perennial.spec import ModelSpec
 from perennial.spec.inputs import Column, Source
@@ -41,12 +41,6 @@ from perennial.stores.staging import BadRows
 
 VERSION = "_version"
 _OURS = (VERSION, "_prediction", "_class", "_probabilities")
-_BINARY = (
-    pa.types.is_binary,
-    pa.types.is_fixed_size_binary,
-    pa.types.is_large_binary,
-    pa.types.is_binary_view,
-)
 _SLICE = 65_536  # rows whose features are in memory at a time
 _MOST_UNFIT = 1_000  # of a slice: beyond it the features are at fault, not the rows
 
@@ -305,7 +299,7 @@ def _storable(values: Any) -> Any:
         return values.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.timestamp("us", "UTC"))
     if pa.types.is_date(kind):
         return values.cast(pa.date32())
-    if any(of(kind) for of in _BINARY):
+    if is_binary(kind):
         return values.cast(pa.binary())
     if pa.types.is_boolean(kind) or pa.types.is_decimal128(kind):
         return values
