@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,24 @@ def flow_project(project: Workplace, prefect_server: str) -> Workplace:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of this test process on a free loopback port; yields its API address."""
-    home = tmp_path_factory.mktemp("prefect-server")
+    """A Prefect server of this test process on a free loopback port; yields its API address.
+
+    Tests of other modules share it, in whatever order: a module that asks for runs or events by
+    name, or that changes what is the server's as a whole, takes ``own_prefect_server``.
+    """
+    with _prefect_server(tmp_path_factory.mktemp("prefect-server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def own_prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server that no other module's tests know; yields its API address."""
+    with _prefect_server(tmp_path_factory.mktemp("own-prefect-server")) as url:
+        yield url
+
+
+@contextmanager
+def _prefect_server(home: Path) -> Iterator[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     with cli_server.prefect_server(home, environment) as url:
         yield url

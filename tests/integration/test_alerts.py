@@ -46,6 +46,11 @@ work("demand")
 """
 
 
+@pytest.fixture(scope="module")
+def prefect_server(own_prefect_server: str) -> str:
+    return own_prefect_server
+
+
 @pytest.fixture
 def received(flow_project: Workplace) -> Iterator[Received]:
     """What arrives when the project's environment names both; the server is cleared afterwards."""
@@ -103,7 +108,7 @@ def start(project: Workplace, flow: str, what: str) -> subprocess.Popen[bytes]:
 
 
 def server_log(tmp_path_factory: pytest.TempPathFactory) -> str:
-    (log,) = Path(tmp_path_factory.getbasetemp()).glob("prefect-server[0-9]*/server.log")
+    (log,) = Path(tmp_path_factory.getbasetemp()).glob("own-prefect-server[0-9]*/server.log")
     return log.read_text()
 
 

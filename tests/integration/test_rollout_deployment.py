@@ -27,9 +27,9 @@ MODELS = ("begun", "detached", "forgotten", "hopeless")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Rolling]:
+def place(tmp_path_factory: pytest.TempPathFactory, own_prefect_server: str) -> Iterator[Rolling]:
     root = tmp_path_factory.mktemp("rollouts")
-    found = rolling(root, {**environment_of(root), "PREFECT_API_URL": prefect_server})
+    found = rolling(root, {**environment_of(root), "PREFECT_API_URL": own_prefect_server})
     for model in MODELS:
         found.of(model)
         found.versions(2, model)

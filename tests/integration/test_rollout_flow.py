@@ -71,10 +71,10 @@ _ROLLOUTS = "perennial.stores.registry.rollouts:Rollouts"
 
 
 @pytest.fixture
-def place(tmp_path: Path, prefect_server: str) -> Iterator[Rolling]:
-    found = rolling(tmp_path, _environment(tmp_path, prefect_server))
+def place(tmp_path: Path, own_prefect_server: str) -> Iterator[Rolling]:
+    found = rolling(tmp_path, _environment(tmp_path, own_prefect_server))
     found.versions(3)
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
+    with temporary_settings({PREFECT_API_URL: own_prefect_server}):
         yield found
 
 

@@ -58,6 +58,11 @@ def endpoint() -> Iterator[Endpoint]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def prefect_server(own_prefect_server: str) -> str:
+    return own_prefect_server
+
+
 @pytest.fixture
 def client(flow_project: Workplace, endpoint: Endpoint) -> Iterator[SyncPrefectClient]:
     """Of a server with nothing on it, before and after."""

@@ -104,7 +104,7 @@ class Place(Workplace):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, own_prefect_server: str) -> Iterator[Place]:
     root = tmp_path_factory.mktemp("triggers")
     for name in MODELS:
         folder = root / "models" / name
@@ -121,8 +121,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iter
             text = text.replace("data/*.csv", "nowhere/*.csv")
         (folder / "model.yaml").write_text(text)
         (folder / "features.py").write_text(FEATURES_PY)
-    environment = {**environment_of(root), "PREFECT_API_URL": prefect_server}
-    place = Place(root, environment, prefect_server)
+    environment = {**environment_of(root), "PREFECT_API_URL": own_prefect_server}
+    place = Place(root, environment, own_prefect_server)
     place.write_rows("2024-a.csv", demand_rows("2024-01-01", 60))
     with place.deployed(lambda each: "continuous_training" in each["entrypoint"]):
         yield place
