@@ -237,6 +237,10 @@ def _of_its_strategy(rollout: Rollout) -> Iterator[Mistake]:
             yield f"approval.{i}", f"{percent} is none of the steps {steps}"
 
 
+OF_GUARDS = ("timeout", "min_requests", "alpha", "limits", "check_every")
+"""Keys of a rollout that say how it is guarded."""
+
+
 def _watched(rollout: Rollout) -> Iterator[Mistake]:
     """A step that nothing guards is never successful, since nothing is measured of it."""
     if rollout.guards.given:
@@ -247,12 +251,16 @@ def _watched(rollout: Rollout) -> Iterator[Mistake]:
         names = " and ".join(rollout.strategies)
         need = "need" if len(rollout.strategies) > 1 else "needs"
         yield "guards", f"{names} {need} a guard, such as error_rate: 0.01; none is given"
-    elif rollout.approval is not False or ("bake" in rollout.model_fields_set and rollout.bake):
-        key = "bake" if rollout.approval is False else "approval"
+        return
+    unread = ["approval"] if rollout.approval is not False else []
+    unread += ["bake"] if "bake" in rollout.model_fields_set and rollout.bake else []
+    unread += [key for key in OF_GUARDS if key in rollout.model_fields_set]
+    if unread:
+        have, those = ("have", "them") if len(unread) > 1 else ("has", unread[0])
         yield (
             "guards",
-            f"without a guard a blue_green switches at once, and {key} has no meaning; "
-            f"give a guard, such as error_rate: 0.01, or remove {key}",
+            f"without a guard a blue_green switches at once, and {', '.join(unread)} {have} no "
+            f"meaning; give a guard, such as error_rate: 0.01, or remove {those}",
         )
 
 

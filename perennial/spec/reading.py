@@ -12,6 +12,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.spec.documents import document_text, read_document
 from perennial.spec.gates import GATES, gate_kind
 from perennial.spec.messages import problems_of, sections_in
+from perennial.spec.production import OF_GUARDS
 from perennial.spec.schema import FORMAT, ModelSpec, Section
 from perennial.spec.values import nearest_key
 
@@ -43,6 +44,10 @@ def kept_spec(text: str, where: str) -> ModelSpec:
     though nothing read it, and is refused now, is left out. Raises InputError."""
     document = read_document(text, where)
     document.get("training", {}).get("params", {}).pop("tree_method", None)
+    rollout = document.get("rollout", {})
+    if not any(given is not None for given in rollout.get("guards", {}).values()):
+        for key in OF_GUARDS:
+            rollout.pop(key, None)
     return _validated(document, where)
 
 

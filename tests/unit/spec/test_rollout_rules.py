@@ -105,6 +105,13 @@ LOSS = {"metric": {"name": "logloss", "max_loss": 0.02}}
              "meaning; give a guard, such as error_rate: 0.01, or remove approval"],
         ),
         (
+            {"bake": "1h", "timeout": "2h", "min_requests": 10, "alpha": 0.1, "limits": {},
+             "check_every": "1s"},
+            ["guards: without a guard a blue_green switches at once, and bake, timeout, "
+             "min_requests, alpha, limits, check_every have no meaning; give a guard, "
+             "such as error_rate: 0.01, or remove them"],
+        ),
+        (
             {"guards": {"business": [{"column": "a", "max_loss": 0}] * 2}},
             ["guards.business.1: 'a' is given twice"],
         ),

@@ -254,3 +254,13 @@ def test_what_an_earlier_release_took_and_never_read_is_left_out_of_a_spec_that_
     expected = parse_spec(MINIMAL + "training: {params: {max_depth: 4}}\n")
     assert kept_spec(text, "spec.yaml") == expected
     assert kept_spec(MINIMAL, "spec.yaml") == parse_spec(MINIMAL)
+
+
+def test_settings_of_a_rollout_that_nothing_guarded_are_left_out_of_a_kept_spec() -> None:
+    unread = "{timeout: 2h, min_requests: 5, alpha: 0.1, limits: {}, check_every: 1s}"
+    text = MINIMAL + f"rollout: {unread}\n"
+    with pytest.raises(InputError, match="min_requests, alpha, limits, check_every have"):
+        parse_spec(text)
+    assert kept_spec(text, "spec.yaml").rollout == parse_spec(MINIMAL).rollout
+    guarded = text.replace("alpha", "guards: {error_rate: 0.1}, alpha")
+    assert kept_spec(guarded, "spec.yaml") == parse_spec(guarded)
