@@ -118,10 +118,12 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether all models that were expected at the start have a version that answers, and one
-        does at least. Models that are routed later have their own readiness."""
+        does at least, and what they answer can be kept. Models that are routed later have their
+        own readiness."""
         return (
             self._expected is not None
             and not self.draining
+            and not self.spool.problem
             and all(self.models[name].ready for name in self._expected)
             and any(model.ready for model in self.models.values())
         )
@@ -381,6 +383,7 @@ class Service:
             registry_problem=self.registry_problem,
             decisions=self.decisions,
             rollouts=self.rollouts,
+            log_problem=self.spool.problem,
             lag=self.spool.lag(),
             beside=self.beside(),
         )

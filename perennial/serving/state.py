@@ -44,9 +44,10 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """The whole service. ``registry_problem`` is "" while the registry answers; ``decisions`` are
-    the newest first, at most 20; ``rollouts`` those that have not ended; ``beside`` is what the
-    processes beside the server tell."""
+    """The whole service. ``registry_problem`` is "" while the registry answers, and ``log_problem``
+    while the prediction log takes records; ``decisions`` are the newest first, at most 20;
+    ``rollouts`` those that have not ended; ``beside`` is what the processes beside the server
+    tell."""
 
     started_at: datetime
     ready: bool
@@ -55,4 +56,5 @@ class ServiceState:
     decisions: tuple[AuditEntry, ...]
     lag: SpoolLag
     rollouts: tuple[Rollout, ...] = ()
+    log_problem: str = ""
     beside: Beside = field(default_factory=Beside)

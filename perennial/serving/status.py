@@ -83,6 +83,8 @@ def problems_of(state: ServiceState) -> Iterator[str]:
     if not state.ready:
         if silent:
             what = f"no version answers for {', '.join(silent)}"
+        elif state.log_problem:
+            what = f"{state.log_problem}; the server's log says why"
         elif state.models:
             what = "the service is starting or stopping"
         else:

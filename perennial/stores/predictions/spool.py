@@ -30,6 +30,7 @@ from perennial.stores.predictions.waiting import Stock, segment_name
 MIB = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ROUND_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _log = getLogger("perennial.log")
 
@@ -92,6 +93,7 @@ class Spool:
         self._full: list[SegmentWriter] = []
         self._seal_after = 0.0
         self._tell_after = 0.0
+        self._problem = ""
         self._used = 0
         self._stock = Stock(folder)
         self._look()
@@ -107,8 +109,11 @@ class Spool:
         versions have scored it. Returns None when the record is acknowledged already (*fast*), or a
         future that is done when it is (*strict*); it may end in an UnavailableError.
 
+        Nobody who waits for that can cancel it, so a request may give up waiting.
+
         Raises SpoolFullError when the disk or ``max_bytes`` is full, UnavailableError when the disk
-        fails or the spool is closed, ValueError for a column of a type that no table has.
+        fails, the spool is closed or has a ``problem``, ValueError for a column of a type that no
+        table has.
         """
         if not batch.num_rows:
             return None
@@ -118,6 +123,8 @@ class Spool:
         with self._lock:
             if self._closed:
                 raise UnavailableError("the prediction log is closed")
+            if self._problem:
+                raise UnavailableError(self._problem)
             if self._used + message.size > self._max_bytes:
                 raise SpoolFullError(
                     f"the prediction log has {self._used // MIB:,} MiB waiting for its table, "
@@ -138,12 +145,18 @@ class Spool:
             written: Future[None] | None = None
             if self._strict:
                 written = Future()
+                written.set_running_or_notify_cancel()
                 self._unsynced.append((writer, written))
             if writer.size >= self._seal_bytes:
                 self._retire(stream)
         if self._strict or writer.size >= self._seal_bytes:
             self._wake.set()
         return written
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is taken, for whoever sends records; "" when all is well."""
+        return self._problem
 
     def lag(self) -> SpoolLag:
         """What waits on its way to a table, as it was at most about a second ago."""
@@ -201,8 +214,8 @@ class Spool:
     # The thread: syncs, seals, and looks at what waits.
 
     def _work(self) -> None:
-        looked, took = time.monotonic(), 0.0
-        while True:
+        closing, look_after = False, time.monotonic() + _LOOK_SECONDS
+        while not closing:
             self._wake.wait(_ROUND_SECONDS)
             self._wake.clear()
             with self._lock:
@@ -213,17 +226,32 @@ class Spool:
                         self._retire(stream)
                 unsynced, self._unsynced = self._unsynced, []
                 full = self._full.copy()
-            self._acknowledge(unsynced)
-            self._seal(full, closing)
-            if closing:
-                break
-            # Looking costs time that grows with what waits: never more than a few percent of it.
-            if time.monotonic() - looked > max(1.0, 50 * took):
-                looked = time.monotonic()
-                self._look()
-                took = time.monotonic() - looked
-        self._look()
+            try:
+                self._acknowledge(unsynced)
+                self._seal(full, closing)
+                if closing or time.monotonic() >= look_after:
+                    # It takes time that grows with what waits: never more than a few percent of it.
+                    started = time.monotonic()
+                    self._look()
+                    now = time.monotonic()
+                    look_after = now + max(_LOOK_SECONDS, 50 * (now - started))
+            except Exception as error:  # nothing is taken until a whole round is well again
+                self._failed(unsynced, error)
+                look_after = 0.0
+            else:
+                self._problem = ""
         self._session.close()
+
+    def _failed(self, unsynced: list[tuple[SegmentWriter, Future[None]]], error: Exception) -> None:
+        if time.monotonic() >= self._tell_after:
+            self._tell_after = time.monotonic() + _RETRY_SECONDS
+            _log.error("the spool %s does not work", self.folder, exc_info=error)
+        with self._lock:  # also what came meanwhile
+            self._problem = f"the prediction log does not work ({type(error).__name__})"
+            unsynced, self._unsynced = [*unsynced, *self._unsynced], []
+        for _, written in unsynced:
+            if not written.done():
+                written.set_exception(UnavailableError(self._problem))
 
     def _acknowledge(self, unsynced: list[tuple[SegmentWriter, Future[None]]]) -> None:
         errors: dict[SegmentWriter, UnavailableError | None] = {}

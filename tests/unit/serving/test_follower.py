@@ -28,10 +28,12 @@ from perennial.serving.rows import Objects
 from perennial.serving.service import Service
 from perennial.serving.settings import Settings
 from perennial.stores.predictions import Spool
+from perennial.stores.predictions.waiting import Stock
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.registry.schema import routes
 from tests.fuzz.served import MODELS, NOW, ROW, content, make_project
+from tests.waiting import until
 
 OWN_HOUR = "return sent.dt.hour"
 NO_FILE = "no such file: its disk is not mounted, or nothing was trained yet"
@@ -208,6 +210,25 @@ def test_a_server_of_named_models_is_ready_once_these_answer(project: Project) -
             await one.look()
             assert one.service.ready
             assert "prices" not in one.service.models
+
+    asyncio.run(test())
+
+
+def test_a_server_whose_log_does_not_work_is_not_ready_until_it_does(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(_: Stock) -> None:
+        raise RuntimeError("hidden")
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            with monkeypatch.context() as meanwhile:
+                meanwhile.setattr(Stock, "count", faulty)
+                until(lambda: not one.service.ready)
+                said = "the prediction log does not work (RuntimeError)"
+                assert one.service.state().log_problem == said
+            until(lambda: one.service.ready)
 
     asyncio.run(test())
 

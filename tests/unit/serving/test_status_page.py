@@ -194,6 +194,15 @@ def test_the_bar_has_a_part_for_each_version_with_a_share() -> None:
             "✗ Not ready Not ready for requests: the service is starting or stopping. Predictions",
         ),
         (
+            service(
+                model("churn", version(1)),
+                ready=False,
+                log_problem="the prediction log does not work (MemoryError)",
+            ),
+            "✗ Not ready Not ready for requests: the prediction log does not work (MemoryError); "
+            "the server's log says why. Predictions",
+        ),
+        (
             service(model("churn", version(1)), lag=SpoolLag(3, 12_400_000, 250.0)),
             "! Ready, with problems The prediction log is behind: its oldest record has waited "
             "4 min for its table (12.4 MB in 3 segments). Nothing is lost while the disk has room; "

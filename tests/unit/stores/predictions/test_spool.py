@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import re
 import subprocess
@@ -16,9 +17,9 @@ import pytest
 from perennial.contracts.errors import UnavailableError
 from perennial.stores.predictions import Spool, SpoolFullError, SpoolLag, read_segment
 from perennial.stores.predictions import segments as format
-from perennial.stores.predictions.segments import read_head
+from perennial.stores.predictions.segments import SegmentWriter, read_head
 from perennial.stores.predictions.sessions import take_over
-from perennial.stores.predictions.waiting import finish, segments, waiting
+from perennial.stores.predictions.waiting import Stock, finish, segments, waiting
 from tests.logged import label_rows, prediction_rows, seal
 from tests.waiting import until
 
@@ -319,3 +320,62 @@ def test_what_can_not_be_taken_over_is_put_aside(tmp_path: Path) -> None:
     (aside,) = (tmp_path / "damaged").iterdir()
     assert aside.name == f"{one.session}-m-predictions-{one.path.name}"
     assert aside.read_bytes() == b"?" * 5000
+
+
+def test_whoever_gives_up_waiting_for_the_disk_leaves_the_log_at_work(
+    strict: Spool, disk: Disk
+) -> None:
+    async def give_up() -> None:
+        written = strict.append("m", "labels", label_rows(["a"]), {})
+        assert written is not None
+        async with asyncio.timeout(0.05):
+            await asyncio.wrap_future(written)
+
+    disk.free.clear()
+    with pytest.raises(TimeoutError):
+        asyncio.run(give_up())
+    disk.free.set()
+    later = strict.append("m", "labels", label_rows(["b"]), {})
+    assert later is not None
+    later.result(20)
+    strict.close()
+    assert ids(strict.folder) == ["a", "b"]
+
+
+def test_a_fault_that_nobody_foresaw_is_told_and_the_log_goes_on_after_it(
+    strict: Spool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(_: object) -> None:
+        raise RuntimeError("hidden")
+
+    said = "the prediction log does not work (RuntimeError)"
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(SegmentWriter, "sync", faulty)
+        meanwhile.setattr(Stock, "count", faulty)
+        lost = strict.append("m", "predictions", prediction_rows(["a"]), {})
+        assert lost is not None
+        with pytest.raises(UnavailableError, match=re.escape(said)):
+            lost.result(20)
+        assert strict.problem == said
+        with pytest.raises(UnavailableError, match=re.escape(said)):
+            strict.append("m", "predictions", prediction_rows(["b"]), {})
+    until(lambda: not strict.problem)
+    written = strict.append("m", "predictions", prediction_rows(["c"]), {})
+    assert written is not None
+    written.result(20)
+    assert caplog.messages == [f"the spool {strict.folder} does not work"]
+
+
+def test_a_spool_that_does_not_work_when_it_is_closed_leaves_its_segments_to_the_keeper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(_: SegmentWriter) -> None:
+        raise RuntimeError("hidden")
+
+    spool = Spool(tmp_path, seal_seconds=600)
+    spool.append("m", "predictions", prediction_rows(["a"]), {})
+    monkeypatch.setattr(SegmentWriter, "sync", faulty)
+    spool.close()
+    assert waiting(tmp_path) == []
+    assert take_over(tmp_path) == 1
+    assert ids(tmp_path) == ["a"]
