@@ -16,12 +16,14 @@ import pytest
 from mlflow import MlflowClient
 
 from perennial.bundle.predictor import Predictor
+from perennial.bundle.write import write_bundle
 from perennial.cli.prefect_server import free_port
 from perennial.contracts.publishing import Publication
 from perennial.decisions.publishing import ALIASES
 from perennial.stores.publishing import publish, servers
 from perennial.stores.publishing.mlflow import URI_VARIABLE
 from tests.published import CURVE, MODEL, NOW, Shelf, golden, mlflow_server, shelf
+from tests.unit.bundle.conftest import make_ensemble
 from tests.workplace import Workplace
 
 KILL = """
@@ -122,6 +124,26 @@ def test_a_version_has_a_run_and_loads_from_the_server_to_the_last_bit(
     bundle = golden()
     ours = Predictor(bundle).predict(bundle.reference().head(50)).values
     assert model.predict(bundle.reference().head(50)).tobytes() == ours.tobytes()
+
+
+def test_a_mean_of_pinned_members_is_published_with_a_name_that_mlflow_takes_for_each_weight(
+    shelved: Shelf, address: str
+) -> None:
+    content = make_ensemble(shelved.project.home, "binary")
+    assert content.weights == {"parcels@1": 3.0, "parcels@2": 1.0}
+    ref = write_bundle(shelved.project.home / "bundles" / MODEL, content)
+    shelved.registry.register(
+        MODEL, ref, params=dict(content.weights), metrics={}, judgement={}, links={}, actor="t",
+        reason="", now=NOW,
+    )  # fmt: skip
+    shelved.route(1)
+
+    done = told(shelved)
+
+    assert (done.versions, done.aliases, done.error) == ((1,), {"champion": 1}, "")
+    client = MlflowClient(address, address)
+    run = client.get_run(client.get_model_version_by_alias(MODEL, "champion").run_id)
+    assert run.data.params == {"objective": "binary", "parcels_1": "3.0", "parcels_2": "1.0"}
 
 
 def test_aliases_follow_the_route_and_others_are_left_alone(shelved: Shelf, address: str) -> None:

@@ -8,6 +8,7 @@ the run it points at, and whoever sees others removes them.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ _BRIEFLY = {
 """MLflow's own settings, where the user has none: by its defaults a server that is away would be
 waited for for minutes, and addresses are printed."""
 _MOST_TEXT = 500  # characters of a parameter
+_REFUSED = re.compile(r"[^/\w.\- ]")  # in its name, by any server: one on Windows has no colon
 
 
 class MlflowServer:
@@ -195,7 +197,10 @@ class MlflowModel:
         self._client.log_batch(
             identity,
             metrics=metrics,
-            params=[Param(name, str(value)[:_MOST_TEXT]) for name, value in params.items()],
+            params=[
+                Param(_REFUSED.sub("_", name), str(value)[:_MOST_TEXT])
+                for name, value in params.items()
+            ],
             tags=[RunTag(name, value) for name, value in _tags(version, bundle).items()],
         )
         with tempfile.TemporaryDirectory() as folder:
