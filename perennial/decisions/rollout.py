@@ -7,7 +7,7 @@ counting of checks, each outcome with a limit of its own, is that of Argo Rollou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +26,7 @@ from perennial.contracts.rollouts import (
 )
 from perennial.contracts.routes import Arm
 from perennial.contracts.verdicts import Outcome
+from perennial.decisions.wording import counted
 from perennial.spec.values import format_duration
 
 _DECISIVE = ("metric", "business")
@@ -207,38 +208,41 @@ def _compared(
     rollout: Rollout, state: RolloutState, check: Check, baked: bool, now: datetime
 ) -> Transition | None:
     """The decision of an ab_test, by its metric and business guards, once both arms have enough
-    rows with labels. Their intervals hold at every look, so that sure is sure at any time."""
+    rows with labels: None while neither version is surely better. Their intervals hold at every
+    look, so that sure is sure at any time, and waiting for it makes no mistake more likely."""
     present = rollout.plan.steps[state.step]
-    decisive = list(_decisive(present, check))
-    sampled = all(
-        m is not None and min(m.n_champion, m.n_challenger) >= present.min_requests
-        for m in decisive
-    )
-    if not decisive or not sampled or check.outcome == "error":
+    decisive = _decisive(present, check)
+    if _least_rows(decisive) < present.min_requests or check.outcome == "error":
         return None
-    found = [m for m in decisive if m is not None and m.value is not None]
-    better = [m.guard for m in found if m.high is not None and m.high < 0]
-    worse = [m.guard for m in found if m.low is not None and m.low > 0]
+    better, worse = _sure(decisive)
     if worse and not better:
         why = f"surely worse than the champion by {', '.join(worse)}"
         return _back(rollout, state, f"{_named(rollout.plan, state.step)}: {why}", quarantine=True)
-    if not baked or len(found) < len(decisive):
+    if not baked or not better:
         return None
-    if better and not worse:
-        by = f"; surely better by {', '.join(better)}"
-        return _next(rollout, state, now, by) if _good(present, check) else None
-    rows = min(min(m.n_champion, m.n_challenger) for m in found)
-    why = f"after {rows:,} rows with labels in each arm neither version is surely better"
-    if better:
-        why = f"surely better by {', '.join(better)}, but surely worse by {', '.join(worse)}"
-    return _ended(state, "no difference", rollout.champion, why)
+    by = f"surely better by {', '.join(better)}"
+    if worse:  # more rows would only be surer of both
+        why = f"{by}, but surely worse by {', '.join(worse)}"
+        return _ended(state, "no difference", rollout.champion, why)
+    return _next(rollout, state, now, f"; {by}") if _good(present, check) else None
 
 
-def _decisive(present: Step, check: Check) -> Iterator[Measurement | None]:
+def _decisive(present: Step, check: Check) -> list[Measurement]:
     measured = {m.guard: m for m in check.measurements}
-    for guard in present.guards:
-        if guard.kind in _DECISIVE:
-            yield measured.get(guard.name)
+    names = [guard.name for guard in present.guards if guard.kind in _DECISIVE]
+    return [measured.get(name, Measurement(guard=name)) for name in names]
+
+
+def _least_rows(decisive: Sequence[Measurement]) -> int:
+    """Of both arms and all measures; 0 when nothing decides."""
+    return min((min(m.n_champion, m.n_challenger) for m in decisive), default=0)
+
+
+def _sure(decisive: Sequence[Measurement]) -> tuple[list[str], list[str]]:
+    """The guards by which the challenger is surely better, and those by which surely worse."""
+    better = [m.guard for m in decisive if m.high is not None and m.high < 0]
+    worse = [m.guard for m in decisive if m.low is not None and m.low > 0]
+    return better, worse
 
 
 def _timed_out(rollout: Rollout, state: RolloutState, now: datetime) -> Transition | None:
@@ -246,14 +250,18 @@ def _timed_out(rollout: Rollout, state: RolloutState, now: datetime) -> Transiti
     longest = timedelta(seconds=present.timeout_seconds)
     if now - (state.resumed_at or state.entered_at) < longest:
         return None
-    why = (
-        f"{_named(rollout.plan, state.step)} was not shown to be good in {format_duration(longest)}"
-    )
-    if state.last is not None and state.last.step == state.step:
-        why += f": {_reasons(state.last)}"
-    if present.strategy == "ab_test":
-        return _ended(state, "no difference", rollout.champion, why)
-    return _back(rollout, state, why)
+    named, lasted = _named(rollout.plan, state.step), format_duration(longest)
+    last = state.last if state.last is not None and state.last.step == state.step else None
+    why = f"{named} was not shown to be good in {lasted}"
+    why += f": {_reasons(last)}" if last is not None else ""
+    if present.strategy != "ab_test":
+        return _back(rollout, state, why)
+    decisive = _decisive(present, last) if last is not None else []
+    rows = _least_rows(decisive)
+    if rows and not any(_sure(decisive)):
+        shown = "showed neither version to be surely better"
+        why = f"{named} {shown} in {lasted} and {counted(rows)} in each arm"
+    return _ended(state, "no difference", rollout.champion, why)
 
 
 # Transitions

@@ -8,22 +8,26 @@ as the champion's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from perennial.contracts.rollouts import Guard, Measurement, Plan, Step
+from perennial.contracts.rollouts import Guard, Measurement, Phase, Plan, Rollout, Step
 from perennial.decisions.guards import judge, shares
+from perennial.decisions.plans import plan_of
+from perennial.decisions.rollout import start, step
 from perennial.decisions.sequential import (
     bernoulli_bounds,
     difference_bounds,
     distribution_band,
     distribution_bounds,
 )
+from perennial.spec.production import Rollout as RolloutSpec
 
 ROLLOUTS, LOOKS, AT_ONCE = 10_000, 100, 500
 GUARDS = (
@@ -229,3 +233,68 @@ def test_each_guard_catches_its_own_harm_within_two_thousand_rows(harmed: str) -
     failed = _alarms(HARM[harmed](random), champion).any(axis=2)
     number = [guard.name for guard in GUARDS].index(harmed)
     assert failed[number].mean() >= 0.9
+
+
+COMPARED = plan_of(
+    RolloutSpec.model_validate(
+        {"strategy": "ab_test", "guards": {"metric": {"name": "logloss", "max_loss": 0.02}}}
+    )
+)
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def compared(challenger: Arm, champion: Arm, number: int) -> tuple[Phase, timedelta]:
+    """How an ab_test with every default ends that is looked at all through its day, and when."""
+    state = start(COMPARED, 1, 2, BEGAN).state
+    rollout = Rollout(
+        id=1, model="m", version=2, champion=1, plan=COMPARED, state=state, revision=0, actor="a",
+        reason="", started_at=BEGAN, updated_at=BEGAN, ended_at=None,
+    )  # fmt: skip
+    means, variances = (
+        [getattr(arm, what)(LOSSES)[number].tolist() for arm in (challenger, champion)]
+        for what in ("mean", "variance")
+    )
+    rows = [arm.rows.tolist() for arm in (challenger, champion)]
+    for look, (mean1, mean0) in enumerate(zip(*means, strict=True)):
+        n1, n0 = (of[look] for of in rows)
+        var1, var0 = (of[look] for of in variances)
+        bounds = difference_bounds(mean1, var1, n1, mean0, var0, n0, shares(COMPARED))
+        low, high = (bound if np.isfinite(bound) else None for bound in bounds)
+        measured = Measurement(
+            guard="logloss", n_champion=n0, n_challenger=n1, value=mean1 - mean0, low=low, high=high
+        )
+        now = BEGAN + DAY * (look + 1) / LOOKS
+        decided = step(rollout, judge(0, COMPARED.steps[0], [measured], n1, now), now)
+        assert decided is not None
+        rollout = rollout.model_copy(update={"state": decided.state})
+        if rollout.ended:
+            return rollout.state.phase, now - BEGAN
+    raise AssertionError("it outlived its timeout")
+
+
+SURER = COMMON * 0.75 ** np.arange(8)
+"""More rows of which the prediction is right and sure: a mean loss that is 30 % less."""
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (odds(), "no difference"),
+        (odds(SURER / SURER.sum()), "promoted"),
+        (odds(true=PREDICTIONS[::-1]), "rolled back"),
+    ],
+    ids=["alike", "better", "worse"],
+)
+def test_an_ab_test_goes_on_until_it_is_sure_and_is_seldom_sure_of_nothing(
+    kinds: np.ndarray, expected: Phase
+) -> None:
+    """A day of 100 looks. Of versions that are alike no more than ``alpha`` are decided, either
+    way, before it is over."""
+    random = np.random.default_rng(27)
+    arms = Arm.drawn(random, 100, 200, kinds=kinds), Arm.drawn(random, 100, 200)
+    ends = [compared(*arms, number) for number in range(200)]
+    took = sorted(lasted for phase, lasted in ends if phase == expected)
+    assert len(took) >= (1 - COMPARED.alpha) * 200, Counter(phase for phase, _ in ends)
+    assert (took[0] == DAY) == (expected == "no difference")
+    assert (took[100] < DAY) == (expected != "no difference")

@@ -491,10 +491,13 @@ FEW = {"n_champion": 99}
         (10, "successful", WORSE, UNSURE, "rolled back"),
         (1, "successful", UNSURE, WORSE, "rolled back"),  # sure at any time
         (1, "successful", UNSURE, WORSE | FEW, "running"),
-        (10, "successful", UNSURE, UNSURE, "no difference"),
-        (10, "inconclusive", UNSURE, UNSURE, "no difference"),
-        (9, "successful", UNSURE, UNSURE, "running"),
+        (59, "successful", UNSURE, UNSURE, "running"),  # until the timeout
+        (59, "inconclusive", UNSURE, UNSURE, "running"),
+        (59, "successful", BETTER, UNSURE, "promoted"),
+        (60, "successful", BETTER, UNSURE, "promoted"),
+        (60, "successful", UNSURE, UNSURE, "no difference"),
         (10, "successful", UNSURE, UNSURE | FEW, "running"),
+        (9, "successful", BETTER, WORSE, "running"),
         (10, "successful", BETTER, WORSE, "no difference"),
         (10, "successful", UNSURE, {"value": None}, "running"),
         (10, "error", WORSE, UNSURE, "running"),
@@ -515,24 +518,35 @@ def test_an_ab_test_is_decided_by_its_labels(
 
 
 @pytest.mark.parametrize(
-    ("loss", "revenue", "said"),
+    ("minutes", "loss", "revenue", "said"),
     [
         (
-            UNSURE,
+            60,
+            UNSURE | {"n_champion": 1400},
             UNSURE | {"n_challenger": 1200, "n_champion": 1300},
-            "after 500 rows with labels in each arm neither version is surely better",
+            "step 1 of 1 (ab_test of 50 %) showed neither version to be surely better in 1h and "
+            "500 rows in each arm",
         ),
         (
+            60,
+            UNSURE | {"n_challenger": 0, "value": None},
+            BETTER,
+            "step 1 of 1 (ab_test of 50 %) was not shown to be good in 1h: few labels",
+        ),
+        (
+            10,
             BETTER,
             WORSE,
             "surely better by logloss, but surely worse by mean revenue",
         ),
         (
+            10,
             WORSE,
             UNSURE,
             "step 1 of 1 (ab_test of 50 %): surely worse than the champion by logloss",
         ),
         (
+            10,
             UNSURE,
             BETTER,
             "step 1 of 1 (ab_test of 50 %) went well for 10m on 500 requests; surely better by "
@@ -540,10 +554,28 @@ def test_an_ab_test_is_decided_by_its_labels(
         ),
     ],
 )
-def test_an_ab_test_says_by_what_it_was_decided(loss: Any, revenue: Any, said: str) -> None:
-    seen = see(begun(AB), looked("successful", guards=BOTH, logloss=loss, mean_revenue=revenue))
+def test_an_ab_test_says_by_what_it_was_decided(
+    minutes: float, loss: Any, revenue: Any, said: str
+) -> None:
+    outcome: CheckOutcome = "inconclusive" if said.endswith("few labels") else "successful"
+    check = looked(
+        outcome, minutes, reason="few labels", guards=BOTH, logloss=loss, mean_revenue=revenue
+    )
+    seen = see(begun(AB), check)
     assert seen is not None
     assert seen.reason == said
+
+
+def test_an_ab_test_that_is_undecided_at_first_is_won_when_it_is_sure() -> None:
+    rollout = begun(AB)
+    for minute in range(1, 59):
+        rollout = after(rollout, see(rollout, looked("successful", minute, guards=BOTH)))
+    won = see(rollout, looked("successful", 59, guards=BOTH, logloss=BETTER))
+    assert won is not None
+    assert won.state.phase == "promoted"
+    ended = step(rollout, None, NOW + 60 * MINUTE)
+    assert ended is not None
+    assert (ended.state.phase, ended.quarantine) == ("no difference", False)
 
 
 def test_a_version_that_won_its_ab_test_goes_on_to_the_next_step() -> None:
