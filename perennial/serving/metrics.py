@@ -11,6 +11,7 @@ import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version as installed
 from itertools import accumulate
 from time import monotonic
@@ -70,6 +71,7 @@ class Metrics:
         self._endpoints: set[str] = set()
         self._generations: dict[str, int] = {}
         self._problems: dict[str, bool] = {}
+        self._not_after: datetime | None = None
         self._lag = SpoolLag(0, 0, 0.0)
         self._shadows: Sequence[Shadow] = ()
         self._build = {
@@ -123,6 +125,10 @@ class Metrics:
     def route_problem(self, model: str, problem: bool) -> None:
         """Whether a model's route in the registry could not be followed."""
         self._problems[model] = problem
+
+    def certificate(self, not_after: datetime | None) -> None:
+        """When the certificate that is served ends; None when that is not known."""
+        self._not_after = not_after
 
     def traffic(self, model: str, version: int) -> Traffic:
         """What a version did, whichever arm it was."""
@@ -254,6 +260,12 @@ class Metrics:
             "Files of the log that are not in their table yet.",
             self._lag.segments,
         )
+        if self._not_after is not None:
+            yield GaugeMetricFamily(
+                "perennial_certificate_not_after_timestamp_seconds",
+                "When the TLS certificate ends, in seconds since 1970.",
+                self._not_after.timestamp(),
+            )
         yield InfoMetricFamily("perennial_build", "What is running.", self._build)
 
 

@@ -136,7 +136,7 @@ async def _serve(
     listening.listen(_BACKLOG)  # whoever is told the address may ask, and is answered in a moment
     host, port = listening.getsockname()[:2]
     scheme = "http" if tls is None else "https"
-    following = None if tls is None else asyncio.create_task(tls.follow())
+    following = None if tls is None else asyncio.create_task(tls.follow(metrics.certificate))
     ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
     try:
         await server.serve(sockets=[listening])

@@ -1,10 +1,17 @@
-"""TLS by two files: TLS 1.2 or newer, and a renewed certificate is taken up without a restart."""
+"""TLS by two files: TLS 1.2 or newer, and a renewed certificate is taken up without a restart.
+
+A context has one certificate for each kind of key, so a renewed one gets a context of its own:
+where an RSA certificate follows an ECDSA one, many clients would get the old one for ever.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from perennial.contracts.errors import InputError, Problem
@@ -13,10 +20,14 @@ from perennial.stores.stamps import Stamp, stamp_or_none
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 10.0
+SOON = timedelta(days=14)
+"""How long before its end a certificate is warned of."""
+_NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME
 
 
 class Tls:
-    """A server's certificate and key, both PEM. ``context`` is what connections are made with.
+    """A server's certificate and key, both PEM. ``context`` is what connections are accepted with;
+    each gets the newest certificate, which ends at ``not_after``.
 
     Raises InputError when a file can't be read or is none, when the key is another certificate's,
     or when it asks for a password.
@@ -25,14 +36,29 @@ class Tls:
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = certificate, key
         self._stamps = self._seen()
-        self.context = _context(*self._files)
+        self.context = self._newest = _context(*self._files)
+        self.not_after = _not_after(self.context, certificate)
+        self._told: tuple[str, datetime | None] = "", None
+        self.context.sni_callback = self._hand_over  # also called for clients that send no name
 
-    async def follow(self) -> None:
+    async def follow(self, told: Callable[[datetime | None], None]) -> None:
         """Look at the files from time to time, for ever; changed ones are for new connections.
-        Files that are wrong are told in the log, once, and the old ones stay."""
+        Files that are wrong are told in the log, once, and the old ones stay. ``told`` gets
+        ``not_after``, at once and after each look."""
         while True:
+            self.warn(datetime.now(UTC))
+            told(self.not_after)
             await asyncio.sleep(LOOK_EVERY_SECONDS)
             self.look()
+
+    def warn(self, now: datetime) -> None:
+        """Say in the log, once each, that the certificate ends soon, or has ended."""
+        end = self.not_after
+        when = "" if end is None or end - now > SOON else "ends" if end > now else "ended"
+        if when and (when, end) != self._told:
+            what = "%s: the certificate %s at %s; renew it: clients refuse it from then on"
+            log.warning(what, self._files[0], when, f"{end:%Y-%m-%d %H:%M:%S} UTC")
+        self._told = when, end
 
     def look(self) -> None:
         """Take up the files if they have changed."""
@@ -41,12 +67,15 @@ class Tls:
             return
         self._stamps = now
         try:
-            _context(*self._files)  # whether they fit each other, before anything is touched
-            self.context.load_cert_chain(*self._files, password=_no_password)
-        except (InputError, OSError, ValueError) as error:  # they may change under our hands
+            newest = _context(*self._files)
+        except InputError as error:
             log.error("%s; the certificate read before stays in use", error)
             return
+        self._newest, self.not_after = newest, _not_after(newest, self._files[0])
         log.info("%s: read again", self._files[0])
+
+    def _hand_over(self, connection: ssl.SSLObject, *_: object) -> None:
+        connection.context = self._newest
 
     def _seen(self) -> list[Stamp | None]:
         return [stamp_or_none(path) for path in self._files]
@@ -70,7 +99,7 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
             raise InputError(Problem(option, f"{path} has none in PEM (-----BEGIN …)"))
     try:
         context.load_cert_chain(certificate, key, _no_password)
-    except (ssl.SSLError, ValueError) as error:  # OpenSSL's text is codes, and may quote the file
+    except (OSError, ValueError) as error:  # OpenSSL's text is codes, and may quote the file
         reason = getattr(error, "reason", None)
         if reason == "KEY_VALUES_MISMATCH":
             what, fix = f"{key} is not the key of {certificate}", "name the key it was made with"
@@ -81,6 +110,30 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
             fix = f"openssl says {reason or 'no more'}; look at both with openssl x509 and pkey"
         raise InputError(Problem("--key", what, fix)) from None
     return context
+
+
+def _not_after(context: ssl.SSLContext, certificate: Path) -> datetime | None:
+    """When a context's certificate ends, UTC; None when it is none for a server.
+
+    Python tells it of a certificate that it was shown, not of a file: so here it is shown to a
+    client that trusts just this one, at whatever time.
+    """
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        trusting.load_verify_locations(certificate)
+        trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+        client = trusting.wrap_bio(back, there)
+        server = context.wrap_bio(there, back, server_side=True)
+        for side in (client, server, client):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        shown = client.getpeercert() or {}
+    except (OSError, ValueError):
+        return None
+    end = shown.get("notAfter")
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(end), UTC) if end else None
 
 
 class _PasswordAskedError(ValueError):

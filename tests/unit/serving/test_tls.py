@@ -8,7 +8,9 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -17,6 +19,8 @@ from perennial.serving import run
 from perennial.serving import tls as serving_tls
 from perennial.serving.tls import Tls
 from tests.certificates import make_certificate
+
+Kind = Literal["ECDSA", "RSA"]
 
 
 @contextmanager
@@ -98,32 +102,123 @@ def test_a_renewed_certificate_is_taken_up_and_a_wrong_one_is_not(
     assert len(caplog.messages) == 1  # nothing changed, nothing told
 
 
-def test_a_key_that_is_exchanged_while_it_is_read_ends_nothing(
+def test_a_key_that_goes_while_it_is_read_ends_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, key = make_certificate(tmp_path, "server")
-    _, locked = make_certificate(tmp_path, "locked", password=b"hidden")
     renewed, new_key = make_certificate(tmp_path, "renewed")
     served = Tls(certificate, key)
-    check = serving_tls._context
+    load = ssl.SSLContext.load_cert_chain
 
-    def exchanged(*files: Path) -> ssl.SSLContext:
-        checked = check(*files)
-        locked.replace(key)
-        return checked
+    def exchanged(context: ssl.SSLContext, *files: Any) -> None:
+        key.unlink()
+        load(context, *files)
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(serving_tls, "_context", exchanged)
+        meanwhile.setattr(ssl.SSLContext, "load_cert_chain", exchanged)
         key.touch()
         served.look()
-    assert caplog.messages == [
-        "the key asks for a password; the certificate read before stays in use"
-    ]
+    (told,) = caplog.messages
+    assert told.startswith(f"--key: {certificate} and {key} can't be used")
+    assert told.endswith("; the certificate read before stays in use")
     renewed.replace(certificate)
     new_key.replace(key)
     served.look()
     with _answering(served) as port:
         assert _shake(port, certificate)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("ECDSA", "RSA"), ("RSA", "ECDSA")])
+def test_a_certificate_renewed_with_another_kind_of_key_is_all_that_is_served(
+    tmp_path: Path, kind: Kind, other: Kind
+) -> None:
+    certificate, key = make_certificate(tmp_path, "server", kind=kind)
+    renewed, new_key = make_certificate(tmp_path, "renewed", kind=other)
+    tls = Tls(certificate, key)
+    with _answering(tls) as port:
+        assert _shown(port) == _der(certificate)
+        renewed.replace(certificate)
+        new_key.replace(key)
+        tls.look()
+        for name in ("localhost", None):  # who connects to an address sends no name
+            for most in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                assert _shown(port, name, most) == _der(certificate)
+        with pytest.raises((ssl.SSLError, OSError)):
+            _shown(port, most=ssl.TLSVersion.TLSv1_2, ciphers=f"ECDHE+{_AUTHENTICATION[kind]}")
+
+
+_AUTHENTICATION = {"ECDSA": "aECDSA", "RSA": "aRSA"}
+
+
+def _der(certificate: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(certificate.read_text())
+
+
+def _shown(
+    port: int,
+    name: str | None = "localhost",
+    most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ciphers: str = "DEFAULT",
+) -> bytes | None:
+    """The certificate that a client gets, who would take any."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = most
+    context.set_ciphers(ciphers)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secure,
+    ):
+        return secure.getpeercert(binary_form=True)
+
+
+@pytest.mark.parametrize("kind", ["ECDSA", "RSA"])
+def test_of_a_certificate_that_ends_soon_and_of_one_that_has_ended_the_log_warns_once(
+    tmp_path: Path, kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate, key = make_certificate(tmp_path, "server", kind=kind)
+    tls = Tls(certificate, key)
+    end = tls.not_after
+    assert end is not None
+    assert abs(end - datetime.now(UTC) - timedelta(days=365)) < timedelta(minutes=10)
+    for now in (end - timedelta(days=15), end - timedelta(days=13), end - timedelta(days=1)):
+        tls.warn(now)
+    for hours in (0, 1):
+        tls.warn(end + timedelta(hours=hours))
+    at = f"{end:%Y-%m-%d %H:%M:%S} UTC; renew it: clients refuse it from then on"
+    assert caplog.messages == [
+        f"{certificate}: the certificate ends at {at}",
+        f"{certificate}: the certificate ended at {at}",
+    ]
+
+
+def test_a_server_says_when_its_certificate_ends_also_of_one_that_has_and_of_a_renewed_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_tls, "LOOK_EVERY_SECONDS", 0.01)
+    certificate, key = make_certificate(tmp_path, "server", days=-2)
+    renewed, new_key = make_certificate(tmp_path, "renewed", kind="RSA")
+    tls = Tls(certificate, key)
+    ends: list[float] = []
+
+    def told(end: datetime | None) -> None:
+        assert end is not None
+        ends.append((end - datetime.now(UTC)) / timedelta(days=1))
+        if len(ends) == 1:
+            renewed.replace(certificate)
+            new_key.replace(key)
+        if ends[-1] > 0:
+            following.cancel()
+
+    async def follow() -> None:
+        nonlocal following
+        following = asyncio.ensure_future(tls.follow(told))
+        await asyncio.wait([following], timeout=60)
+
+    following: asyncio.Future[None]
+    asyncio.run(follow())
+    assert [round(ends[0]), round(ends[-1])] == [-2, 365]
+    assert "the certificate ended at" in caplog.messages[0]
 
 
 def test_files_that_are_no_certificate_and_key_are_refused_with_the_reason(tmp_path: Path) -> None:

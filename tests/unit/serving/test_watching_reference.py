@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +22,7 @@ def test_every_metric_is_described_with_its_type_and_labels() -> None:
     metrics.batch("churn", 1, 1, 0.001, {"plan": 1})
     metrics.route("churn", 1)
     metrics.route_problem("churn", False)
+    metrics.certificate(datetime(2027, 1, 1, tzinfo=UTC))
     text = metrics.render(SpoolLag(0, 0, 0.0), [Shadow("churn", 2, 5, 1, 0.01, "slow")]).decode()
     told = {}
     for family in text_string_to_metric_families(text):
