@@ -1,6 +1,9 @@
 """What the processes beside the server, the log's keeper and the shadows', last told of themselves.
 
 They tell it in files, keeper.json and shadow.json. What an earlier server's processes told is old.
+When it was told is judged by the monotonic clock, which all processes of a machine share, and which
+nobody sets: ``updated_at`` is for people. (After a restart of the machine it begins anew, and what
+was told before then mostly lies in the future.)
 """
 
 from __future__ import annotations
@@ -8,11 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-_SILENT = timedelta(minutes=1)
+_SILENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +38,29 @@ class Beside:
     shadows: tuple[Shadow, ...] = ()
 
 
-def read_beside(folder: Path, started_at: datetime, now: datetime) -> Beside:
-    """What is told in a folder (a project's .perennial/serving) since the server's start.
+def read_beside(folder: Path, started: float, now: float) -> Beside:
+    """What is told in a folder (a project's .perennial/serving) since the server's start. Both
+    moments are seconds of the monotonic clock.
 
     A keeper that is not heard of for a minute is a problem itself; the shadows' process only tells
     something when it has something to do.
     """
-    keeper = _told(folder / "keeper.json", started_at)
-    shadow = _told(folder / "shadow.json", started_at)
-    problems = (*_keeper_problems(keeper, started_at, now), *shadow.get("problems", ()))
+    keeper = _told(folder / "keeper.json", started, now)
+    shadow = _told(folder / "shadow.json", started, now)
+    problems = (*_keeper_problems(keeper, started, now), *shadow.get("problems", ()))
     return Beside(problems, tuple(_shadows(shadow)))
 
 
-def _told(path: Path, started_at: datetime) -> Mapping[str, Any]:
+def _told(path: Path, started: float, now: float) -> Mapping[str, Any]:
     try:
-        state = json.loads(path.read_bytes())
-        heard = datetime.fromisoformat(state["updated_at"]).astimezone(UTC)
+        state: dict[str, Any] = json.loads(path.read_bytes())
+        return state if started <= state["monotonic_seconds"] <= now else {}
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or torn by a full disk
         return {}
-    return {**state, "heard": heard} if heard >= started_at else {}
 
 
-def _keeper_problems(
-    keeper: Mapping[str, Any], started_at: datetime, now: datetime
-) -> Iterator[str]:
-    if now - keeper.get("heard", started_at) > _SILENT:
+def _keeper_problems(keeper: Mapping[str, Any], started: float, now: float) -> Iterator[str]:
+    if now - keeper.get("monotonic_seconds", started) > _SILENT_SECONDS:
         yield "The process that writes the log's tables has not been heard of for a minute."
     yield from keeper.get("problems", ())
     damaged = keeper.get("damaged", ())

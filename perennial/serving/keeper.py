@@ -15,14 +15,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from logging import getLogger
 from pathlib import Path
 from typing import Any, get_args
 
-from perennial.contracts.errors import PerennialError
+from perennial.contracts.errors import PerennialError, UnavailableError
 from perennial.serving.children import listen_to_stop, stand_back
 from perennial.serving.logs import configure
 from perennial.spec import ModelSpec, load_spec
@@ -165,21 +165,31 @@ class Keeper:
     def _commit(self, table: _Table, some: Sequence[Waiting]) -> bool:
         try:
             committed = commit_segments(some, table.uri)
+            table.changed = True
+            if committed.rows:
+                self._rows += committed.rows
+                self._commits += 1
+                self._last_commit_at = _now()
+            self._finish(some, committed.damaged)
         except Exception as error:  # whatever a store may raise, nothing is lost by waiting
             self._failed(table, error)
             return False
-        for one in some:
-            if one.path in committed.damaged:
-                place = put_aside(self._spool, one.path)
-                _log.error("a part of a segment can't be read; it is kept as %s", place)
-            finish(one.path, "live")
         table.problem, table.wait_seconds, table.not_before = "", 0.0, 0.0
-        table.changed = True
-        if committed.rows:
-            self._rows += committed.rows
-            self._commits += 1
-            self._last_commit_at = _now()
         return True
+
+    def _finish(self, some: Sequence[Waiting], damaged: Collection[Path]) -> None:
+        """Segments whose rows are in their table. Raises UnavailableError when the disk doesn't
+        let go of one; what the table has of it, it knows."""
+        for one in some:
+            try:
+                if one.path in damaged:
+                    place = put_aside(self._spool, one.path)
+                    _log.error("a part of a segment can't be read; it is kept as %s", place)
+                finish(one.path, "live")
+            except OSError as error:
+                why = error.strerror or error
+                what = f"segment {one.path} is committed, but can't be marked so: {why}"
+                raise UnavailableError(what) from None
 
     def _begin_to_tidy(self) -> None:
         """Tidy beside the rounds, when it is time: it may take minutes, and commits don't wait."""
@@ -249,6 +259,7 @@ class Keeper:
         state: dict[str, Any] = {
             "pid": os.getpid(),
             "updated_at": _now(),
+            "monotonic_seconds": time.monotonic(),
             "committed_rows": self._rows,
             "commits": self._commits,
             "last_commit_at": self._last_commit_at,

@@ -112,6 +112,7 @@ class Service:
         self._pool = ThreadPoolExecutor(2, "predict")
         self._loop = asyncio.get_running_loop()
         self._started_at = datetime.now(UTC)
+        self._started = time.monotonic()
         self._id_prefix = f"{int(time.time() * 1e3):012x}{os.urandom(4).hex()}"
         self._requests = 0
 
@@ -391,7 +392,7 @@ class Service:
     def beside(self) -> Beside:
         """What the processes beside the server say of themselves."""
         folder = Project(self.settings.project).home / "serving"
-        return read_beside(folder, self._started_at, datetime.now(UTC))
+        return read_beside(folder, self._started, time.monotonic())
 
     def close(self) -> None:
         self._pool.shutdown()

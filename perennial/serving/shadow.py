@@ -50,13 +50,15 @@ _ENDED = "ProcessEnded"
 @dataclass(frozen=True, slots=True)
 class ShadowSettings:
     """What the process has to know. ``tables`` is the address below which ``predictions/<model>``
-    and ``failures/<model>`` lie; ``parent`` is the process whose end is this one's."""
+    and ``failures/<model>`` lie; ``parent`` is the process whose end is this one's, and ``server``
+    a name that tells it from earlier ones, which may have had the same id."""
 
     project: str
     spool: str
     tables: str
     state: str
     parent: int
+    server: str
     poll_seconds: float = 0.5
     longest_wait_seconds: float = 60.0
     """Between two tries when the registry or a table does not answer."""
@@ -80,7 +82,7 @@ class Shadow:
         self._registry: Registry | None = None
         self._refs: dict[tuple[str, int], VersionRef] = {}
         self._loaded: dict[str, ShadowVersion] = {}  # by digest
-        self._state = ShadowState(Path(settings.state), settings.parent)
+        self._state = ShadowState(Path(settings.state), settings.server)
         self._pauses: dict[str, _Pause] = {}
         self._stop = threading.Event()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,16 +30,16 @@ class ShadowState:
     a segment: one that is found between the two ended the process.
     """
 
-    def __init__(self, path: Path, parent: int) -> None:
+    def __init__(self, path: Path, server: str) -> None:
         self._path = path
         self._versions: dict[str, dict[str, Any]] = {}
         self._crashes: Counter[str] = Counter()
         self._trying = ""
         self._waiting = 0
         self._problems: dict[str, str] = {}
-        self._parent = parent
+        self._server = server
         former = self._former()
-        if former.get("parent") == parent:
+        if former.get("server") == server:
             self._versions = former["versions"]
             self._crashes = Counter(former["crashes"])
             if former["trying"]:
@@ -106,8 +107,9 @@ class ShadowState:
     def _write(self) -> None:
         state = {
             "pid": os.getpid(),
-            "parent": self._parent,
+            "server": self._server,
             "updated_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "monotonic_seconds": time.monotonic(),
             "versions": self._versions,
             "waiting_segments": self._waiting,
             "problems": [what for what in self._problems.values() if what],

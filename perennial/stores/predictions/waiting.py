@@ -100,9 +100,9 @@ def finish(segment: Path, reader: Reader) -> None:
         return
     except IntegrityError:
         shadowed = False
-    if shadowed:
-        _mark(segment, reader).touch()
     others: dict[Reader, Reader] = {"live": "shadow", "shadow": "live"}
+    if shadowed and not _mark(segment, others[reader]).exists():  # the last may have no room left
+        _mark(segment, reader).touch()
     if not shadowed or _mark(segment, others[reader]).exists():
         segment.unlink(missing_ok=True)
         for name in others:
@@ -130,11 +130,15 @@ def give_up_shadows(spool: Path, older_than_seconds: float, most_bytes: int) -> 
 
 
 class Stock:
-    """What is on disk in a spool, as of the last ``count``."""
+    """What is on disk in a spool, as of the last ``count``.
+
+    How long a segment waits is told by the monotonic clock, since it was first seen. Of one that
+    was there at the first ``count`` its own words count, and they are of the machine's time.
+    """
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
-        self._created: dict[Path, float] = {}
+        self._since: dict[Path, dict[int, float | None]] | None = None
         self._segments = 0
         self._bytes = 0
         self._oldest = float("inf")
@@ -144,26 +148,29 @@ class Stock:
     @property
     def lag(self) -> SpoolLag:
         """What has yet to reach its table."""
-        age = max(0.0, time.time() - self._oldest) if self._created else 0.0
+        age = max(0.0, time.monotonic() - self._oldest)
         return SpoolLag(segments=self._segments, bytes=self._bytes, oldest_seconds=age)
 
     def count(self) -> None:
         """Raises OSError when the folder can't be read."""
         count, live_bytes, all_bytes = 0, 0, 0
-        created: dict[Path, float] = {}
+        first, now = self._since is None, time.monotonic()
+        known, since = self._since or {}, {}
+        oldest = []
         for stream in _streams(self._spool):
             all_bytes += sum(stream.sizes.values())
             numbers = [n for n in stream.numbers if not stream.is_marked(n, "live")]
             count += len(numbers)
             live_bytes += sum(stream.sizes[n] for n in numbers)
             if numbers:  # the oldest of a stream has the lowest number
-                path = stream.segment(numbers[0]).path
-                when = self._created.get(path) or _created_at(path)
-                if when is not None:
-                    created[path] = when
+                before, new = known.get(stream.folder, {}), None if first else now
+                seen = since[stream.folder] = {n: before.get(n, new) for n in numbers}
+                if seen[numbers[0]] is None:
+                    seen[numbers[0]] = _created_at(stream.segment(numbers[0]).path)
+                oldest.append(seen[numbers[0]])
         self._segments, self._bytes, self.all_bytes = count, live_bytes, all_bytes
-        self._oldest = min(created.values(), default=float("inf"))
-        self._created = created
+        self._oldest = min((at for at in oldest if at is not None), default=float("inf"))
+        self._since = since
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +222,14 @@ def _streams(spool: Path) -> Iterator[_Stream]:
 
 
 def _created_at(segment: Path) -> float | None:
-    """When a segment was begun; None when that can't be read (yet)."""
+    """When a segment was begun, by the monotonic clock; None when that can't be read (yet)."""
     try:
         opening = read_opening(segment)
     except FileNotFoundError:
         return None
-    return None if opening is None else opening.created_at
+    if opening is None:
+        return None
+    return time.monotonic() - max(0.0, time.time() - opening.created_at)
 
 
 def _mark(segment: Path, reader: Reader) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -162,6 +163,33 @@ def test_a_segment_stays_for_the_shadow_versions_that_it_names(tmp_path: Path) -
     once(Keeper(settings(tmp_path, shadow_bytes=0)))
     assert waiting(tmp_path / "spool", "shadow") == []
     assert state(tmp_path)["shadow_segments_given_up"] == 1
+
+
+def test_a_segment_that_can_not_be_marked_holds_up_its_own_table_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.append("m", "predictions", prediction_rows(["m"]), {"shadow": [3]})
+    spool.append("n", "predictions", prediction_rows(["n"]), {})
+    spool.close()
+    (marked,), _ = waiting(spool.folder)
+    keeper = Keeper(settings(tmp_path))
+
+    def no_room(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "touch", no_room)
+        for _ in range(2):
+            once(keeper)
+            assert (logged(tmp_path), logged(tmp_path, "n")) == (["m"], ["n"])
+    said = state(tmp_path)
+    problem = f"segment {marked.path} is committed, but can't be marked so: No space left on device"
+    assert (said["problems"], said["committed_rows"]) == ([problem], 2)
+    assert [(r.getMessage(), r.exc_info) for r in caplog.records] == 2 * [(problem, None)]
+    once(keeper)
+    assert (logged(tmp_path), waiting(spool.folder)) == (["m"], [])
+    assert state(tmp_path)["problems"] == []
 
 
 @pytest.mark.parametrize("killed", [False, True])

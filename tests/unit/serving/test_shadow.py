@@ -63,6 +63,7 @@ class Place:
             "tables": str(self.root),
             "state": str(self.root / "shadow.json"),
             "parent": os.getppid(),
+            "server": "a",
             "poll_seconds": 0.01,
         }
         return ShadowSettings(**values | changes)
@@ -487,7 +488,7 @@ def test_a_version_that_keeps_ending_the_process_is_tried_nowhere_any_more(
     place, _ = two
     settings = place.settings()
     died_of = {"m@2 elsewhere/1": 2, "m@2 elsewhere/2": 1, "m@1 elsewhere/1": 1}
-    former = {"parent": settings.parent, "versions": {}, "crashes": died_of}
+    former = {"server": settings.server, "versions": {}, "crashes": died_of}
     (place.root / "shadow.json").write_text(json.dumps({**former, "trying": "m@2 elsewhere/2"}))
     seal(place.spool, *(place.batch(i, 1) for i in range(3)), shadow=[2])
 
@@ -503,7 +504,7 @@ def test_a_server_that_starts_anew_gives_every_version_another_chance(
     two: tuple[Place, Predictor],
 ) -> None:
     place, _ = two
-    former = {"parent": -1, "versions": {}, "crashes": {"m@2 elsewhere/1": 9}, "trying": ""}
+    former = {"server": "b", "versions": {}, "crashes": {"m@2 elsewhere/1": 9}, "trying": ""}
     (place.root / "shadow.json").write_text(json.dumps(former))
     seal(place.spool, place.batch(0, 2), shadow=[2])
 
