@@ -77,8 +77,8 @@ class Business(Section):
     """How much less of something a version may bring in than the champion."""
 
     column: Text
-    """A number, the better the greater: a column that the log keeps, else what comes with the
-    labels under this name."""
+    """A number, the better the greater: a float, integer or boolean column that the log keeps, a
+    regression's label, else what comes with the labels under this name."""
     max_loss: Annotated[Number, Field(ge=0)]
     """By how much its mean a row may fall short of the champion's, in its unit."""
 
@@ -237,7 +237,7 @@ def _of_its_strategy(rollout: Rollout) -> Iterator[Mistake]:
             yield f"approval.{i}", f"{percent} is none of the steps {steps}"
 
 
-OF_GUARDS = ("timeout", "min_requests", "alpha", "limits", "check_every")
+_OF_GUARDS = ("timeout", "min_requests", "alpha", "limits", "check_every")
 """Keys of a rollout that say how it is guarded."""
 
 
@@ -254,7 +254,7 @@ def _watched(rollout: Rollout) -> Iterator[Mistake]:
         return
     unread = ["approval"] if rollout.approval is not False else []
     unread += ["bake"] if "bake" in rollout.model_fields_set and rollout.bake else []
-    unread += [key for key in OF_GUARDS if key in rollout.model_fields_set]
+    unread += [key for key in _OF_GUARDS if key in rollout.model_fields_set]
     if unread:
         have, those = ("have", "them") if len(unread) > 1 else ("has", unread[0])
         yield (

@@ -12,7 +12,6 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.spec.documents import document_text, read_document
 from perennial.spec.gates import GATES, gate_kind
 from perennial.spec.messages import problems_of, sections_in
-from perennial.spec.production import OF_GUARDS
 from perennial.spec.schema import FORMAT, ModelSpec, Section
 from perennial.spec.values import nearest_key
 
@@ -41,13 +40,17 @@ def parse_spec(text: str, where: str = "model.yaml") -> ModelSpec:
 
 def kept_spec(text: str, where: str) -> ModelSpec:
     """The spec that a bundle keeps, which may be of an earlier release: what was accepted then
-    though nothing read it, and is refused now, is left out. Raises InputError."""
+    though nothing read it, and is refused now, is left out. How to roll out is asked of the model,
+    not of a version: a section ``rollout`` that is refused now is left out whole. Raises
+    InputError."""
     document = read_document(text, where)
     document.get("training", {}).get("params", {}).pop("tree_method", None)
-    rollout = document.get("rollout", {})
-    if not any(given is not None for given in rollout.get("guards", {}).values()):
-        for key in OF_GUARDS:
-            rollout.pop(key, None)
+    try:
+        return _validated(document, where)
+    except InputError:
+        if "rollout" not in document:
+            raise
+    del document["rollout"]
     return _validated(document, where)
 
 

@@ -246,6 +246,31 @@ def _guard_metric(spec: ModelSpec) -> Iterator[Mistake]:
         )
 
 
+def _guard_business(spec: ModelSpec) -> Iterator[Mistake]:
+    for i, guard in enumerate(spec.rollout.guards.business):
+        key, name = f"rollout.guards.business.{i}.column", guard.column
+        column = spec.columns.get(name)
+        if name == spec.label.column:
+            if spec.objective != "regression":
+                yield (
+                    key,
+                    f"the label of a {spec.objective} model is a class, not a number; send the "
+                    "number with the labels, under another name",
+                )
+        elif name == spec.source.event_time:
+            yield key, "the event time is not a number"
+        elif column is not None and column.type not in _NUMBERS:
+            yield (
+                key,
+                f"a {column.type} column is not a number; name a float, integer or boolean "
+                "column, or a number that comes with the labels",
+            )
+        elif column is not None:
+            for left_out in ("hash", "omit"):
+                if name in getattr(spec.log, left_out):
+                    yield key, f"log.{left_out} keeps the column's numbers out of the log"
+
+
 def _guard_labels(spec: ModelSpec) -> Iterator[Mistake]:
     delay, timeout = spec.label.delay, spec.rollout.timeout
     if spec.rollout.guards.by_labels and delay >= timeout:
@@ -286,6 +311,7 @@ def _ensemble(spec: ModelSpec) -> Iterator[Mistake]:
 
 
 _HASHED = ("category", "string", "integer")
+_NUMBERS = ("float", "integer", "boolean")
 
 MODEL_RULES = (
     _names,
@@ -304,6 +330,7 @@ MODEL_RULES = (
     _slice_columns,
     _log_columns,
     _guard_metric,
+    _guard_business,
     _guard_labels,
     _guard_log,
     _ensemble,

@@ -31,6 +31,7 @@ from perennial.learning.metrics import EPSILON
 from perennial.spec import ModelSpec
 from perennial.stores import engine
 from perennial.stores.bundles import open_stored
+from perennial.stores.predictions.columns import variants
 from perennial.stores.predictions.joining import DUE, LABEL, labelled_rows
 from perennial.stores.predictions.tables import open_log
 from perennial.stores.project import Project
@@ -76,7 +77,8 @@ def measure(
       guard's name: logloss (probabilities clipped at 1.2e-7; a class that a version never saw
       has probability 0), brier, absolute_error or squared_error.
     - ``business``: the champion's mean of the column less the challenger's. A column of model.yaml
-      is read from the log, any other came with the labels, and then rows are due too.
+      that the log has is read there. Any other came with the labels, as did a regression's label,
+      and then rows are due too.
 
     What has no rows yet is not measured (``value`` None). What can't be measured has ``error``: a
     damaged table, a store or registry that doesn't answer, a column that isn't kept. Never raises
@@ -197,23 +199,24 @@ class _Look:
 
     def _business(self, guard: Guard) -> Measurement:
         column, spec = guard.column, self.spec
-        if column not in spec.columns or column == spec.label.column:
+        label = column == spec.label.column
+        if label and spec.objective == "regression":
+            return self._labelled(guard, LABEL, (), worse=CHAMPION)
+        log = columns_of(open_log(self.uri("predictions")))
+        if label or column not in spec.columns or not variants(column, log):
             return self._labelled(guard, "_label_metric_0", (column,), worse=CHAMPION)
-        uri = self.uri("predictions")
-        log = columns_of(open_log(uri))
+        value = numeric(column, log)
+        if not value:
+            fix = "name a column of numbers, of which the log keeps more than a hash"
+            raise InputError(Problem(f"column {column!r}", "is no number in the log", fix))
         with self._connection() as connection:
             rows = self._relation(connection, "predictions")
             if rows is None:
                 return Measurement(guard=guard.name)
-            value = numeric(column, log)
-            if not value:
-                what = "is no number in the log" if column in log.names else "is not in the log"
-                fix = "log.hash and log.omit in model.yaml say what is kept"
-                raise InputError(Problem(f"column {column!r}", what, fix))
-            unit = self.arms.unit(spec, log)
             found = means(
-                lambda query: list(connection.execute(query).fetchall()), rows, ARM, unit, value
-            )
+                lambda query: list(connection.execute(query).fetchall()),
+                rows, ARM, self.arms.unit(spec, log), value,
+            )  # fmt: skip
         return self._difference(guard, found, worse=CHAMPION)
 
     def _labelled(

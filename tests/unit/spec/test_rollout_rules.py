@@ -177,6 +177,58 @@ def test_a_loss_belongs_to_its_objective(
     ]
 
 
+def earning(*columns: str) -> dict[str, Any]:
+    business = [{"column": column, "max_loss": 0} for column in columns]
+    return {"strategy": "canary", "guards": {"business": business}}
+
+
+@pytest.mark.parametrize(
+    ("column", "changes", "said"),
+    [
+        (
+            "country",
+            {},
+            "a category column is not a number; name a float, integer or boolean column, or a "
+            "number that comes with the labels",
+        ),
+        (
+            "id",
+            {},
+            "a string column is not a number; name a float, integer or boolean column, or a "
+            "number that comes with the labels",
+        ),
+        ("at", {}, "the event time is not a number"),
+        ("amount", {"log.omit": ["amount"]}, "log.omit keeps the column's numbers out of the log"),
+        ("count", {"log.hash": ["count"]}, "log.hash keeps the column's numbers out of the log"),
+        (
+            "late",
+            {},
+            "the label of a binary model is a class, not a number; send the number with the "
+            "labels, under another name",
+        ),
+        (
+            "late",
+            {"columns.late": {"type": "integer"}, "objective": "multiclass"},
+            "the label of a multiclass model is a class, not a number; send the number with the "
+            "labels, under another name",
+        ),
+    ],
+)
+def test_a_business_column_that_would_never_be_measured_is_refused(
+    mistakes: Any, column: str, changes: dict[str, Any], said: str
+) -> None:
+    assert mistakes({"rollout": earning("revenue", column), **changes}) == [
+        f"rollout.guards.business.1.column: {said}"
+    ]
+
+
+def test_a_business_column_is_a_number_of_the_log_or_of_the_labels(spec: Any) -> None:
+    given = earning("amount", "count", "gift", "revenue")
+    guards = spec(columns__gift={"type": "boolean"}, rollout=given).rollout.guards
+    assert [guard.column for guard in guards.business] == ["amount", "count", "gift", "revenue"]
+    assert spec(objective="regression", rollout=earning("late")).rollout.guards.by_labels
+
+
 @pytest.mark.parametrize(
     ("written", "strategies"),
     [

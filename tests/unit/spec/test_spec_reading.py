@@ -256,11 +256,28 @@ def test_what_an_earlier_release_took_and_never_read_is_left_out_of_a_spec_that_
     assert kept_spec(MINIMAL, "spec.yaml") == parse_spec(MINIMAL)
 
 
-def test_settings_of_a_rollout_that_nothing_guarded_are_left_out_of_a_kept_spec() -> None:
-    unread = "{timeout: 2h, min_requests: 5, alpha: 0.1, limits: {}, check_every: 1s}"
-    text = MINIMAL + f"rollout: {unread}\n"
-    with pytest.raises(InputError, match="min_requests, alpha, limits, check_every have"):
-        parse_spec(text)
-    assert kept_spec(text, "spec.yaml").rollout == parse_spec(MINIMAL).rollout
-    guarded = text.replace("alpha", "guards: {error_rate: 0.1}, alpha")
+@pytest.mark.parametrize(
+    ("rollout", "refused"),
+    [
+        (
+            "{timeout: 2h, min_requests: 5, alpha: 0.1, limits: {}, check_every: 1s}",
+            "min_requests, alpha, limits, check_every have",
+        ),
+        (
+            "{strategy: canary, guards: {business: [{column: city, max_loss: 0}]}}",
+            "a category column is not a number",
+        ),
+    ],
+)
+def test_a_rollout_that_is_refused_now_is_left_out_of_a_kept_spec(
+    rollout: str, refused: str
+) -> None:
+    guarded = MINIMAL + "rollout: {strategy: canary, guards: {error_rate: 0.1}, alpha: 0.1}\n"
     assert kept_spec(guarded, "spec.yaml") == parse_spec(guarded)
+    city = MINIMAL + "  city: {type: category}\n"
+    text = city + f"rollout: {rollout}\n"
+    with pytest.raises(InputError, match=refused):
+        parse_spec(text)
+    assert kept_spec(text, "spec.yaml") == parse_spec(city)
+    with pytest.raises(InputError, match="objective: 'b' is not one of"):
+        kept_spec(text.replace("objective: binary", "objective: b"), "spec.yaml")

@@ -460,12 +460,34 @@ def test_a_business_column_of_the_log_needs_no_label(log: Log) -> None:
     assert found.value == pytest.approx(1.5)
 
 
-def test_a_business_column_that_the_log_doesn_t_keep_is_an_error(log: Log) -> None:
-    log.answers("champion", [0.5] * 40)
+def test_a_column_that_no_version_reads_comes_with_the_labels(log: Log) -> None:
+    """It is in model.yaml, so in the training's rows, and not among what is asked for."""
+    champion = log.answers("champion", [0.5] * 40)
+    challenger = log.answers("challenger", [0.5] * 40)
     guard = Guard(name="mean rain", kind="business", limit=1.0, column="rain")
+    assert log.one(guard) == Measurement(guard="mean rain")
+    log.labels([*champion, *challenger], ["late"] * 80, rain=[3.0] * 40 + [1.0] * 40)
+    assert log.one(guard).value == pytest.approx(2.0)
+
+
+def test_a_column_of_which_the_log_has_no_number_is_an_error(log: Log) -> None:
+    log.answers("champion", [0.5] * 40, more={"items": "2f0c"})
+    guard = Guard(name="mean items", kind="business", limit=1.0, column="items")
     assert log.one(guard).error == (
-        "column 'rain': is not in the log (log.hash and log.omit in model.yaml say what is kept)"
+        "column 'items': is no number in the log "
+        "(name a column of numbers, of which the log keeps more than a hash)"
     )
+
+
+def test_a_regression_s_label_is_a_business_number_itself(tmp_path: Path) -> None:
+    log = with_challenger(tmp_path, "regression")
+    champion = log.answers("champion", [1.0] * 40)
+    challenger = log.answers("challenger", [1.0] * 40)
+    log.labels(champion, [5.0, 7.0] * 20)
+    log.labels(challenger, [4.0, 5.0] * 20)
+    found = log.one(Guard(name="mean outcome", kind="business", limit=1.0, column="outcome"))
+    assert (found.n_champion, found.n_challenger) == (40, 40)
+    assert found.value == pytest.approx(1.5)
 
 
 def test_a_damaged_table_is_an_error_of_what_needs_it_and_of_nothing_else(log: Log) -> None:
