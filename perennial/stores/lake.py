@@ -32,6 +32,9 @@ from perennial.stores.storage.faults import fault, of_storage, reason
 from perennial.stores.storage.places import is_remote
 
 _WRITER = "perennial"
+_COMMIT = "perennial.commit"
+_UPKEEP = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
+"""What Delta's history calls commits that leave all rows as they are."""
 _ATTEMPTS = 8
 _ROW_GROUP = 131_072
 _STREAMED_ROWS = 65_536
@@ -205,7 +208,7 @@ def write(
 
     if number is None:
         number = 1 if table is None else number_of(table) + 1
-    notes = {_WRITER: number}
+    notes = {_WRITER: number, _COMMIT: 0 if table is None else int(table.version()) + 1}
     if standing is not None:  # columns that are new come last
         known = [] if table is None else schema_of(table).names
         new = (name for name in rows.schema.names if name not in known)
@@ -263,6 +266,23 @@ def put_back(table: Any, then: Any) -> None:
 def number_of(table: Any) -> int:
     """The transaction number of the table's last commit by ``write``; 0 when there is none."""
     return int(table.transaction_version(_WRITER) or 0)
+
+
+def last_write(table: Any) -> Mapping[str, Any] | None:
+    """What the table's history tells of the last commit by ``write``, its ``lineage`` among it.
+
+    None when the table may hold something else by now: others have changed it since, or its history
+    doesn't reach back that far.
+    """
+    written = table.transaction_version(_COMMIT)
+    if written is None:
+        return None
+    since = int(table.version()) - int(written)
+    *later, own = table.history(since + 1) or [None]
+    if len(later) < since:  # commits that tell nothing of themselves are left out of a history
+        return None
+    upkeep = all(entry.get("operation") in _UPKEEP for entry in later)
+    return own if upkeep else None
 
 
 def about(table: Any) -> dict[str, Any]:

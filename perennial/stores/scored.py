@@ -1,7 +1,8 @@
 """Tables of predictions: what they hold, and how it is replaced.
 
 A job's rows are published only when all of them are scored, each table in one commit whose
-transaction number says what the table then holds: the same job again finds itself done.
+transaction number says what the table then holds: the same job again finds itself done, unless
+somebody else has changed a table since.
 """
 
 from __future__ import annotations
@@ -27,21 +28,24 @@ _BAD_SCHEMA = pa.schema([field for field in BAD_SCHEMA if field.name != ROW])
 
 
 def find(job: ScoringJob) -> ScoresRef | None:
-    """The predictions of a job that is done already; None when there is something to do.
+    """The predictions of a job that is done already; None when there is something to do, as where
+    its rows or its bad rows are no longer what its tables hold.
 
     Raises InputError when there is something else at the output's place: it is never replaced.
     """
     table = _ours(job.output, _about(job))
     bad = _ours(job.quarantine, _about(job, "unscored rows"))
-    if table is None or lake.number_of(table) != job.number:
+    made = _made(job, table, job.output)
+    if table is None or made is None:
         return None
-    if not lake.files_intact(table, job.output):
+    bad_rows = int(made["perennial.bad_rows"])
+    if (bad_rows or bad is not None) and _made(job, bad, job.quarantine) is None:
         return None
     return ScoresRef(
         uri=job.output,
         version=int(table.version()),
-        rows=_count(table),
-        bad_rows=_count(bad) if bad is not None and lake.number_of(bad) == job.number else 0,
+        rows=int(made["perennial.rows"]),
+        bad_rows=bad_rows,
         changed=False,
     )
 
@@ -65,8 +69,7 @@ def publish(job: ScoringJob, staged: StagedRef) -> ScoresRef:
     if bad or lake.open_table(job.quarantine) is not None:
         _replace(job, job.quarantine, _about(job, "unscored rows"), lineage, bad, _BAD_SCHEMA)
     good = good_files(staged)
-    schema = pq.read_schema(good[0])
-    version = _replace(job, job.output, _about(job), lineage, good, schema)
+    version = _replace(job, job.output, _about(job), lineage, good, _schema(good))
     return ScoresRef(
         uri=job.output, version=version, rows=stats.rows, bad_rows=stats.bad_rows, changed=True
     )
@@ -84,11 +87,7 @@ def _replace(
 
     def attempt() -> int:
         table = _ours(uri, about)
-        if (
-            table is not None
-            and lake.number_of(table) == job.number
-            and lake.files_intact(table, uri)
-        ):
+        if table is not None and _made(job, table, uri) is not None:
             return int(table.version())
         rows = pa.RecordBatchReader.from_batches(schema, _batches(files, schema))
         lake.write(
@@ -98,6 +97,23 @@ def _replace(
         return lake.version_of(uri)
 
     return lake.until_committed(uri, attempt)
+
+
+def _made(job: ScoringJob, table: Any | None, uri: str) -> Mapping[str, Any] | None:
+    """What is told of the commit that made a table what the job makes of it; None when the table
+    isn't that, or not in full."""
+    if table is None or lake.number_of(table) != job.number or not lake.files_intact(table, uri):
+        return None
+    return lake.last_write(table)
+
+
+def _schema(files: list[Path]) -> Any:
+    """The columns of all files. One that is empty in some has the type that others give it; in all
+    of them, text."""
+    schema = pa.unify_schemas([pq.read_schema(path) for path in files])
+    return pa.schema(
+        field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema
+    )
 
 
 def _batches(files: list[Path], schema: Any) -> Iterator[Any]:
@@ -143,7 +159,3 @@ def _as_if_new(place: Path) -> bool:
         return False
     others = (path for path in place.iterdir() if path.name != "_delta_log")
     return all(path.match("part-*.parquet") for path in others)
-
-
-def _count(table: Any) -> int:
-    return int(sum(pa.table(table.get_add_actions())["num_records"].to_pylist()))

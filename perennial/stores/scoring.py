@@ -225,7 +225,7 @@ class _Writer:
         carried = {
             name: checked.good[name]
             if name in self._checks.columns
-            else _storable(batch.table[name].combine_chunks()).take(rows)
+            else _storable(name, batch.table[name].combine_chunks()).take(rows)
             for name in self._carried
         }
         outputs = output_columns(self._classes, np.concatenate(values))
@@ -261,9 +261,11 @@ class _Writer:
         yield found.values
 
     def _write(self, table: Any) -> None:
-        self._schema = self._schema or table.schema
-        if table.schema != self._schema:
-            raise InputError(list(_type_problems(self._schema, table.schema)))
+        before = self._schema or table.schema
+        try:
+            self._schema = pa.unify_schemas([before, table.schema])
+        except pa.ArrowTypeError:
+            raise InputError(list(_type_problems(before, table.schema))) from None
         path = self._folder / "good" / f"{self._files:05}.parquet"
         pq.write_table(table, path, compression="lz4")
         self._files += 1
@@ -280,13 +282,15 @@ class _Writer:
 
 def _type_problems(before: Any, now: Any) -> Iterator[Problem]:
     for field in before:
-        if now.field(field.name).type != field.type:
-            what = f"is {field.type} in one file and {now.field(field.name).type} in another"
+        kinds = field.type, now.field(field.name).type
+        if kinds[0] != kinds[1] and not any(map(pa.types.is_null, kinds)):
+            what = f"is {kinds[0]} in one file and {kinds[1]} in another"
             yield Problem(f"column {field.name!r}", what, "carry the other columns only")
 
 
-def _storable(values: Any) -> Any:
-    """A column that model.yaml doesn't name, in a type that every Delta table knows."""
+def _storable(name: str, values: Any) -> Any:
+    """A column that model.yaml doesn't name, in a type that every Delta table knows; one without
+    any value has none yet. Raises InputError for a duration, which would lose its unit."""
     values = unwrapped(values)
     kind = values.type
     if pa.types.is_uint64(kind):
@@ -301,7 +305,11 @@ def _storable(values: Any) -> Any:
         return values.cast(pa.date32())
     if is_binary(kind):
         return values.cast(pa.binary())
-    if pa.types.is_boolean(kind) or pa.types.is_decimal128(kind):
+    if pa.types.is_duration(kind):
+        what = f"holds {kind}, and tables have no durations"
+        fix = "make it a number of seconds, or carry the other columns only"
+        raise InputError(Problem(f"column {name!r}", what, fix))
+    if pa.types.is_boolean(kind) or pa.types.is_decimal128(kind) or pa.types.is_null(kind):
         return values
     return values.cast(pa.string())
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.stores import lake
@@ -73,6 +74,29 @@ def test_a_writer_that_is_always_too_late_gives_up_as_unavailable(tmp_path: Path
         lake.until_committed(uri, lambda: lake.write(uri, stale, rows(3)))
     assert str(caught.value) == f"{uri}: other writers were quicker 8 times"
     assert content(uri) == [1, 2]
+
+
+def test_the_last_write_is_told_as_long_as_the_history_reaches_back_to_it(tmp_path: Path) -> None:
+    uri = str(tmp_path / "t")
+    lake.write(uri, None, rows(1))
+    lake.write(uri, lake.open_table(uri), rows(2), lineage={"perennial.rows": "1"})
+    table = DeltaTable(uri)
+    table.alter.set_table_properties({"delta.logRetentionDuration": "interval 7 days"})
+    told = lake.last_write(lake.open_table(uri))
+    assert told is not None
+    assert (told["version"], told["perennial.rows"]) == (1, "1")
+
+    table.create_checkpoint()
+    for version in range(2):
+        (tmp_path / "t" / "_delta_log" / f"{version:020}.json").unlink()
+
+    assert lake.last_write(lake.open_table(uri)) is None
+    assert content(uri) == [1, 2]
+
+
+def test_a_table_that_write_did_not_make_has_no_last_write(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "t", pa.table({"x": [1]}))
+    assert lake.last_write(lake.open_table(str(tmp_path / "t"))) is None
 
 
 def test_a_column_that_is_stored_in_other_capitals_is_refused_before_it_is_written(

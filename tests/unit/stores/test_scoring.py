@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Field, write_deltalake
 
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import Bundle, open_bundle
@@ -350,6 +351,84 @@ def test_files_missing_from_the_output_are_written_again(place: Place) -> None:
     assert len(content(first.uri)) == len(place.rows)
 
 
+def append_untold(table: DeltaTable) -> None:
+    """Append the rows of the first version again, by a writer that tells nothing of its commit."""
+    log = Path(table.table_uri.removeprefix("file://")) / "_delta_log"
+    actions = [json.loads(line) for line in (log / f"{0:020}.json").read_text().splitlines()]
+    (add,) = [action for action in actions if "add" in action]
+    (log / f"{table.version() + 1:020}.json").write_text(json.dumps(add))
+
+
+CHANGES: dict[str, Callable[[DeltaTable], object]] = {
+    "rows deleted": lambda table: table.delete("sender < 's2'"),
+    "values changed": lambda table: table.update({"_prediction": "0.0"}),
+    "a version put back": lambda table: table.restore(0),
+    "rows added": lambda table: write_deltalake(table, table.to_pyarrow_table(), mode="append"),
+    "a column added": lambda table: table.alter.add_columns([Field("note", "string")]),
+    "rows added by a writer that says nothing of it": append_untold,
+}
+
+
+@pytest.mark.parametrize("again", ["a run", "a task"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_somebody_else_changed_since_is_made_what_the_job_says(
+    place: Place, change: str, again: str
+) -> None:
+    place.run(place.write("rows.csv", place.rows))
+    job = place.job(place.write("rows.csv", place.rows[:300]))
+    staged = place.score(job)
+    scored.publish(job, staged)
+    expected = content(job.output)
+    CHANGES[change](DeltaTable(job.output))
+    assert not content(job.output).equals(expected)
+
+    scores = place.run("rows.csv") if again == "a run" else scored.publish(job, staged)
+
+    assert (scores.rows, scores.changed) == (300, True)
+    assert content(job.output).equals(expected)
+    assert scored.find(job) == scores.model_copy(update={"changed": False})
+
+
+def test_upkeep_by_others_leaves_a_job_done(place: Place) -> None:
+    place.run(place.write("rows.csv", place.rows[:100]))
+    uri = place.write("rows.csv", place.rows)
+    done = place.run(uri)
+    expected = content(done.uri).sort_values("sender", ignore_index=True)
+    table = DeltaTable(done.uri)
+    table.optimize.z_order(["sender"])
+    table.alter.set_table_properties({"delta.logRetentionDuration": "interval 7 days"})
+    table.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert table.version() > done.version
+
+    assert place.run(uri) == done.model_copy(update={"version": table.version(), "changed": False})
+    assert content(done.uri).sort_values("sender", ignore_index=True).equals(expected)
+
+
+@pytest.mark.parametrize("change", ["removed", "emptied", "of another job"])
+def test_a_quarantine_that_is_no_longer_the_jobs_is_made_again(place: Place, change: str) -> None:
+    rows = place.rows.astype(object)
+    rows.loc[3, "items"] = None
+    place.run(place.write("rows.csv", rows))
+    rows.loc[4, "items"] = None
+    job = place.job(place.write("rows.csv", rows))
+    done = scored.publish(job, place.score(job))
+    expected = content(job.quarantine)
+    quarantine = DeltaTable(job.quarantine)
+    if change == "removed":
+        shutil.rmtree(job.quarantine)
+    elif change == "emptied":
+        quarantine.delete()
+    else:
+        quarantine.restore(0)
+
+    scores = place.run("rows.csv")
+
+    assert (scores.rows, scores.bad_rows, scores.changed) == (398, 2, True)
+    assert content(job.quarantine).equals(expected)
+    assert scores.version == done.version, "the predictions were right"
+    assert not place.run("rows.csv").changed
+
+
 def test_entity_and_event_time_are_carried_along_as_far_as_they_are_there(place: Place) -> None:
     place.write("with.parquet", place.rows)
 
@@ -386,6 +465,61 @@ def test_all_columns_can_be_carried_in_types_a_delta_table_has(place: Place) -> 
     zeros = "00000000-0000-0000-0000-000000000000"
     assert found["identity"].to_pylist() == [zeros.replace("0", "f"), zeros, None]
     assert found["nothing"].null_count == 3
+
+
+@pytest.mark.parametrize("empty", ["a.parquet", "b.parquet"])
+def test_a_column_that_is_empty_in_one_file_is_of_the_type_it_has_in_another(
+    place: Place, empty: str
+) -> None:
+    also = {
+        "size": pa.array([7] * 200, pa.int32()),
+        "when": pa.array([0] * 200, pa.timestamp("ms")),
+        "raw": pa.array([b"x"] * 200),
+        "note": pa.nulls(200),
+    }
+    (place.root / "folder").mkdir()
+    for name, part in (("a.parquet", place.rows[:200]), ("b.parquet", place.rows[200:])):
+        rows = pa.Table.from_pandas(part[INPUTS], preserve_index=False)
+        for column, values in also.items():
+            rows = rows.append_column(column, pa.nulls(200) if name == empty else values)
+        pq.write_table(rows, place.root / "folder" / name)
+
+    scores = place.run("folder", columns="all")
+
+    found = DeltaTable(scores.uri).to_pyarrow_table()
+    types = [pa.int64(), pa.timestamp("us", "UTC"), pa.binary(), pa.string()]
+    assert [found.schema.field(name).type for name in also] == types
+    assert [found[name].null_count for name in also] == [200, 200, 200, 400]
+    assert set(found["size"].drop_null().to_pylist()) == {7}
+
+
+def test_a_column_of_two_types_is_told(place: Place) -> None:
+    (place.root / "folder").mkdir()
+    place.write("folder/a.parquet", place.rows[:100].assign(size=7, note=None))
+    place.write("folder/b.parquet", place.rows[100:200].assign(size=None, note="x"))
+    place.write("folder/c.parquet", place.rows[200:].assign(size="seven", note=None))
+
+    with pytest.raises(InputError) as refused:
+        place.run("folder", columns="all")
+
+    assert refused.value.message == (
+        "column 'size': is int64 in one file and string in another (carry the other columns only)"
+    )
+
+
+def test_a_duration_is_refused_as_it_would_lose_its_unit(place: Place) -> None:
+    rows = pa.Table.from_pandas(place.rows[INPUTS], preserve_index=False)
+    lasted = pa.array([86_400] * len(rows), pa.duration("s"))
+    pq.write_table(rows.append_column("lasted", lasted), place.root / "rows.parquet")
+
+    with pytest.raises(InputError) as refused:
+        place.run("rows.parquet", columns="all")
+
+    assert refused.value.message == (
+        "column 'lasted': holds duration[s], and tables have no durations "
+        "(make it a number of seconds, or carry the other columns only)"
+    )
+    assert not (place.root / "out").exists()
 
 
 def test_columns_that_are_absent_or_ours_are_told_at_once(place: Place) -> None:
