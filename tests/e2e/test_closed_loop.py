@@ -47,6 +47,7 @@ def stack(project: Workplace) -> Iterator[tuple[Workplace, str, str]]:
     """A project of rides that behave as they always did, its stack up: the addresses of Prefect's
     API and of serving."""
     del project.environment["PREFECT_HOME"]
+    project.track()
     root = project.root
     for folder in ("models", "data"):
         shutil.rmtree(root / folder)

@@ -42,7 +42,8 @@ def _flights(folder: Path) -> list[str]:
 def fresh(flow_project: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """An empty folder to work in; no variable names the project."""
     environment = dict(flow_project.environment)
-    environment.pop("PERENNIAL_PROJECT")
+    for ours in ("PERENNIAL_PROJECT", "WANDB_MODE"):
+        del environment[ours]
     root = tmp_path_factory.mktemp("fresh")
     environment["PREFECT_LOCAL_STORAGE_PATH"] = str(root / ".perennial" / "results")
     return Workplace(root, environment)

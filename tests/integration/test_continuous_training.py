@@ -30,6 +30,7 @@ def registry(project: Workplace) -> Registry:
 def test_the_first_run_registers_a_champion_a_rerun_does_nothing_and_force_does_all_again(
     flow_project: Workplace,
 ) -> None:
+    flow_project.track()
     first = flow_project.run(reason="test")
     assert first["decision"]["action"] == "promoted"
     assert first["champion"]["version"] == 1
@@ -93,6 +94,7 @@ def test_a_cached_result_whose_target_is_gone_is_made_again(flow_project: Workpl
 def test_a_run_killed_at_any_stage_completes_when_run_again_and_nothing_is_there_twice(
     flow_project: Workplace,
 ) -> None:
+    flow_project.track()
     runs = flow_project.root / ".perennial" / "runs"
     for stage in EXPENSIVE:
         process = flow_project.start("continuous_training", model="demand")

@@ -73,6 +73,7 @@ def test_what_a_run_leaves_behind_has_no_secret_no_pickle_and_no_script(
     flow_project: Workplace, server_files: Path
 ) -> None:
     _hostile(flow_project)
+    flow_project.track()
     flow_project.environment.update(SECRETS, PREFECT_LOGGING_LEVEL="DEBUG")
 
     process = flow_project.start("continuous_training", model="demand", reason="secrets")
