@@ -125,6 +125,7 @@ def _try_encoding(
     """Encode the features of some rows, of which there are no others when they are ``whole``.
     Raises InputError as training would."""
     from perennial.data.encoding import SchemaBuilder, encode
+    from perennial.learning.constraints import check_constraints
 
     features = program.compute(frame, state)
     builder = SchemaBuilder(program, spec)
@@ -135,4 +136,5 @@ def _try_encoding(
         if whole:
             raise
         return  # a feature without any value here may have some in the rows that follow
+    check_constraints(spec, schema)
     encode(features, schema, program.place)

@@ -11,7 +11,9 @@ Objective = Literal["binary", "multiclass", "regression"]
 @dataclass(frozen=True, slots=True)
 class Metric:
     """``xgboost`` is the eval_metric for early stopping (for multiclass, mlogloss); None:
-    trials can't be ranked by it. A multiclass roc_auc is one against the rest, macro mean."""
+    trials can't be ranked by it. A multiclass roc_auc is one against the rest, macro mean. A pr_auc
+    that trials are ranked by is XGBoost's, which interpolates: its digits from the fourth on may be
+    others than a report's."""
 
     name: str
     objectives: frozenset[Objective]

@@ -17,10 +17,11 @@ import xgboost as xgb
 from perennial.contracts.errors import PerennialError
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.metrics import METRICS
+from perennial.learning.constraints import check_constraints, positional
 from perennial.learning.matrices import MAX_BIN, Fitting, Matrices, quantised_for_fitting
+from perennial.learning.metrics import OneAgainstRest
 from perennial.spec import ModelSpec
-
-Parameter = float | int | str
+from perennial.spec.parameters import Parameter
 
 _OBJECTIVES = {
     "binary": "binary:logistic",
@@ -53,11 +54,15 @@ def train_booster(
 def booster_params(
     schema: FeatureSchema, spec: ModelSpec, params: Mapping[str, Parameter], threads: int
 ) -> dict[str, Any]:
-    """All of XGBoost's parameters for a model; ``base_score`` and the rest are its own defaults."""
+    """All of XGBoost's parameters for a model; ``base_score`` and the rest are its own defaults.
+
+    Raises InputError when constraints are not of the schema's features.
+    """
+    check_constraints(spec, schema)
     settings: dict[str, Any] = {
         "max_bin": MAX_BIN,
         **params,
-        **spec.training.params,
+        **positional(spec.training.params, schema),
         "objective": _OBJECTIVES[spec.objective],
         "eval_metric": eval_metric(spec),
         "tree_method": "hist",
@@ -69,6 +74,11 @@ def booster_params(
     if spec.objective == "multiclass":
         assert schema.classes is not None
         settings["num_class"] = len(schema.classes)
+    if settings.get("sampling_method") == "gradient_based" and spec.training.device == "cpu":
+        settings["nthread"] = 1  # each thread draws rows of its own: other threads, other trees
+    if own_metric(spec) is not None:
+        del settings["eval_metric"]
+        settings["disable_default_eval_metric"] = True
     return settings
 
 
@@ -77,6 +87,23 @@ def eval_metric(spec: ModelSpec) -> str:
     name = METRICS[spec.metric].xgboost
     assert name is not None, f"{spec.metric} can't rank trials; the spec refuses it"
     return "mlogloss" if (spec.objective, name) == ("multiclass", "logloss") else name
+
+
+def own_metric(spec: ModelSpec) -> Callable[[np.ndarray, xgb.DMatrix], tuple[str, float]] | None:
+    """What XGBoost is to rank trials by where it means another thing by the metric's name, else
+    None: its AUC of several classes weighs each by its rows, so that rare ones hardly count.
+    XGBoost hands the value on with six decimals."""
+    if (spec.objective, spec.metric) != ("multiclass", "roc_auc"):
+        return None
+
+    def metric(predictions: np.ndarray, rows: xgb.DMatrix) -> tuple[str, float]:
+        if not np.isfinite(predictions).all():
+            return "roc_auc", float("nan")
+        labels = rows.get_label()
+        auc = OneAgainstRest(labels, predictions.astype(np.float64))
+        return "roc_auc", float(auc(np.ones((1, len(labels))))[0, 0])
+
+    return metric
 
 
 def booster_bytes(booster: xgb.Booster) -> bytes:

@@ -18,7 +18,7 @@ from perennial.learning.pruning import EVERY, hopeless
 from perennial.learning.space import Params
 from perennial.learning.studies import TrialRecord
 from perennial.learning.tracking import StudyLog, TrialLog
-from perennial.learning.training import Watch, booster_params, first_line, importance
+from perennial.learning.training import Watch, booster_params, first_line, importance, own_metric
 from perennial.spec import ModelSpec
 
 MAIN_FEATURES = 30
@@ -133,6 +133,7 @@ class TrialRunner(Trials):
             training.rounds,
             evals=[(validation, "validation")],
             callbacks=[watch],
+            custom_metric=own_metric(self._spec),
             verbose_eval=False,
         )
         main = list(importance(booster, self._schema).items())[:MAIN_FEATURES]

@@ -16,6 +16,7 @@ from typing import Any
 
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.contracts.metrics import METRICS
+from perennial.learning.constraints import check_constraints
 from perennial.learning.matrices import Matrices
 from perennial.learning.space import (
     Params,
@@ -100,9 +101,11 @@ def tune(
         elsewhere: Makes what runs trials outside this process, ``workers`` at a time, given when
             they must end (of ``time.monotonic``). Trials are the same to the last bit.
 
-    Raises InputError when the name is taken by a study of other settings, PerennialError when every
-    trial failed, UnavailableError when the database does not answer.
+    Raises InputError when the name is taken by a study of other settings and for a constraint of
+    what is no feature, PerennialError when every trial failed, UnavailableError when the database
+    does not answer.
     """
+    check_constraints(spec, matrices.schema)
     deadline = time.monotonic() + spec.tuning.timeout.total_seconds()
     better = METRICS[spec.metric].greater_is_better
     with StudyStore.open(

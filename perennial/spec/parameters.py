@@ -59,12 +59,15 @@ DOMAINS: dict[str, Domain] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "grow_policy": ("depthwise", "lossguide"),
     "sampling_method": ("uniform", "gradient_based"),
-    "monotone_constraints": (),
-    "interaction_constraints": (),
 }
-"""Parameters that are text; no choices: any text."""
+"""Parameters that are text, and what each may be."""
+CONSTRAINTS = {
+    "monotone_constraints": "{price: -1, income: 1}",
+    "interaction_constraints": "[[height, weight], [age]]",
+}
+"""Parameters that are about features, by their names; as they are written."""
 
-SETTABLE = (*DOMAINS, *CHOICES)
+SETTABLE = (*DOMAINS, *CHOICES, *CONSTRAINTS)
 TUNABLE = tuple(name for name in DOMAINS if name not in ("num_parallel_tree", "base_score"))
 
 _ALIASES = {
@@ -141,17 +144,21 @@ DEFAULT_SPACE: dict[str, Range] = {
 
 
 def _setting(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"expected a number or text, not {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | dict | list):
+        raise ValueError(f"expected a number, text or features, not {shown(value)}")
     return value
 
 
+Parameter = float | int | str | dict[str, int] | list[list[str]]
+"""A fixed parameter: a number, text, or a constraint of features by their names."""
 Setting = Annotated[
-    float | int | str, PlainValidator(_setting), WithJsonSchema({"type": ["number", "string"]})
+    Parameter,
+    PlainValidator(_setting),
+    WithJsonSchema({"type": ["number", "string", "object", "array"]}),
 ]
 
 
-def setting_mistakes(name: str, value: float | str) -> Iterator[str]:
+def setting_mistakes(name: str, value: Parameter) -> Iterator[str]:
     """What is wrong with a fixed parameter: an unknown name, or a value no booster would take."""
     if name == "tree_method":
         yield "this is always hist, which the rows are put in bins for; leave it out"
@@ -163,12 +170,28 @@ def setting_mistakes(name: str, value: float | str) -> Iterator[str]:
         choices = CHOICES[name]
         if not isinstance(value, str):
             yield f"expected text, not {shown(value)}"
-        elif choices and value not in choices:
+        elif value not in choices:
             yield f"{value!r} is not one of {', '.join(choices)}{nearest(value, choices)}"
-    elif isinstance(value, str):
+    elif name in CONSTRAINTS:
+        if not _constrains(name, value):
+            yield f"write names of features, such as {CONSTRAINTS[name]}; not {shown(value)}"
+    elif not isinstance(value, int | float):
         yield f"expected a number, not {shown(value)}"
     else:
         yield from number_mistakes(name, value)
+
+
+def _constrains(name: str, value: object) -> bool:
+    """Whether a value has the form of this constraint."""
+    if name == "monotone_constraints":
+        return isinstance(value, dict) and all(
+            isinstance(feature, str) and type(way) is int and way in (-1, 0, 1)
+            for feature, way in value.items()
+        )
+    return isinstance(value, list) and all(
+        isinstance(group, list) and group and all(isinstance(feature, str) for feature in group)
+        for group in value
+    )
 
 
 def number_mistakes(name: str, value: float) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.spec.parameters import CHOICES, DOMAINS, SETTABLE, TUNABLE
+from perennial.spec.parameters import CHOICES, CONSTRAINTS, DOMAINS, SETTABLE, TUNABLE
 from perennial.spec.schema import FORMAT, ModelSpec
 from perennial.spec.values import format_duration
 
@@ -81,7 +81,9 @@ def _tidy(node: Any) -> None:
 def _setting(name: str) -> dict[str, Any]:
     """The schema of one fixed parameter."""
     if name in CHOICES:
-        return {"type": "string", **({"enum": list(CHOICES[name])} if CHOICES[name] else {})}
+        return {"type": "string", "enum": list(CHOICES[name])}
+    if name in CONSTRAINTS:
+        return _constraint(name)
     domain = DOMAINS[name]
     schema: dict[str, Any] = {"type": "integer" if domain.whole else "number"}
     if math.isfinite(domain.low):
@@ -91,6 +93,14 @@ def _setting(name: str) -> dict[str, Any]:
     return schema
 
 
+def _constraint(name: str) -> dict[str, Any]:
+    """The schema of a constraint of features, by their names."""
+    if name == "monotone_constraints":
+        return {"type": "object", "additionalProperties": {"enum": [-1, 0, 1]}}
+    group = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    return {"type": "array", "items": group}
+
+
 @dataclass(frozen=True, slots=True)
 class NewModel:
     """The files of a model that is not written yet."""
@@ -98,6 +108,8 @@ class NewModel:
     name: str
     model_text: str
     features_text: str
+    notes: tuple[str, ...] = ()
+    """What its author should know of it, a line each."""
 
 
 def write_model(models: Path, new: NewModel) -> list[Path]:

@@ -12,6 +12,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.spec.documents import document_text, read_document
 from perennial.spec.gates import GATES, gate_kind
 from perennial.spec.messages import problems_of, sections_in
+from perennial.spec.parameters import CONSTRAINTS
 from perennial.spec.schema import FORMAT, ModelSpec, Section
 from perennial.spec.values import nearest_key
 
@@ -39,12 +40,15 @@ def parse_spec(text: str, where: str = "model.yaml") -> ModelSpec:
 
 
 def kept_spec(text: str, where: str) -> ModelSpec:
-    """The spec that a bundle keeps, which may be of an earlier release: what was accepted then
-    though nothing read it, and is refused now, is left out. How to roll out is asked of the model,
-    not of a version: a section ``rollout`` that is refused now is left out whole. Raises
-    InputError."""
+    """The spec that a bundle keeps, which may be of an earlier release: of what was accepted then
+    and is refused now, ``tree_method`` (nothing read it) and constraints by position are left out.
+    How to roll out is asked of the model, not of a version: a section ``rollout`` that is refused
+    now is left out whole. Raises InputError."""
     document = read_document(text, where)
-    document.get("training", {}).get("params", {}).pop("tree_method", None)
+    params = document.get("training", {}).get("params", {})
+    params.pop("tree_method", None)
+    for constraint in [key for key in CONSTRAINTS if isinstance(params.get(key), str)]:
+        del params[constraint]
     try:
         return _validated(document, where)
     except InputError:

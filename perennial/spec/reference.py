@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perennial.spec.parameters import CHOICES, DEFAULT_SPACE, DOMAINS, TUNABLE
+from perennial.spec.parameters import CHOICES, CONSTRAINTS, DEFAULT_SPACE, DOMAINS, TUNABLE
 from perennial.spec.publish import SCHEMA_FILE, json_schema
 
 EXAMPLE = """\
@@ -85,8 +85,10 @@ def _parameters() -> str:
         span = span if name in TUNABLE else "can't be"
         rows.append(f"| `{name}` | {'whole number ' if domain.whole else ''}{domain} | {span} |")
     for name, choices in CHOICES.items():
-        values = ", ".join(f"`{choice}`" for choice in choices) or "text, as XGBoost reads it"
+        values = ", ".join(f"`{choice}`" for choice in choices)
         rows.append(f"| `{name}` | {values} | can't be |")
+    for name, example in CONSTRAINTS.items():
+        rows.append(f"| `{name}` | of features, by name: `{example}` | can't be |")
     return "\n".join(rows) + "\n"
 
 

@@ -193,6 +193,17 @@ def _class_weight(spec: ModelSpec) -> Iterator[Mistake]:
             )
 
 
+def _base_score(spec: ModelSpec) -> Iterator[Mistake]:
+    """XGBoost takes the logit of a classifier's; for several classes it reads none."""
+    value = spec.training.params.get("base_score")
+    if not isinstance(value, int | float):
+        return
+    if spec.objective == "multiclass":
+        yield "training.params.base_score", "a multiclass model has none; leave it out"
+    elif spec.objective == "binary" and (value <= 0 or value >= 1):
+        yield "training.params.base_score", f"a probability, above 0 and below 1, not {value:g}"
+
+
 def _gate_metrics(spec: ModelSpec) -> Iterator[Mistake]:
     valid = metrics_for(spec.objective)
     for i, gate in enumerate(spec.gates):
@@ -326,6 +337,7 @@ MODEL_RULES = (
     _group,
     _tuning_metric,
     _class_weight,
+    _base_score,
     _gate_metrics,
     _slice_columns,
     _log_columns,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perennial.contracts.errors import PerennialError
+from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.features import Feature, FeatureSchema
 from perennial.learning.matrices import Matrices, feature_names
 from perennial.learning.training import (
@@ -33,7 +33,8 @@ OTHERS = {
     "reg_alpha": 5, "reg_lambda": 20, "gamma": 3, "max_bin": 16, "max_delta_step": 0.05,
     "max_cat_to_onehot": 20, "max_cat_threshold": 1, "scale_pos_weight": 3, "num_parallel_tree": 2,
     "base_score": 0.3, "grow_policy": "lossguide", "sampling_method": "gradient_based",
-    "monotone_constraints": "(1,0,0,0)", "interaction_constraints": "[[0,1],[2,3]]",
+    "monotone_constraints": {"speed": 1},
+    "interaction_constraints": [["speed", "height [m]"], ["colour", "noise"]],
 }  # fmt: skip
 """For each parameter a value that is not its default."""
 
@@ -52,6 +53,59 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_number_of_threads(
         for threads in (1, 2, 2, 3)
     }
     assert len(boosters) == 1
+
+
+@pytest.mark.parametrize("name", SETTABLE)
+def test_whatever_is_set_the_number_of_threads_changes_nothing(
+    name: str, make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    spec = make_spec(training={"params": {"subsample": 0.5, name: OTHERS[name]}})
+    rows = make_matrices(rows=20_000)
+    boosters = {booster_bytes(train_booster(rows, spec, {}, 6, threads)) for threads in (1, 2, 3)}
+    assert len(boosters) == 1
+
+
+def test_constraints_name_features_and_are_passed_on_by_position(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    params = {
+        "monotone_constraints": {"noise": -1, "speed": 1},
+        "interaction_constraints": [["noise", "height [m]"], ["colour"]],
+    }
+    settings = booster_params(make_matrices().schema, make_spec(training={"params": params}), {}, 1)
+    assert settings["monotone_constraints"] == "(1,0,0,-1)"
+    assert settings["interaction_constraints"] == "[[3, 1], [2]]"
+
+    rising = {"monotone_constraints": {"height [m]": 1}}
+    spec = make_spec(training={"params": rising})
+    matrices = make_matrices()
+    x = np.zeros((50, 4), np.float32)
+    x[:, 1] = np.linspace(-3, 3, 50)
+    free, bound = (
+        predict(train_booster(matrices, each, {}, 30, 1), x, matrices.schema)
+        for each in (make_spec(), spec)
+    )
+    assert (np.diff(free) < 0).any()
+    assert (np.diff(bound) >= 0).all()
+
+
+def test_a_constraint_that_no_booster_could_keep_is_refused(
+    make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    params = {
+        "monotone_constraints": {"sped": 1, "colour": -1},
+        "interaction_constraints": [["speed", "width"]],
+    }
+    with pytest.raises(InputError) as caught:
+        train_booster(make_matrices(), make_spec(training={"params": params}), {}, 2, 1)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "model.yaml, training.params.interaction_constraints: 'width' is no feature "
+        "(the features are speed, height [m], colour, noise)",
+        "model.yaml, training.params.monotone_constraints: 'colour' is a category, which has no "
+        "direction (make a number of it in features.py)",
+        "model.yaml, training.params.monotone_constraints: 'sped' is no feature; did you mean "
+        "'speed'? (the features are speed, height [m], colour, noise)",
+    ]
 
 
 def test_another_seed_gives_another_booster(
@@ -149,9 +203,10 @@ def test_every_parameter_that_may_be_set_changes_the_booster(
 def test_what_xgboost_refuses_is_told_in_its_words_without_a_stack_trace(
     make_spec: MakeSpec, make_matrices: MakeMatrices
 ) -> None:
-    spec = make_spec(training={"params": {"monotone_constraints": "(1,0,0,0,0,0,1)"}})
+    matrices = make_matrices()
+    matrices.y_train[0] = 5.0  # no probability
     with pytest.raises(PerennialError) as caught:
-        train_booster(make_matrices(), spec, {}, 2, 1)
+        train_booster(matrices, make_spec(), {}, 2, 1)
     assert caught.value.message.startswith("XGBoost can't train: ")
     assert "\n" not in caught.value.message
     assert "libxgboost" not in caught.value.message

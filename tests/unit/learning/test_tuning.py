@@ -13,6 +13,7 @@ import pytest
 from perennial.contracts.errors import InputError, PerennialError
 from perennial.learning import trials
 from perennial.learning.matrices import Matrices
+from perennial.learning.metrics import scores
 from perennial.learning.studies import TrialRecord
 from perennial.learning.training import train_booster
 from perennial.learning.tuning import StudyResult, tune
@@ -78,6 +79,21 @@ def test_a_metric_that_should_be_great_is_maximised(
     assert 0.5 < min(values) < max(values) <= 1
     for record in result.records:
         assert list(record.curve.values()) == sorted(record.curve.values())
+
+
+def test_a_multiclass_roc_auc_is_that_of_reports_where_rare_classes_count_as_much(
+    url: str, make_spec: MakeSpec, make_matrices: MakeMatrices
+) -> None:
+    matrices = make_matrices("multiclass")
+    for y in (matrices.y_train, matrices.y_validation):
+        rare = np.flatnonzero(y == 2)
+        y[rare[10:]] = 0
+    spec = make_spec("multiclass", tuning={"metric": "roc_auc", "trials": 3})
+    result = tune(spec, matrices, study_name="s", storage_url=url)
+    booster = train_booster(matrices, spec, result.best_params, result.best_rounds, 1)
+    p = booster.inplace_predict(matrices.x_validation)
+    reported = scores("multiclass", matrices.y_validation, p)["roc_auc"]
+    assert result.best_value == pytest.approx(reported, abs=1e-6)
 
 
 def test_hopeless_trials_are_pruned_unless_the_spec_says_not_to(

@@ -72,7 +72,7 @@ DURATION = "is not a duration; write a number and a unit: 90s, 10m, 6h, 2d, 1w"
         ("training.early_stopping_rounds", True, "expected a whole number, not True"),
         ("training.refit", "yes", "expected true or false, not 'yes'"),
         ("training.params", ["a"], "expected keys and values, not ['a']"),
-        ("training.params.gamma", False, "expected a number or text, not False"),
+        ("training.params.gamma", False, "expected a number, text or features, not False"),
         ("tuning.trials", 0, "must be at least 1, not 0"),
         ("tuning.timeout", "0s", "this duration must be above 0"),
         ("tuning.metric", 1, "expected text, not 1 (quote it)"),
@@ -139,7 +139,8 @@ DURATION = "is not a duration; write a number and a unit: 90s, 10m, 6h, 2d, 1w"
 def test_a_wrong_value_is_told_with_its_path_and_what_would_be_right(
     mistakes: Any, path: str, value: object, said: str
 ) -> None:
-    assert mistakes({path: value}) == [f"{path}: {said}"]
+    guarded = {"rollout.guards": {"error_rate": 0.1}} if path.startswith("rollout.") else {}
+    assert mistakes({**guarded, path: value}) == [f"{path}: {said}"]
 
 
 @pytest.mark.parametrize(
@@ -363,6 +364,18 @@ def test_a_search_space_holds_what_a_booster_takes(
         ("max_depth", 6.5, "max_depth is a whole number, not 6.5"),
         ("subsample", 1.5, "subsample is above 0 and at most 1, not 1.5"),
         ("base_score", float("nan"), "base_score is any number, not nan"),
+        ("base_score", 5, "a probability, above 0 and below 1, not 5"),
+        ("max_depth", [["a"]], "expected a number, not [['a']]"),
+        *(
+            ("monotone_constraints", wrong,
+             f"write names of features, such as {{price: -1, income: 1}}; not {wrong!r}")
+            for wrong in ("(1,0)", {"age": 2}, {"age": True}, [["age"]])
+        ),
+        *(
+            ("interaction_constraints", wrong,
+             f"write names of features, such as [[height, weight], [age]]; not {wrong!r}")
+            for wrong in ("[[0]]", ["age"], [[]], [[1]], {"age": 1})
+        ),
     ],
 )  # fmt: skip
 def test_a_fixed_parameter_is_one_that_a_booster_takes(
@@ -377,7 +390,7 @@ def test_every_parameter_that_may_be_set_is_one_that_xgboost_knows() -> None:
     from perennial.spec.parameters import CHOICES, SETTABLE
 
     values = {name: (CHOICES[name] or ("",))[0] if name in CHOICES else 1 for name in SETTABLE}
-    values |= {"monotone_constraints": "(1)", "interaction_constraints": "[[0]]"}
+    values |= {"monotone_constraints": "(1)", "interaction_constraints": "[[0]]"}  # by position
     values |= {"max_bin": 8, "base_score": 0.5, "sampling_method": "uniform"}
     data = xgb.QuantileDMatrix([[0.0], [1.0]] * 8, [0.0, 1.0] * 8, max_bin=8)
     booster = xgb.train(

@@ -248,7 +248,8 @@ def test_what_is_written_reads_the_same_in_yaml_1_1_too() -> None:
 
 
 def test_what_an_earlier_release_took_and_never_read_is_left_out_of_a_spec_that_is_kept() -> None:
-    text = MINIMAL + "training:\n  params: {max_depth: 4, tree_method: approx}\n"
+    params = "{max_depth: 4, tree_method: approx, monotone_constraints: '(1)'}"
+    text = MINIMAL + f"training:\n  params: {params}\n"
     with pytest.raises(InputError, match=r"training\.params\.tree_method: this is always hist"):
         parse_spec(text)
     expected = parse_spec(MINIMAL + "training: {params: {max_depth: 4}}\n")
