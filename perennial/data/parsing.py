@@ -50,6 +50,7 @@ _TIME = re.compile(
 )
 _BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _INTEGERS = range(-(2**63), 2**63)
+_FIGURES = r"^\s*[+-]?[0-9.,]+([eE][+-]?[0-9]+)?\s*$"
 _LAST_MOMENT = 253_402_300_800_000_000  # the year 10000 in µs: beyond Python's datetime
 _COARSE = {"s": 10**6, "ms": 10**3}  # microseconds
 _FIRST_MOMENT = -62_135_596_800_000_000  # the year 1
@@ -89,6 +90,15 @@ def parse(values: Any, kind: ColumnType) -> Parsed:
         return Parsed(pa.nulls(len(values), TYPES[kind]), None)
     converted = _from_text(values, kind) if pa.types.is_string(source) else _typed(values, kind)
     return _marked(values, converted, kind)
+
+
+def with_points(texts: Any) -> Any:
+    """Texts in which numbers have a decimal comma as they are written with a point: ``1,5`` is
+    ``1.5``, and ``1.234`` is ``1,234``, which does not parse. Texts of other kinds stay."""
+    swapped = pc.replace_substring(texts, ".", ";")
+    for old, new in ((",", "."), (";", ",")):
+        swapped = pc.replace_substring(swapped, old, new)
+    return pc.if_else(pc.match_substring_regex(texts, _FIGURES), swapped, texts)
 
 
 def unwrapped(values: Any) -> Any:

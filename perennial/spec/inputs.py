@@ -34,8 +34,9 @@ def _keys_of_the_kind(source: Source) -> Iterator[Mistake]:
         yield "query", "an sql source needs a table's name or a SELECT"
     if source.kind != "sql" and source.query:
         yield "query", f"only an sql source has a query, this is {source.kind}"
-    if source.kind != "csv" and "delimiter" in source.model_fields_set:
-        yield "delimiter", f"only a csv source has a delimiter, this is {source.kind}"
+    for key in ("delimiter", "decimal"):
+        if source.kind != "csv" and key in source.model_fields_set:
+            yield key, f"only a csv source has a {key}, this is {source.kind}"
 
 
 def _no_password(source: Source) -> Iterator[Mistake]:
@@ -64,6 +65,9 @@ class Source(Section):
     """sql only: the table's name or a SELECT statement."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """csv only: one character; a tab is `"\\t"`."""
+    decimal: Literal[".", ","] = "."
+    """csv only: the decimal mark of its numbers. With a comma `1,5` is a number, and `1.234` is
+    none."""
     event_time: Text | None = None
     """Column with the time of the event; naive times are UTC, and one more than a day ahead of the
     clock breaks a rule. Without it every ingestion is a snapshot of the whole source."""

@@ -34,6 +34,10 @@ def slices(*columns: str) -> dict[str, Any]:
             ["source.delimiter: only a csv source has a delimiter, this is parquet"],
         ),
         (
+            {"source.kind": "delta", "source.decimal": ","},
+            ["source.decimal: only a csv source has a decimal, this is delta"],
+        ),
+        (
             {"source.entity": ["idd"]},
             ["source.entity.0: no column 'idd'; did you mean 'id'?"],
         ),

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,21 @@ def test_files_folders_globs_and_delta_tables_give_the_same_predictions(
     scores = place.run(name)
 
     found = content(scores.uri).set_index("sender").loc[place.rows["sender"]]
+    assert np.array_equal(found["_prediction"], direct.astype(float))
+
+
+def test_files_with_the_decimal_commas_of_the_model_are_scored(place: Place) -> None:
+    source = place.bundle.spec.source.model_copy(update={"decimal": ",", "delimiter": ";"})
+    spec = place.bundle.spec.model_copy(update={"source": source})
+    ref = write_bundle(place.root / "commas", replace(place.made.content, spec=spec))
+    place.bundle = open_bundle(Path(ref.uri), ref.digest)
+    place.rows.to_csv(place.root / "rows.csv", index=False, sep=";", decimal=",")
+    assert "," in (place.root / "rows.csv").read_text()
+
+    scores = place.run("rows.csv")
+
+    found = content(scores.uri).set_index("sender").loc[place.rows["sender"]]
+    direct = Predictor(place.bundle).predict(place.rows).values
     assert np.array_equal(found["_prediction"], direct.astype(float))
 
 

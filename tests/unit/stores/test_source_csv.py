@@ -49,6 +49,20 @@ def test_quotes_may_hold_delimiters_and_line_breaks(trips: Any) -> None:
     assert batch.where(1) == "trips.csv row 3"
 
 
+def test_numbers_with_a_decimal_comma_come_with_a_point_and_text_as_it_is(trips: Any) -> None:
+    trips = trips.changed("uri: trips.csv", 'uri: trips.csv, delimiter: ";", decimal: ","')
+    rows = ["2024-01-01;a,5;north;1,5;2;6,5;true", "2024-01-01;b;1,5; -2,5E3;2,0;;true"]
+    rows += ["2024-01-01;c;x;1.234;1.234,5;1.5;true", "2024-01-01;d;x;n.a.;;x;true"]
+    trips.csv("\n".join([HEAD.strip().replace(",", ";"), *rows]))
+    (batch,) = read(trips)
+    table = batch.table
+    assert table["km"].to_pylist() == ["1.5", " -2.5E3", "1,234", "n.a."]
+    assert table["stops"].to_pylist() == ["2", "2.0", "1,234.5", None]
+    assert table["note"].to_pylist() == ["6,5", None, "1.5", "x"]
+    assert table["car"].to_pylist()[0] == "a,5"
+    assert table["zone"].to_pylist()[1] == "1,5"
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_name(trips: Any) -> None:
     trips.csv("\ufeff" + HEAD + ROW)
     assert read(trips)[0].num_rows == 1
