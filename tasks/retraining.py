@@ -177,7 +177,8 @@ def finish_retraining(claim: Claim, decision: Decision) -> None:
     """Record what became of the run's retraining."""
     if claim.retraining is not None:
         run, now = str(flow_run.get_id()), datetime.now(UTC)
-        _table().finish(claim.retraining, run, decision.action, now)
+        version = decision.version.version if decision.version else None
+        _table().finish(claim.retraining, run, decision.action, now, version=version)
 
 
 def end_retraining(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001

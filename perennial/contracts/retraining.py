@@ -15,6 +15,9 @@ Course = Literal["retrain", "wait", "no"]
 State = Literal["decided", "started", "finished", "died"]
 Result = Literal["promoted", "rolling out", "kept", "unchanged", "failed"]
 """What became of a retraining's candidate (as ``runs.Decision``), or ``failed`` without one."""
+Outcome = Result | Literal["rolled back", "aborted", "superseded", "no difference"]
+"""What became of a retraining: of one whose version is ``rolling out``, in the end what became of
+that rollout (as ``rollouts.Phase``)."""
 
 
 class Finding(StrEnum):
@@ -35,13 +38,15 @@ class Trigger(Value):
     say what it rests on: the event times looked at, and a fingerprint of the data (labels too), the
     time a schedule came due, or the id of a request by hand. One of them is needed, since together
     with ``kind`` they tell causes apart. ``finding`` is the whole verdict of the drift watch on
-    that window; triggers by drift and performance have one.
+    that window, and ``version`` the one whose answers it looked at; triggers by drift and
+    performance have a finding.
     """
 
     kind: Kind
     reason: str = Field(min_length=1)
     at: AwareDatetime
     finding: Finding | None = None
+    version: int | None = None
     window: tuple[AwareDatetime, AwareDatetime] | None = None
     data: str = Field(default="", max_length=200)
     evidence: dict[str, Any] = Field(default_factory=dict)
@@ -77,7 +82,9 @@ class Retraining(Value):
     """A cause on record, its present answer, and what became of it.
 
     ``state`` and what follows it are about answers ``retrain``; others stay ``decided``. ``died``:
-    its run ended without saying so. ``earlier`` are former answers, all ``wait``, oldest first.
+    its run ended without saying so. While its version is rolled out the ``outcome`` says so;
+    outcome and ``finished_at`` are then those of the rollout's end. ``earlier`` are former answers,
+    all ``wait``, oldest first.
     """
 
     id: int
@@ -90,7 +97,7 @@ class Retraining(Value):
     started_run: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    outcome: Result | None = None
+    outcome: Outcome | None = None
 
     @property
     def goes(self) -> bool:

@@ -197,6 +197,7 @@ def _look(
         reason=reason,
         at=min(now, window[1]),
         finding=finding,
+        version=version.version if version else None,
         window=window,
         data=data,
         evidence={key: value for key, value in evidence.items() if value is not None},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,8 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from perennial.contracts.errors import InputError
+from perennial.contracts.refs import BundleRef
 from perennial.contracts.retraining import Answer, Finding, Retraining, Trigger
-from perennial.spec.production import Retrain
+from perennial.contracts.rollouts import Measurement, Rollout
+from perennial.decisions.guards import judge
+from perennial.decisions.plans import plan_of
+from perennial.decisions.rollout import step
+from perennial.spec.production import Guards, Retrain
+from perennial.spec.production import Rollout as RolloutSpec
 from perennial.stores.registry import Registry
 
 pytest_plugins = ["tests.contract.databases"]
@@ -258,6 +265,201 @@ def test_a_cause_as_long_as_they_get_fits(registry: Registry) -> None:
     asked = trigger("x" * 200, "performance", window=window)
     assert decided(registry, asked)[0].trigger.cause == asked.cause
     assert len(asked.cause) < 400
+
+
+# Beside rollouts
+
+DAY = timedelta(days=1)
+PLAN = plan_of(
+    RolloutSpec(
+        strategy="canary", steps=(10, 100), bake=2 * DAY, timeout=9 * DAY, min_requests=10,
+        guards=Guards(error_rate=0.01),
+    )
+)  # fmt: skip
+
+
+def registered(registry: Registry, version: int, now: datetime) -> None:
+    digest = f"{version:064x}"
+    registry.register(
+        "delay", BundleRef(uri=f"/bundles/{digest}", digest=digest), params={}, metrics={},
+        judgement={}, links={}, actor="training", reason="passed", now=now,
+    )  # fmt: skip
+
+
+def serving(registry: Registry) -> int:
+    """Give all requests to a first version."""
+    registered(registry, 1, NOW)
+    registry.promote(
+        "delay", 1, expected_generation=0, actor="anna", reason="first", evidence={}, cause="first",
+        now=NOW,
+    )  # fmt: skip
+    return 1
+
+
+def begun(registry: Registry, version: int, now: datetime) -> Rollout:
+    champion = registry.route("delay").champion
+    return registry.rollouts.begin(
+        "delay", version, PLAN, actor="training", reason="passed", cause=f"judged {version}",
+        now=now, expected_champion=champion,
+    )  # fmt: skip
+
+
+def retrained(registry: Registry, goes: Retraining, version: int, now: datetime) -> Rollout:
+    """What the run of a retraining does whose version passes: half an hour of work."""
+    assert registry.retrainings.start(goes.id, f"run {goes.id}", now)
+    registered(registry, version, now + HOUR / 2)
+    rollout = begun(registry, version, now + HOUR / 2)
+    run, over = f"run {goes.id}", now + HOUR / 2
+    assert registry.retrainings.finish(goes.id, run, "rolling out", over, version=version)
+    return rollout
+
+
+def looked(registry: Registry, failed: int, now: datetime) -> None:
+    """A look of whoever watches the rollout under way: of 2,000 requests some failed."""
+    rollout = registry.rollouts.active("delay")
+    assert rollout is not None
+    measured = Measurement(
+        guard="error_rate", n_challenger=2000, value=failed / 2000, low=failed / 4000,
+        high=failed / 1000,
+    )  # fmt: skip
+    present = rollout.plan.steps[rollout.state.step]
+    check = judge(rollout.state.step, present, (measured,), 2000, now)
+    found = step(rollout, check, now)
+    assert found is not None
+    registry.rollouts.advance(rollout, found, actor="watch", evidence={}, now=now)
+
+
+def harm(registry: Registry, now: datetime) -> Trigger:
+    """What a look at the champion finds that does worse."""
+    champion = registry.route("delay").champion
+    return trigger(f"look {now}", at=now, version=champion, window=(now - 7 * DAY, now))
+
+
+def test_a_champion_that_stays_bad_is_replaced_though_its_rollout_lasts_longer_than_a_day(
+    registry: Registry,
+) -> None:
+    """By looks of the drift watch, a schedule and new data, all of them daily: none makes a
+    version that supersedes the one that earns its requests."""
+    newest, often = serving(registry), Retrain(schedule="0 6 * * *", on=("drift", "data"))
+    answers = []
+    for day in range(1, 13):
+        now = NOW + day * DAY
+        if registry.rollouts.active("delay") is not None:
+            looked(registry, 0, now)
+        champion = registry.route("delay").champion
+        causes = (
+            harm(registry, now),
+            trigger(f"due {day}", "schedule", at=now),
+            trigger(f"rows {day}", "data", at=now),
+        )
+        for asked in causes if champion == 1 else causes[1:]:
+            found, _ = decided(registry, asked, now, settings=often)
+            answers.append((day, asked.kind, found.current.answer))
+            if found.goes:
+                newest += 1
+                retrained(registry, found, newest, now)
+    ends = [r.state.phase for r in registry.rollouts.last("delay")]
+    assert ends == ["running", "promoted", "promoted"]
+    assert registry.route("delay").champion == 3
+    assert [answer for answer in answers if answer[2] == "retrain"] == [
+        (1, "drift", "retrain"), (6, "schedule", "retrain"), (11, "schedule", "retrain"),
+    ]  # fmt: skip
+    held = registry.retrainings.one(6).current
+    assert held.reason == "data arrived: logloss rose, but version 2 is being rolled out"
+
+
+def test_a_look_that_waited_for_a_rollout_starts_nothing_once_its_version_serves(
+    registry: Registry,
+) -> None:
+    serving(registry)
+    goes, _ = decided(registry, harm(registry, NOW + DAY), NOW + DAY)
+    retrained(registry, goes, 2, NOW + DAY)
+    asked = harm(registry, NOW + 2 * DAY)
+    waits, _ = decided(registry, asked, NOW + 2 * DAY)
+    assert waits.current.reason == (
+        "harmful drift: logloss rose, but version 2 is being rolled out"
+    )
+    assert waits.current.wait_until is None
+    for day in (3, 5):
+        looked(registry, 0, NOW + day * DAY + HOUR)
+        assert registry.retrainings.due(NOW + day * DAY + HOUR) == [waits]
+        assert decided(registry, asked, NOW + day * DAY)[1] is (day == 5)
+    assert registry.route("delay").champion == 2
+    found = registry.retrainings.one(waits.id)
+    assert found.current.answer == "no"
+    assert found.current.reason.endswith("that is of version 1, and version 2 serves now")
+    assert registry.retrainings.one(goes.id).outcome == "promoted"
+
+
+def test_the_pause_grows_with_each_version_that_its_guards_send_back(registry: Registry) -> None:
+    """Half an hour after it began, so that users see each of them for so long."""
+    newest, at = serving(registry), []
+    for hour in range(1, 14 * 24):
+        now = NOW + hour * HOUR
+        if registry.rollouts.active("delay") is not None:
+            looked(registry, 1500, now)
+        found, _ = decided(registry, harm(registry, now), now)
+        if found.goes:
+            newest, at = newest + 1, [*at, hour]
+            retrained(registry, found, newest, now)
+    assert {r.state.phase for r in registry.rollouts.last("delay")} == {"rolled back"}
+    outcomes = {r.outcome for r in registry.retrainings.last("delay", 1000) if r.goes}
+    assert outcomes == {"rolled back"}
+    # Each counts from its rollout's end, an hour later.
+    assert [b - a for a, b in pairwise(at)] == [13, 25, 49, 97]
+
+
+@pytest.mark.parametrize(("command", "outcome"), [("promote", "promoted"), ("abort", "aborted")])
+def test_the_end_of_a_rollout_is_what_became_of_its_retraining(
+    registry: Registry, command: Any, outcome: str
+) -> None:
+    serving(registry)
+    goes, _ = decided(registry, harm(registry, NOW + HOUR), NOW + HOUR)
+    retrained(registry, goes, 2, NOW + HOUR)
+    table, later = registry.retrainings, NOW + DAY
+    assert table.one(goes.id).outcome == "rolling out"
+    registry.rollouts.command("delay", command, actor="anna", reason="", now=later)
+    done = table.one(goes.id)
+    assert (done.state, done.outcome, done.finished_at) == ("finished", outcome, later)
+    # It stays so whatever is done with other versions, or with this one by hand.
+    registered(registry, 3, later)
+    begun(registry, 3, later)
+    assert table.one(goes.id) == done
+
+
+def test_a_rollout_that_ends_before_its_retraining_says_so_counts_all_the_same(
+    registry: Registry,
+) -> None:
+    """The run died in between, and was resumed."""
+    serving(registry)
+    goes, _ = decided(registry, harm(registry, NOW + HOUR), NOW + HOUR)
+    table = registry.retrainings
+    assert table.start(goes.id, "run 1", NOW + HOUR)
+    registered(registry, 2, NOW + HOUR)
+    begun(registry, 2, NOW + HOUR)
+    registry.rollouts.command("delay", "abort", actor="anna", reason="", now=NOW + 2 * HOUR)
+    registered(registry, 3, NOW + 2 * HOUR)
+    begun(registry, 3, NOW + 2 * HOUR)
+    assert table.finish(goes.id, "run 1", "rolling out", NOW + 3 * HOUR, version=2)
+    assert table.one(goes.id).outcome == "aborted"
+    by_hand, _ = decided(registry, trigger("anna", "hand", at=NOW + DAY), NOW + DAY)
+    retrained(registry, by_hand, 4, NOW + DAY)
+    registered(registry, 5, NOW + DAY)
+    begun(registry, 5, NOW + 2 * DAY)
+    assert table.one(by_hand.id).outcome == "superseded"
+
+
+def test_a_retraining_of_before_a_rollout_does_not_end_with_it(registry: Registry) -> None:
+    """One whose outcome was written when rollouts did not tell of their ends."""
+    serving(registry)
+    goes, _ = decided(registry, harm(registry, NOW + HOUR), NOW + HOUR)
+    table = registry.retrainings
+    assert table.start(goes.id, "run 1", NOW + HOUR)
+    assert table.finish(goes.id, "run 1", "rolling out", NOW + HOUR)
+    registered(registry, 2, NOW + DAY)
+    begun(registry, 2, NOW + DAY)
+    registry.rollouts.command("delay", "abort", actor="anna", reason="", now=NOW + 2 * DAY)
+    assert table.one(goes.id).outcome == "rolling out"
 
 
 def test_a_record_is_json(registry: Registry) -> None:

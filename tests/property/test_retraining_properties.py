@@ -2,6 +2,7 @@
 
 A small book of record stands for the registry: triggers come at any time, doubled, late and out of
 order; runs start late or never, end in any way, or are lost; what waits is asked again when due.
+Rollouts begin by themselves or by hand, wait, are paused, seen to or forgotten, and end in any way.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perennial.contracts.retraining import Answer, Finding, Retraining, Trigger
-from perennial.decisions.retraining import LOST_AFTER, decide, is_open, is_running
+from perennial.contracts.rollouts import ENDS, Phase, Rollout
+from perennial.decisions.retraining import LOST_AFTER, STILL_AFTER, decide, is_open, is_running
 from perennial.spec.production import Retrain
+from tests.rollout_examples import ROLLOUT
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -32,15 +35,20 @@ class Book:
     rules: Retrain
     now: datetime = START
     rows: list[Retraining] = field(default_factory=list)
+    rollout: Rollout | None = None
+    champion: int = 1
     asked: list[tuple[Trigger, tuple[Retraining, ...], datetime, Answer]] = field(
         default_factory=list
     )
+    beside: list[dict[str, Any]] = field(default_factory=list)
+    """Champion and rollout at each answer."""
 
     def ask(self, trigger: Trigger) -> Answer:
         self.now += MOMENT
         known = next((r for r in self.rows if r.trigger.cause == trigger.cause), None)
         trigger = known.trigger if known else trigger  # a cause is what it was when first told
-        answer = decide(trigger, self.rules, self.rows, self.now)
+        self.beside.append({"champion": self.champion, "rollout": self.rollout})
+        answer = decide(trigger, self.rules, self.rows, self.now, **self.beside[-1])
         self.asked.append((trigger, tuple(self.rows), self.now, answer))
         if known is None:
             values = {"id": len(self.rows) + 1, "model": "m", "actor": "a", "trigger": trigger}
@@ -64,6 +72,20 @@ class Book:
         state = "died" if outcome is None else "finished"
         for row in [r for r in self.rows if r.state == "started"]:
             self.change(row, state=state, finished_at=self.now, outcome=outcome)
+        if outcome == "rolling out":
+            self.roll("running")
+
+    def roll(self, phase: Phase) -> None:
+        """Begin a rollout, change the one there is, or end it."""
+        if phase not in ENDS:
+            state = ROLLOUT.state.model_copy(update={"phase": phase})
+            changed = {"state": state, "updated_at": self.now, "ended_at": None}
+            self.rollout = ROLLOUT.model_copy(update=changed)
+        elif self.rollout is not None:
+            self.rollout = None
+            self.champion += phase == "promoted"
+            for row in [r for r in self.rows if r.outcome == "rolling out"]:
+                self.change(row, outcome=phase, finished_at=self.now)
 
 
 def play(rules: Retrain, steps: Sequence[tuple[float, str, Any]]) -> Book:
@@ -74,13 +96,17 @@ def play(rules: Retrain, steps: Sequence[tuple[float, str, Any]]) -> Book:
             case "ask":
                 kind, data, finding, late = value
                 at = book.now - late * HOUR
-                book.ask(Trigger(kind=kind, data=str(data), reason="r", finding=finding, at=at))
+                looked = {"version": book.champion} if kind in ("drift", "performance") else {}
+                asked = {"kind": kind, "data": str(data), "reason": "r", "finding": finding}
+                book.ask(Trigger(at=at, **asked, **looked))
             case "again":
                 book.ask_again()
             case "start":
                 book.start()
             case "end":
                 book.end(value)
+            case "roll":
+                book.roll(value)
     return book
 
 
@@ -94,13 +120,15 @@ rules = st.builds(
 kinds = st.sampled_from([*BY_EVENT, "drift", "drift", "hand"])
 findings = st.sampled_from([*Finding, Finding.HARMFUL, Finding.HARMFUL])
 asks = st.tuples(kinds, st.integers(1, 12), findings, st.sampled_from([0.0, 0.0, 0.0, 5.0]))
-outcomes = st.sampled_from(["promoted", "kept", "unchanged", "failed", None])
+outcomes = st.sampled_from(["promoted", "rolling out", "kept", "unchanged", "failed", None])
+phases = st.sampled_from(["running", "running", "waiting", "paused", *sorted(ENDS)])
 hours = st.sampled_from([0.0, 0.1, 1.0, 3.0, 6.0, 13.0, 30.0])
 steps = st.lists(
     st.tuples(hours, st.just("ask"), asks)
     | st.tuples(hours, st.just("ask"), asks)
     | st.tuples(hours, st.sampled_from(["again", "start"]), st.none())
-    | st.tuples(hours, st.just("end"), outcomes),
+    | st.tuples(hours, st.just("end"), outcomes)
+    | st.tuples(hours, st.just("roll"), phases),
     min_size=5,
     max_size=40,
 )
@@ -181,15 +209,30 @@ def test_replaying_the_record_gives_the_same_answers(
     rules: Retrain, steps: list[tuple[float, str, Any]], random: Any
 ) -> None:
     """Whatever the order in which the database hands the rows over."""
-    for trigger, record, now, answer in play(rules, steps).asked:
+    book = play(rules, steps)
+    for (trigger, record, now, answer), beside in zip(book.asked, book.beside, strict=True):
         shuffled = random.sample(record, len(record))
-        assert decide(trigger, rules, shuffled, now) == answer
+        assert decide(trigger, rules, shuffled, now, **beside) == answer
+
+
+@thorough
+@given(rules, steps)
+def test_nothing_begins_beside_a_rollout_that_somebody_sees_to_except_by_hand(
+    rules: Retrain, steps: list[tuple[float, str, Any]]
+) -> None:
+    book = play(rules, steps)
+    for (trigger, _, now, answer), beside in zip(book.asked, book.beside, strict=True):
+        if answer.answer == "retrain" and answer.decided_at == now and trigger.kind != "hand":
+            rollout = beside["rollout"]
+            assert rollout is None or now - rollout.updated_at >= STILL_AFTER
+            assert trigger.version in (None, beside["champion"])
 
 
 @thorough
 @given(rules, steps)
 def test_nothing_waits_for_good(rules: Retrain, steps: list[tuple[float, str, Any]]) -> None:
-    """Once the watch finds no fault, asking at each due time decides everything that waits."""
+    """Once the watch finds no fault, asking at each due time decides everything that waits, though
+    nobody sees to the rollout that may be there."""
     book = play(rules, steps)
     look = {"kind": "drift", "reason": "r", "finding": Finding.NONE, "data": "the end"}
     book.ask(Trigger(at=book.now + MOMENT, **look))
@@ -203,18 +246,21 @@ def test_nothing_waits_for_good(rules: Retrain, steps: list[tuple[float, str, An
 
 
 @settings(deadline=None, max_examples=30)
-@given(rules, steps)
-def test_drift_that_stays_and_gates_that_refuse_do_not_loop(
-    rules: Retrain, steps: list[tuple[float, str, Any]]
+@given(rules, steps, st.sampled_from(["kept", "rolled back", "no difference"]))
+def test_drift_that_stays_and_gates_or_guards_that_refuse_do_not_loop(
+    rules: Retrain, steps: list[tuple[float, str, Any]], refused: Any
 ) -> None:
     """A look every six hours for four weeks after any history, of new data and harmful each."""
     book = play(rules.model_copy(update={"on": ("drift",)}), steps)
     book.now += LOST_AFTER
+    book.roll("aborted")
     before = len(begun(book))
     for number in range(4 * 28):
         book.now += 6 * HOUR
         look = {"kind": "drift", "reason": "r", "finding": Finding.HARMFUL}
         book.ask(Trigger(at=book.now + MOMENT, data=f"look {number}", **look))
         book.start()
-        book.end("kept")
+        book.end("kept" if refused == "kept" else "rolling out")
+        book.now += HOUR / 6
+        book.roll(refused if refused != "kept" else "aborted")
     assert 1 <= len(begun(book)) - before <= 11

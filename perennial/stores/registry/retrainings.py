@@ -10,9 +10,11 @@ import sqlalchemy as sa
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.retraining import Answer, Finding, Result, Retraining, Trigger
+from perennial.contracts.rollouts import ENDS
 from perennial.decisions.retraining import decide, is_running
 from perennial.spec.production import Retrain
 from perennial.stores.registry.engine import repeatable, writing
+from perennial.stores.registry.rollouts import last_phase, running_rollout
 from perennial.stores.registry.rows import locked_route, newest_of_each
 from perennial.stores.registry.schema import retrainings
 
@@ -38,10 +40,11 @@ class Retrainings:
         """
         trigger = trigger.model_copy(update={"at": min(trigger.at, now)})
         with writing(self._engine) as connection:
-            locked_route(connection, model, now)
+            champion = locked_route(connection, model, now).champion
             history = _history(connection, model, trigger.cause)
             known = next((r for r in history if r.trigger.cause == trigger.cause), None)
-            answer = decide(trigger, settings, history, now)
+            rollout = running_rollout(connection, model)
+            answer = decide(trigger, settings, history, now, champion=champion, rollout=rollout)
             if known is not None and _same(known.current, answer):
                 return known, False
             if answer.answer == "retrain":
@@ -69,16 +72,36 @@ class Retrainings:
                 _update(connection, retraining, **values, finished_at=None, outcome=None)
             return True
 
-    def finish(self, retraining: int, run: str, outcome: Result, now: datetime) -> bool:
-        """Record what became of it. Only the run that started it may, once: False otherwise."""
-        return self._end(retraining, run, now, state="finished", outcome=outcome)
+    def finish(
+        self,
+        retraining: int,
+        run: str,
+        outcome: Result,
+        now: datetime,
+        *,
+        version: int | None = None,
+    ) -> bool:
+        """Record what became of it. Only the run that started it may, once: False otherwise.
+
+        ``version`` is the one that it made. If that is rolled out, the end of its rollout changes
+        the outcome; one that has ended by now counts at once.
+        """
+        with writing(self._engine) as connection:
+            found = _locked(connection, retraining, now)
+            became: str = outcome
+            if outcome == "rolling out" and version is not None:
+                phase = last_phase(connection, found.model, version)
+                became = phase if phase in ENDS else outcome
+            return _end(connection, found, run, now, state="finished", outcome=became)
 
     def give_up(self, retraining: int, run: str, now: datetime) -> bool:
         """Record that its run died without a word. False if that is not its run, or it has ended.
 
         A run that was only slow may still finish it.
         """
-        return self._end(retraining, run, now, state="died")
+        with writing(self._engine) as connection:
+            found = _locked(connection, retraining, now)
+            return _end(connection, found, run, now, state="died")
 
     def unstarted(self, model: str | None = None) -> list[Retraining]:
         """What was decided and no run has claimed yet, oldest first: to be started (again)."""
@@ -120,15 +143,6 @@ class Retrainings:
         with self._engine.begin() as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def _end(self, retraining: int, run: str, now: datetime, **values: Any) -> bool:
-        with writing(self._engine) as connection:
-            found = _locked(connection, retraining, now)
-            over = found.state == "finished" or found.state == values["state"]
-            if over or found.started_run != run:
-                return False
-            _update(connection, retraining, finished_at=now, **values)
-            return True
-
 
 def last_retrainings(
     connection: sa.Connection, models: Sequence[str], limit: int
@@ -155,6 +169,16 @@ def _history(connection: sa.Connection, model: str, cause: str) -> list[Retraini
     same = table.where(retrainings.c.cause == cause)
     found = (row for query in (newest, look.limit(1), same) for row in connection.execute(query))
     return list({row.id: _record(row) for row in found}.values())
+
+
+def _end(
+    connection: sa.Connection, found: Retraining, run: str, now: datetime, **values: Any
+) -> bool:
+    over = found.state == "finished" or found.state == values["state"]
+    if over or found.started_run != run:
+        return False
+    _update(connection, found.id, finished_at=now, **values)
+    return True
 
 
 def _give_up_lost(connection: sa.Connection, history: list[Retraining], now: datetime) -> None:

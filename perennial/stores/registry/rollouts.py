@@ -23,7 +23,7 @@ from perennial.stores.registry.rows import (
     refuse_quarantined,
     write_route,
 )
-from perennial.stores.registry.schema import rollouts
+from perennial.stores.registry.schema import retrainings, rollouts
 
 
 class StaleRolloutError(PerennialError):
@@ -184,6 +184,14 @@ def running_rollouts(connection: sa.Connection, models: Sequence[str]) -> list[R
     return [_record(row) for row in connection.execute(query)]
 
 
+def last_phase(connection: sa.Connection, model: str, version: int) -> str | None:
+    """Where the last rollout of a version stands, or how it ended; None when there was none."""
+    query = sa.select(rollouts.c.phase).where(
+        rollouts.c.model == model, rollouts.c.version == version
+    )
+    return connection.scalar(query.order_by(rollouts.c.id.desc()).limit(1))
+
+
 def supersede_rollout(
     connection: sa.Connection, running: Rollout, by: int, *, actor: str, now: datetime
 ) -> Rollout:
@@ -217,7 +225,8 @@ def write_transition(
     evidence: Mapping[str, Any],
     now: datetime,
 ) -> Rollout:
-    """Write the next state of a rollout, whose model the transaction holds, and its effects."""
+    """Write the next state of a rollout, whose model the transaction holds, and its effects; its
+    end is also what became of the retraining that made its version."""
     statement = (
         rollouts.update()
         .where(rollouts.c.id == rollout.id, rollouts.c.revision == rollout.revision)
@@ -226,7 +235,22 @@ def write_transition(
     )
     written = _record(connection.execute(statement).one())
     _write_effects(connection, written, transition, actor, evidence, now)
+    if written.ended:
+        _end_retrainings(connection, written, now)
     return written
+
+
+def _end_retrainings(connection: sa.Connection, rollout: Rollout, now: datetime) -> None:
+    """Tell the retraining that made the version. No other is rolling out, since there is one
+    rollout at a time; one that ended before this began was never told how its own ended."""
+    about = retrainings.c
+    statement = retrainings.update().where(
+        about.model == rollout.model,
+        about.answer == "retrain",
+        about.outcome == "rolling out",
+        about.finished_at >= rollout.started_at,
+    )
+    connection.execute(statement.values(outcome=rollout.state.phase, finished_at=now))
 
 
 def _write_effects(

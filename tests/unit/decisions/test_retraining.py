@@ -9,8 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from perennial.contracts.retraining import Answer, Finding, Retraining, Trigger
+from perennial.contracts.rollouts import Phase, Rollout
 from perennial.decisions.retraining import decide
 from perennial.spec.production import Retrain
+from tests.rollout_examples import ROLLOUT
 
 NOW = datetime(2026, 3, 9, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -52,6 +54,16 @@ def ended(
 def look(number: int, at: datetime, finding: Finding) -> Retraining:
     asked = trigger(data=f"window {number}", at=at, finding=finding)
     return record(number, at, "no", asked=asked)
+
+
+def rolled_out(phase: Phase, changed: datetime) -> Rollout:
+    """A rollout of version 5 that was changed last at a moment."""
+    return ROLLOUT.model_copy(
+        update={
+            "version": 5, "state": ROLLOUT.state.model_copy(update={"phase": phase}),
+            "updated_at": changed, "ended_at": None,
+        }
+    )  # fmt: skip
 
 
 def answered(asked: Trigger, *history: Retraining, settings: Retrain = ALL) -> tuple[str, str]:
@@ -226,12 +238,32 @@ def test_retrainings_in_vain_are_spaced_out(outcome: str | None) -> None:
     assert pause(3, kind="schedule") == 6 * HOUR  # a schedule keeps its own time
 
 
-@pytest.mark.parametrize("outcome", ["promoted", "rolling out"])
-def test_a_better_version_ends_a_row_in_vain_though_it_has_yet_to_earn_requests(
+def test_a_version_that_was_promoted_ends_a_row_in_vain() -> None:
+    reason = answered(trigger(), ended(7, ago(30), "kept"), ended(8, ago(5)))[1]
+    assert "the cooldown of 6h after retraining 8 lasts until" in reason
+
+
+@pytest.mark.parametrize("outcome", ["rolling out", "superseded"])
+def test_a_version_whose_worth_was_not_seen_neither_lengthens_a_row_in_vain_nor_ends_it(
     outcome: str,
 ) -> None:
-    reason = answered(trigger(), ended(7, ago(30), "kept"), ended(8, ago(5), outcome))[1]
-    assert "the cooldown of 6h after retraining 8 lasts until" in reason
+    in_vain, unseen = ended(7, ago(30), "kept"), ended(8, ago(5), outcome)
+    assert (
+        "a pause of 12h lasts until 2026-03-09 19:00 UTC" in answered(trigger(), in_vain, unseen)[1]
+    )
+    assert "the cooldown of 6h after retraining 8" in answered(trigger(), unseen)[1]
+
+
+@pytest.mark.parametrize("outcome", ["rolled back", "aborted", "no difference"])
+def test_a_version_that_was_sent_back_was_in_vain_and_the_pause_counts_from_its_rollouts_end(
+    outcome: str,
+) -> None:
+    """Else a rollout that lasts longer than the pause would leave none."""
+    two = [ended(n, ago(90 * (9 - n)), outcome, finished_at=ago(90 * (9 - n) - 80)) for n in (7, 8)]
+    answer = decide(trigger(), ALL, two, NOW)
+    assert (answer.answer, answer.wait_until) == ("wait", ago(10) + 24 * HOUR)
+    assert "the last 2 gave no better version; a pause of 1d lasts until" in answer.reason
+    assert answered(trigger("schedule", data="due"), *two)[0] == "retrain"
 
 
 def test_the_pause_after_one_in_vain_says_so() -> None:
@@ -281,6 +313,60 @@ def test_the_last_look_counts_in_whatever_order_looks_arrive() -> None:
     assert answered(early, look(8, ago(2), Finding.FAULT))[0] == "wait"
 
 
+@pytest.mark.parametrize("kind", ["drift", "performance", "data", "schedule"])
+@pytest.mark.parametrize(
+    ("phase", "told"),
+    [
+        ("running", "version 5 is being rolled out"),
+        (
+            "waiting",
+            "version 5 is being rolled out (waiting), which is waited for until "
+            "2026-03-14 12:00 UTC",
+        ),
+        (
+            "paused",
+            "version 5 is being rolled out (paused), which is waited for until "
+            "2026-03-14 12:00 UTC",
+        ),
+    ],
+)
+def test_a_rollout_is_waited_for(kind: str, phase: Phase, told: str) -> None:
+    """A version made meanwhile would supersede it, and so would the next one that."""
+    asked = trigger(kind, reason="due")
+    answer = decide(asked, ALL, [], NOW, rollout=rolled_out(phase, ago(48)))
+    assert (answer.answer, answer.wait_until) == ("wait", None)
+    assert answer.reason.endswith(f": due, but {told}")
+    by_cooldown = decide(asked, ALL, [ended(7, ago(2))], NOW, rollout=rolled_out(phase, ago(2)))
+    assert by_cooldown.wait_until == ago(2) + 6 * HOUR
+    assert "is being rolled out" in by_cooldown.reason
+
+
+@pytest.mark.parametrize("phase", ["running", "waiting", "paused"])
+def test_a_rollout_to_which_nothing_happens_does_not_lock_the_model_for_good(phase: Phase) -> None:
+    almost = rolled_out(phase, ago(7 * 24) + HOUR / 60)
+    assert decide(trigger(), ALL, [], NOW, rollout=almost).answer == "wait"
+    answer = decide(trigger(), ALL, [], NOW, rollout=rolled_out(phase, ago(7 * 24)))
+    assert (answer.answer, answer.reason) == (
+        "retrain",
+        "harmful drift: logloss 0.51 expected, 0.45 before, although version 5 is being rolled "
+        "out, where nothing has happened since 2026-03-02 12:00 UTC",
+    )
+
+
+def test_a_look_at_a_version_that_serves_no_more_starts_nothing() -> None:
+    asked = trigger(at=ago(8), version=1)
+    assert decide(asked, ALL, [], NOW, champion=1).answer == "retrain"
+    waits = record(7, ago(8), "wait", asked=asked)
+    for history in ([], [waits]):
+        answer = decide(asked, ALL, history, NOW, champion=5)
+        assert (answer.answer, answer.reason) == (
+            "no",
+            "harmful drift: logloss 0.51 expected, 0.45 before, but that is of version 1, and "
+            "version 5 serves now",
+        )
+    assert decide(trigger("data"), ALL, [], NOW, champion=5).answer == "retrain"
+
+
 def test_by_hand_always_goes_and_says_past_what() -> None:
     asked = trigger("hand", reason="anna wants it", finding=Finding.FAULT)
     assert answered(asked, record(7, ago(2)), settings=Retrain(max_a_day=1)) == (
@@ -288,6 +374,9 @@ def test_by_hand_always_goes_and_says_past_what() -> None:
         "by hand: anna wants it, although this is a data quality fault; retraining 7 is under way; "
         "there was 1 retraining within a day (retrain.max_a_day) until 2026-03-10 10:00 UTC",
     )
+    past_a_rollout = decide(asked, ALL, [], NOW, champion=5, rollout=rolled_out("running", NOW))
+    assert past_a_rollout.answer == "retrain"
+    assert past_a_rollout.reason.endswith("; version 5 is being rolled out")
     standing = look(4, ago(3), Finding.FAULT)
     assert answered(trigger("hand", reason="anna wants it"), standing) == (
         "retrain",
