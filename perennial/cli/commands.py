@@ -13,6 +13,7 @@ from perennial.cli.reading import find_version
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.runs import ReproductionSummary, RunSummary
 
+_MOST_NOTES = 20
 _QUICK = "Four trainings instead of ten."
 
 
@@ -41,6 +42,10 @@ def init(
     inferred = infer(data, name, label, time, project.root)
     for path in write_model(project.models, inferred):
         typer.echo(f"wrote {path}")
+    for line in inferred.notes[:_MOST_NOTES]:
+        typer.echo(f"note: {line}")
+    if len(inferred.notes) > _MOST_NOTES:
+        typer.echo(f"note: {len(inferred.notes) - _MOST_NOTES} more, in comments of model.yaml")
     try:
         typer.echo(write_prefect_yaml(project))
     except InputError as error:  # the new model is there and complete

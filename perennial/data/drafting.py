@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 
 from perennial.contracts.metrics import Objective
 from perennial.data.guesses import Guess, bounds
+from perennial.data.identity import Entity
+from perennial.data.notations import Decimal
+from perennial.data.parsing import EXPECTED
 from perennial.data.samples import Sample
 from perennial.spec.documents import inline_text
 from perennial.spec.publish import SCHEMA_FILE
@@ -43,7 +46,8 @@ class Draft:
     positive: Any
     unlabelled: int
     time: Guess | None
-    entity: tuple[str, ...]
+    entity: Entity
+    decimal: Decimal
     columns: tuple[Guess, ...]
     part: timedelta | float
     gates: tuple[Gate, ...]
@@ -54,6 +58,21 @@ def model_text(draft: Draft) -> str:
     """The YAML text."""
     blocks = [_head(draft), _source(draft), _columns(draft), _training(draft)]
     return "\n".join(line for block in blocks for line in [*block, ""]).rstrip("\n") + "\n"
+
+
+def notes(draft: Draft) -> tuple[str, ...]:
+    """What of the comments no one should miss: columns that are not learnt from, rows that will
+    go to quarantine, and what in the file may not be meant so."""
+    said = []
+    for column in (*draft.columns, draft.label):
+        told = "; ".join(filter(None, [_quarantined(column, draft.sample), column.note]))
+        if column.values is None:
+            said.append(f"{column.name} is left out: {told}")
+        elif not column.feature and column is not draft.label:
+            said.append(f"{column.name} is no feature: {told or 'a time'}")
+        elif told:
+            said.append(f"{column.name}: {told}")
+    return tuple(said)
 
 
 def _head(draft: Draft) -> list[str]:
@@ -84,16 +103,11 @@ def _source(draft: Draft) -> list[str]:
     lines = ["source:", f"  kind: {sample.kind}", f"  uri: {inline_text(draft.uri)}"]
     if sample.delimiter != ",":
         lines.append(f"  delimiter: {inline_text(sample.delimiter)}")
+    if draft.decimal != ".":
+        lines.append(_line("  decimal", draft.decimal, "the decimal mark of its numbers"))
     if draft.time is not None:
         lines.append(_line("  event_time", draft.time.name, _span(draft.time)))
-    if draft.entity:
-        why = "with the event time different in every row" if draft.time else "names a row"
-        lines.append(_line("  entity", list(draft.entity), why))
-    elif draft.time is not None:
-        lines += [
-            "  # entity: none found, so all columns but the label tell rows apart, and none can be",
-            "  # added or taken out after the first run: name those that identify a row, if any do",
-        ]
+    lines += _entity(draft)
     lines += ["label:", f"  column: {inline_text(draft.label.name)}"]
     if draft.positive is not None:
         share = draft.label.shares()[draft.positive]
@@ -109,6 +123,37 @@ def _source(draft: Draft) -> list[str]:
     return lines
 
 
+def _entity(draft: Draft) -> list[str]:
+    names, alone = draft.entity.columns, draft.entity.time_alone
+    if names:
+        why = "with the event time different in every row" if draft.time else "names a row"
+        if alone:
+            why += ", though so is the time alone"
+        return [_line("  entity", list(names), why)]
+    if draft.time is None:
+        return []
+    found = "none found beside the time, which differs in every row" if alone else "none found"
+    few = "; one that never changes will do" if alone else ", if any do"
+    return [
+        f"  # entity: {found}.",
+        "  # So all columns but the label tell rows apart: a corrected row counts as a new one,",
+        "  # and no column can be added or taken out after the first run. Name those that identify",
+        f"  # a row{few}.",
+    ]
+
+
+def _quarantined(column: Guess, sample: Sample) -> str:
+    """How many rows go to quarantine for what they hold in a column, and an example."""
+    if column.faulty is None:
+        return ""
+    rows = int(column.faulty.sum()) * sample.every
+    example = sample.table[column.name][int(column.faulty.argmax())].as_py()
+    return (
+        f"{'about ' if sample.every > 1 else ''}{rows:,} row{'s' if rows > 1 else ''} to "
+        f"quarantine, as {shown(example)} {EXPECTED[column.type]}"
+    )
+
+
 def _columns(draft: Draft) -> list[str]:
     lines = [
         "# A row outside these rules goes to quarantine. The bounds are far from what was seen, to",
@@ -122,15 +167,26 @@ def _columns(draft: Draft) -> list[str]:
             lines.append(f"  # {_name(column.name)} is left out: {column.note}")
             continue
         missing = column.missing / len(column.values)
-        about = [_seen(column), f"{missing:.1%} missing" if missing else "", column.note]
+        about = [
+            _seen(column),
+            f"{missing:.1%} missing" if missing else "",
+            _quarantined(column, draft.sample),
+            column.note,
+        ]
         keys = _rules(column, draft)
         lines.append(_line(f"  {_name(column.name)}", keys, "; ".join(filter(None, about))))
     label: dict[str, Any] = {"type": draft.label.type}
     if draft.objective != "regression" and draft.label.type != "boolean":
         label["allowed"] = list(draft.label.shares())
+    about = [
+        "the label",
+        _seen(draft.label),
+        _quarantined(draft.label, draft.sample),
+        draft.label.note,
+    ]
     return [
         *lines,
-        _line(f"  {_name(draft.label.name)}", label, f"the label; {_seen(draft.label)}"),
+        _line(f"  {_name(draft.label.name)}", label, "; ".join(filter(None, about))),
     ]
 
 
@@ -139,7 +195,9 @@ def _rules(column: Guess, draft: Draft) -> dict[str, Any]:
     if column.type in ("float", "integer") and column.feature:
         low, high = bounds(*column.range_seen())
         rules |= {"min": _short(low), "max": _short(high)}
-    if not column.missing and (draft.sample.rows >= _SURE_ROWS or column.name in draft.entity):
+    if not column.missing and (
+        draft.sample.rows >= _SURE_ROWS or column.name in draft.entity.columns
+    ):
         rules["nullable"] = False
     if not column.feature and column.type not in ("string", "datetime"):
         rules["feature"] = False

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.features import ColumnType
-from perennial.data.parsing import is_text, parse, unwrapped
+from perennial.data.notations import Decimal, as_read, described
+from perennial.data.parsing import MISSING, is_text, parse, unwrapped
 from perennial.spec.values import shown
 
 MAX_LEVELS = 250
@@ -24,13 +25,13 @@ _EXACT = 2**53
 _IDENTIFIER = re.compile(r"(?:^|[_\W])(?:id|key|uuid|guid)$|[a-z](?:Id|ID)$|^ID$", re.IGNORECASE)
 _CAMEL_IDENTIFIER = re.compile(r"[a-z](?:Id|ID)$")
 _LEADING_ZERO = r"^\s*[+-]?0[0-9]"
-_DECIMAL_COMMA = r"^\s*[+-]?[0-9]+,[0-9]+\s*$"
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
     """One column. ``values`` are parsed to the type (None when the column is left out, which
-    ``note`` explains); ``distinct`` and ``missing`` count in the sample."""
+    ``note`` explains); ``distinct`` and ``missing`` count in the sample. ``faulty`` marks the rows
+    that don't parse to the type; None when all do."""
 
     name: str
     type: ColumnType
@@ -39,11 +40,12 @@ class Guess:
     missing: int
     feature: bool
     note: str = ""
+    faulty: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
-        """Rows that have a value."""
-        return len(self.values) - self.missing
+        """Rows that have a value of the type."""
+        return len(self.values) - int(self.values.null_count)
 
     def range_seen(self) -> tuple[float, float]:
         """Least and greatest of a numeric column's values."""
@@ -56,28 +58,37 @@ class Guess:
         return {c["values"]: c["counts"] / self.rows for c in sorted(counts, key=_by_value)}
 
 
-def guess(name: str, values: Any) -> Guess:
-    """What a column seems to be; ``values`` is an Arrow array, text for a CSV.
+def guess(name: str, values: Any, decimal: Decimal = ".", placeholders: float = 0.0) -> Guess:
+    """What a column seems to be; ``values`` is an Arrow array, text for a CSV with this decimal
+    mark.
 
     The narrowest type that every value parses as: boolean (true and false only), integer, float,
     datetime, else a category or a string. Whole numbers with leading zeros, or too great for a
     float, are text. Not a feature: a column with one value, a string, a datetime, and whole numbers
     that differ in every row or are called an id.
+
+    In at most this share of the rows texts without a figure (``n.a.``, ``-``) may stand among
+    numbers or times without making text of them: they are ``faulty``. Among whole numbers with few
+    different values they are levels of a category.
     """
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values = unwrapped(values)
-    kind = _type(values)
+    written = as_read(values, decimal)
+    kind = _type(written)
     if kind is None:
         return left_out(name, f"holds {values.type}")
-    parsed = parse(values, kind).values
-    missing = parsed.null_count
-    if missing == len(parsed):
+    if kind == "string" and is_text(values.type):
+        kind = _but_for_placeholders(written, placeholders)
+    parsed = parse(values if kind == "string" else written, kind)
+    found, faulty = parsed.values, parsed.faulty
+    if found.null_count == len(found):
         return left_out(name, "every value is missing")
-    distinct = pc.count_distinct(parsed).as_py()
-    if kind == "string" and distinct <= min(MAX_LEVELS, (len(parsed) - missing) // _ROWS_A_LEVEL):
+    distinct = pc.count_distinct(found).as_py()
+    if kind == "string" and distinct <= _most_levels(found):
         kind = "category"
-    feature, note = _use(name, kind, values, parsed, distinct)
-    return Guess(name, kind, parsed, distinct, missing, feature, note)
+    feature, note = _use(name, kind, values, found, distinct)
+    missing = found.null_count - (0 if faulty is None else int(faulty.sum()))
+    return Guess(name, kind, found, distinct, missing, feature, note, faulty)
 
 
 def bounds(low: float, high: float) -> tuple[float, float]:
@@ -163,6 +174,30 @@ def _type_of_text(distinct: Any) -> ColumnType:
     return "string"
 
 
+def _but_for_placeholders(texts: Any, most: float) -> ColumnType:
+    """The type of texts that are no numbers or times as a whole: that of those with a figure in
+    them, where the others are at most this share."""
+    figures = pc.match_substring_regex(texts, "[0-9]")
+    others = pc.sum(pc.invert(figures)).as_py() or 0
+    if not 0 < others <= most * (len(texts) - texts.null_count) + _missing_words(texts):
+        return "string"
+    rest = pc.unique(pc.if_else(figures, texts, pa.scalar(None, texts.type)))
+    kind = _type_of_text(rest.cast(pa.string()))
+    if kind == "integer" and pc.count_distinct(texts).as_py() <= _most_levels(texts):
+        return "string"
+    return kind if kind in ("integer", "float", "datetime") else "string"
+
+
+def _missing_words(texts: Any) -> int:
+    """How many say that a value is missing."""
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
+    return int(pc.sum(pc.is_in(words, pa.array(sorted(MISSING), words.type))).as_py() or 0)
+
+
+def _most_levels(values: Any) -> int:
+    return min(MAX_LEVELS, (len(values) - values.null_count) // _ROWS_A_LEVEL)
+
+
 def _exact(whole: Any) -> bool:
     """A float holds each of the whole numbers exactly."""
     ends = pc.min_max(whole)
@@ -178,14 +213,11 @@ def _use(name: str, kind: ColumnType, values: Any, parsed: Any, distinct: int) -
         return False, "another number in every row: an identifier"
     if kind == "integer" and distinct > MAX_LEVELS and is_identifier(name):
         return False, "an identifier, by its name"
+    meant = described(values) if kind in ("category", "string") and is_text(values.type) else ""
     if kind == "string":
         every = "another text in every row" if distinct == rows else f"{distinct:,} different texts"
-        if pa.types.is_string(values.type):
-            comma = pc.match_substring_regex(pc.unique(values).drop_null(), _DECIMAL_COMMA)
-            if pc.all(comma, min_count=0).as_py():
-                return False, "numbers with a decimal comma are text; write 1.5"
-        return False, every
-    return kind != "datetime", ""
+        return False, meant or every
+    return kind != "datetime", meant
 
 
 def _by_value(count: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from glob import escape
 from itertools import combinations
 from pathlib import Path
@@ -14,39 +15,77 @@ import pyarrow.compute as pc
 from perennial.data.guesses import Guess, is_identifier
 from perennial.data.samples import Sample
 
+_NAMING = ("category", "string", "integer")
+_PANDAS_INDEX = "__index_level_"
+"""Begins a Parquet column that pandas wrote for its index: where a row lay, not which it is."""
 _MOST_COLUMNS = 3
 _MOST_CANDIDATES = 12
 _FIRST_ROWS = 20_000
 _TRIES_ON_THE_FILE = 5
+_SERIAL_SPAN = 10
+"""Whole numbers that differ in every row, within this many times their count, number the rows:
+prices or populations that happen to differ lie farther apart."""
 
 
-def find_entity(
-    path: Path, sample: Sample, columns: Sequence[Guess], time: Guess | None
-) -> tuple[str, ...]:
-    """The fewest columns, at most three, that with the time differ in every row of the file; ()
-    when the time alone does, or none are found.
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """``columns`` with the time differ in every row of the file; () where none were found.
+    ``time_alone``: so does the time by itself."""
 
-    Looked at are text, whole numbers, times and booleans without missing values: first text and
-    what is called an id, then, where there is a time, the others. Of a file that was sampled,
-    columns that differ in the sample are tried on all its rows.
+    columns: tuple[str, ...]
+    time_alone: bool = False
+
+
+def find_entity(path: Path, sample: Sample, columns: Sequence[Guess], time: Guess | None) -> Entity:
+    """What names a row, so that a corrected one replaces the old one.
+
+    First a column that differs in every row by itself: one called an id, a text without blanks, or
+    a serial number. Else the fewest columns, at most three, that with the time differ in every row;
+    where the time alone does, only one that is called an id, as nothing else tells what belongs to
+    a row's name.
+
+    Looked at are text, whole numbers, times and booleans without missing values: first what is
+    called an id, then other text and serial numbers, then, where there is a time, the others. Of a
+    file that was sampled, columns that differ in the sample are tried on all its rows.
     """
-    whole = [c for c in columns if c.values is not None and not c.missing and c.distinct > 1]
-    naming = [c for c in whole if c.type in ("category", "string") or _names(c)]
-    others = [c for c in whole if c.type in ("integer", "datetime", "boolean")]
+    whole = [
+        column
+        for column in columns
+        if column.values is not None
+        and not column.values.null_count
+        and not column.name.startswith(_PANDAS_INDEX)
+    ]
+    varied = [c for c in whole if c.distinct > 1]
+    naming = [c for c in varied if c.type in ("category", "string") or _names(c)]
+    naming.sort(key=lambda column: not is_identifier(column.name))
+    single = [c for c in naming if c.distinct == len(c.values) and _is_name(c, sample.rows)]
+    for column in single[:_TRIES_ON_THE_FILE]:
+        if _holds(path, sample, [column.name]):
+            return Entity((column.name,))
+    if time is None:
+        return Entity(_fewest(path, sample, [naming], None))
+    if _differ([_codes(time)]) and _holds(path, sample, [time.name]):
+        called = (c.name for c in whole if c.type in _NAMING and is_identifier(c.name))
+        return Entity(tuple(called)[:1], time_alone=True)
+    others = [c for c in varied if c.type in ("integer", "datetime", "boolean")]
+    pools = [naming, [*naming, *(c for c in others if c not in naming)]]
+    return Entity(_fewest(path, sample, pools, time))
+
+
+def _holds(path: Path, sample: Sample, names: Sequence[str]) -> bool:
+    """Whether columns that differ in every row of the sample do so in the file."""
+    return sample.every == 1 or not _repeats(path, sample, names)
+
+
+def _fewest(
+    path: Path, sample: Sample, pools: Sequence[Sequence[Guess]], time: Guess | None
+) -> tuple[str, ...]:
     start = None if time is None else _codes(time)
-    if time is not None and start is not None:
-        alone = _differ([start]) and (sample.every == 1 or not _repeats(path, sample, [time.name]))
-        if alone:
-            return ()
-    pools = (
-        [naming] if time is None else [naming, [*naming, *(c for c in others if c not in naming)]]
-    )
     tries = 0
     for pool in pools:
         for chosen in _differing(pool[:_MOST_CANDIDATES], start):
             names = tuple(column.name for column in chosen)
-            keys = names if time is None else (time.name, *names)
-            if sample.every == 1 or not _repeats(path, sample, keys):
+            if _holds(path, sample, names if time is None else (time.name, *names)):
                 return names
             tries += 1
             if tries == _TRIES_ON_THE_FILE:
@@ -56,6 +95,16 @@ def find_entity(
 
 def _names(column: Guess) -> bool:
     return column.type == "integer" and (is_identifier(column.name) or not column.feature)
+
+
+def _is_name(column: Guess, rows: int) -> bool:
+    """Whether a column that differs in every row is there to tell rows apart."""
+    if is_identifier(column.name):
+        return True
+    if column.type == "integer":
+        low, high = column.range_seen()
+        return high - low < _SERIAL_SPAN * rows
+    return not pc.any(pc.match_substring_regex(column.values, r"\S\s+\S")).as_py()
 
 
 def _differing(pool: Sequence[Guess], start: np.ndarray | None) -> Iterator[tuple[Guess, ...]]:

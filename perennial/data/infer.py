@@ -27,11 +27,13 @@ import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.metrics import Objective
-from perennial.data.drafting import Draft, Gate, features_text, is_parameter, model_text
+from perennial.data.drafting import Draft, Gate, features_text, is_parameter, model_text, notes
 from perennial.data.guesses import Guess, guess, left_out, tells_label
 from perennial.data.identity import find_entity
+from perennial.data.notations import Decimal, as_read, comma_example, decimal_mark, described
 from perennial.data.parsing import EXPECTED, parse
 from perennial.data.samples import CELLS, Sample, read_sample
+from perennial.spec.inputs import Quarantine
 from perennial.spec.publish import NewModel
 from perennial.spec.rules import twins, why_ours
 from perennial.spec.values import check_name, nearest, shown
@@ -78,9 +80,11 @@ def infer(
     _check_request(path, sample, name, label, time)
     names = sample.table.column_names
     unfit = _unfit((label, *filter(None, [time]), *names))
-    guesses = {c: left_out(c, unfit[c]) if c in unfit else guess(c, sample.table[c]) for c in names}
-    target, objective = _label(path, sample, guesses[label])
-    known = target.values.is_valid()
+    fit = [c for c in names if c not in unfit]
+    decimal = decimal_mark(sample.table[c] for c in fit) if sample.kind == "csv" else "."
+    guesses = {c: left_out(c, unfit[c]) for c in unfit} | _guesses(sample, fit, label, decimal)
+    guesses = {c: guesses[c] for c in names}
+    target, objective = _label(path, sample, guesses[label], decimal)
     moments = None if time is None else _moments(path, sample, time)
     if moments is not None:
         guesses[moments.name] = moments
@@ -95,7 +99,7 @@ def infer(
     for i, column in enumerate(others):
         if column.feature and tells_label(column, numbers, classes):
             note = "tells the label nearly alone: if known only afterwards, say feature: false"
-            others[i] = replace(column, note=note)
+            others[i] = replace(column, note="; ".join(filter(None, [column.note, note])))
     part, test_rows = _split(moments, numbers, classes, sample.every)
     draft = Draft(
         name=name,
@@ -105,15 +109,33 @@ def infer(
         objective=objective,
         label=target,
         positive=_positive(target) if objective == "binary" else None,
-        unlabelled=int(pc.sum(pc.invert(known)).as_py()) * sample.every,
+        unlabelled=guesses[label].missing * sample.every,
         time=moments,
         entity=find_entity(path, sample, others, moments),
+        decimal=decimal,
         columns=tuple(others),
         part=part,
         gates=_gates(objective, numbers, others, test_rows),
         min_rows=None if test_rows >= 2 * MIN_ROWS else max(5, test_rows // 2),
     )
-    return NewModel(name, model_text(draft), features_text(draft))
+    return NewModel(name, model_text(draft), features_text(draft), notes(draft))
+
+
+def _guesses(
+    sample: Sample, columns: Sequence[str], label: str, decimal: Decimal
+) -> dict[str, Guess]:
+    """Columns by their names. Rows that would go to quarantine for placeholders in them are few all
+    together: a column that would make them too many is text."""
+    table, most = sample.table, Quarantine().max_share / 2  # what comes may hold more of them
+    guesses = {c: guess(c, table[c], decimal, most) for c in columns}
+    lost, limit = np.zeros(len(table), bool), most * len(table) - sample.broken / sample.every
+    with_faults = [(column, c.faulty) for column, c in guesses.items() if c.faulty is not None]
+    for column, faulty in sorted(with_faults, key=lambda c: (c[0] != label, int(c[1].sum()))):
+        if int((lost | faulty).sum()) <= limit:
+            lost |= faulty
+        else:
+            guesses[column] = guess(column, table[column], decimal)
+    return guesses
 
 
 def _check_request(path: Path, sample: Sample, name: str, label: str, time: str | None) -> None:
@@ -148,13 +170,13 @@ def _unfit(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _label(path: Path, sample: Sample, found: Guess) -> tuple[Guess, Objective]:
+def _label(path: Path, sample: Sample, found: Guess, decimal: Decimal) -> tuple[Guess, Objective]:
     """The label in the type that suits its objective."""
     where = f"{path}, column {found.name!r}"
     if found.values is None:
         raise InputError(Problem(where, f"can't be predicted: it {_verb(found.note)}"))
-    if found.type == "float":
-        whole = parse(sample.table[found.name], "integer")
+    if found.type == "float" and found.faulty is None:
+        whole = parse(as_read(sample.table[found.name], decimal), "integer")
         if whole.faulty is None:
             found = replace(found, type="integer", values=whole.values)
     rows, distinct = found.rows * sample.every, found.distinct
@@ -168,10 +190,10 @@ def _label(path: Path, sample: Sample, found: Guess) -> tuple[Guess, Objective]:
     if found.type == "datetime":
         raise InputError(Problem(where, "a time can't be predicted", "use a number or classes"))
     if found.type in ("category", "string"):
-        if distinct > MAX_CLASSES:
-            what = f"{distinct:,} different texts in {rows:,} rows, neither classes nor numbers"
-            raise InputError(Problem(where, what, f"at most {MAX_CLASSES} classes"))
-        return replace(found, type="category"), "binary" if distinct == 2 else "multiclass"
+        _check_classes(where, found, rows)
+        note = _in_capitals_only(found) or (found.note if found.type == "category" else "")
+        found = replace(found, type="category", note=note)
+        return found, "binary" if distinct == 2 else "multiclass"
     if found.type == "boolean" or (found.type == "integer" and distinct == 2):
         return found, "binary"
     few = distinct <= _MAX_WHOLE_CLASSES and rows >= _ROWS_A_CLASS * distinct
@@ -181,6 +203,27 @@ def _label(path: Path, sample: Sample, found: Guess) -> tuple[Guess, Objective]:
     if size > float(np.finfo(np.float32).max):
         raise InputError(Problem(where, f"a label of size {size:g} is beyond 32-bit floats"))
     return replace(found, type="float"), "regression"
+
+
+def _check_classes(where: str, found: Guess, rows: int) -> None:
+    """Refuse texts that are meant as numbers, or are too many to be classes."""
+    comma = comma_example(pc.unique(found.values).drop_null())
+    if comma is not None:
+        what = f"numbers with a decimal comma, such as {shown(comma)}, are text here"
+        fix = "write a decimal point; a CSV may have commas if no number of it has a point"
+        raise InputError(Problem(where, what, fix))
+    if found.distinct > MAX_CLASSES:
+        what = f"{found.distinct:,} different texts in {rows:,} rows, neither classes nor numbers"
+        fix = described(found.values) or f"at most {MAX_CLASSES} classes"
+        raise InputError(Problem(where, what, fix))
+
+
+def _in_capitals_only(classes: Guess) -> str:
+    alike = twins(classes.shares())
+    if not alike:
+        return ""
+    pairs = ", ".join(f"{shown(other)} and {shown(one)}" for one, other in alike.items())
+    return f"{pairs} differ in capitals only and are classes of their own: write them alike"
 
 
 def _verb(note: str) -> str:
@@ -284,7 +327,7 @@ def _gates(
         column
         for column in columns
         if column.type == "category"
-        and column.distinct <= _SLICE_LEVELS
+        and 1 < column.distinct <= _SLICE_LEVELS
         and min(column.shares().values()) * test_rows >= _SLICE_ROWS
     ]
     sliced = sorted(sliced, key=lambda column: column.distinct)[:2]

@@ -7,6 +7,8 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from perennial import __version__
@@ -229,6 +231,25 @@ def test_prefect_yaml_is_written_compared_and_never_written_over_somebody_elses(
     process = project.command("init", "more", "--data", data, "--label", "busy", "--time", "at")
     assert (process.returncode, path.read_text()) == (0, "name: ours\n")
     assert process.stdout.splitlines()[-1] == "next: perennial check more, perennial train more"
+
+
+def test_init_says_what_no_one_should_miss_of_a_file(project: Workplace) -> None:
+    path = project.root / "data" / "more.csv"
+    frame = pd.DataFrame({"score": np.arange(1000) / 8, "busy": np.arange(1000) % 3 > 0})
+    frame["score"] = frame["score"].astype(str).where(frame.index != 7, "n.a.")
+    frame["rate"] = frame.index.astype(str) + "%"
+    arguments = ("init", "more", "--data", str(path), "--label", "busy")
+    frame.to_csv(path, index=False)
+    assert [line for line in said(project, *arguments).splitlines() if "note" in line] == [
+        "note: score: 1 row to quarantine, as 'n.a.' is not a number",
+        "note: rate is no feature: numbers such as '0%' are text; write them as 1234.5",
+    ]
+    shutil.rmtree(project.root / "models" / "more")
+    for i in range(30):
+        frame[f"empty{i}"] = None
+    frame.to_csv(path, index=False)
+    notes = [line for line in said(project, *arguments).splitlines() if "note" in line]
+    assert (len(notes), notes[-1]) == (21, "note: 12 more, in comments of model.yaml")
 
 
 def test_status_says_who_serves_and_what_was_decided(registered: Workplace) -> None:

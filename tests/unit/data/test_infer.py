@@ -270,6 +270,119 @@ def test_of_columns_that_differ_in_capitals_only_one_is_kept(tmp_path: Path) -> 
     assert note in new.model_text
 
 
+def test_placeholders_among_numbers_go_to_quarantine_and_that_is_said(tmp_path: Path) -> None:
+    def values(places: int, text: str) -> list[Any]:
+        return [text if i < places else i / 8 for i in range(1000)]
+
+    def inferred(**columns: Any) -> tuple[NewModel, ModelSpec]:
+        frame = pd.DataFrame({"z": cycle("a", "b") * 5, **columns, "y": cycle(0, 1) * 5})
+        frame.to_csv(tmp_path / "rows.csv", index=False)
+        new = infer(tmp_path / "rows.csv", "m", "y", project=tmp_path)
+        return new, parse_spec(new.model_text)
+
+    new, spec = inferred(
+        score=values(7, "n.a."), day=["never", *HOURS] + [*HOURS[1:]] * 4 + [""] * 3
+    )
+    assert (spec.columns["score"].type, spec.columns["day"].type) == ("float", "datetime")
+    assert not spec.columns["score"].nullable
+    told = "7 rows to quarantine, as 'n.a.' is not a number"
+    assert f"# 0.875 to 124.875; {told}\n" in new.model_text
+    assert f"score: {told}" in new.notes
+    [batch] = read(spec, tmp_path, inspect(spec, tmp_path, None, None))
+    checked = RowChecks(spec).check(batch.table)
+    assert (checked.good.num_rows, len(checked.bad_rows)) == (993, 7)
+    assert len(checked.bad_rows) / 1000 <= spec.quarantine.max_share
+
+    # Ten rows are all that may go, for half of the share is left to rows to come.
+    new, spec = inferred(one=values(4, "-"), two=values(10, "?"))
+    assert (spec.columns["one"].type, spec.columns["two"].type) == ("float", "float")
+    new, spec = inferred(one=values(4, "-"), two=[i / 8 if i < 990 else "?" for i in range(1000)])
+    assert (spec.columns["one"].type, spec.columns["two"].type) == ("float", "string")
+    assert "two is no feature: 99.0% are numbers, but '?' is none, so all are text" in new.notes
+    new, spec = inferred(x=cycle(1, 2) * 5, score=values(11, "n.a."))
+    assert (
+        "score is no feature: 98.9% are numbers, but 'n.a.' is none, so all are text" in new.notes
+    )
+    # A code with figures is no placeholder, nor is a level among few whole numbers.
+    new, spec = inferred(
+        x=cycle(1, 2) * 5,
+        invoice=[f"C{i}" if i == 500 else 7 * i for i in range(1000)],
+        grade=["X", *cycle(1, 2, 3, 4) * 5][:1000],
+    )
+    assert (spec.columns["invoice"].type, spec.columns["grade"].type) == ("string", "category")
+    told = "grade: 99.9% are numbers, but 'X' is none, so all are text"
+    assert any(note.startswith(told) for note in new.notes)
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        ("{}.5%", "numbers such as '0.5%' are text; write them as 1234.5"),
+        ("€ {}", "numbers such as '€ 0' are text; write them as 1234.5"),
+        ("1,{:03}", "numbers such as '1,000' are text; write them as 1234.5"),
+        ("1.{:03},50 EUR", "numbers such as '1.000,50 EUR' are text; write them as 1234.5"),
+        ("1.2.2{:03}", "times such as '1.2.2000' are text; write them as 2025-01-31"),
+        ("S{}", "another text in every row"),
+        ("{:04}", "another text in every row"),
+    ],
+)
+def test_a_column_of_text_says_what_it_may_have_been_meant_as(
+    tmp_path: Path, write: str, told: str
+) -> None:
+    new = drafted(tmp_path, "y", None, c=[write.format(i) for i in range(200)])
+    assert f"c is no feature: {told}" in new.notes
+    assert f"  # {told}\n" in new.model_text
+
+
+def test_a_file_with_decimal_commas_says_so_and_is_read_so(tmp_path: Path) -> None:
+    prices = [f"{i % 90},{i % 7}" if i else "1.234" for i in range(1000)]
+    frame = pd.DataFrame(
+        {"x": cycle(1, 2) * 5, "day": "01.02.2024", "rate": prices, "price": prices}
+    )
+    frame.loc[0, "price"] = "3,25"
+    frame.loc[0, "rate"] = "4"
+    frame.to_csv(tmp_path / "rows.csv", index=False, sep=";")
+    new = infer(tmp_path / "rows.csv", "m", "price", project=tmp_path)
+    spec = parse_spec(new.model_text)
+    assert (spec.objective, spec.source.decimal, spec.source.delimiter) == ("regression", ",", ";")
+    assert (spec.columns["rate"].type, spec.columns["rate"].max) == ("float", 1000)
+    frame.loc[5, "rate"] = "1.234"  # a thousand, not one and a bit
+    frame.to_csv(tmp_path / "rows.csv", index=False, sep=";")
+    [batch] = read(spec, tmp_path, inspect(spec, tmp_path, None, None))
+    checked = RowChecks(spec).check(batch.table)
+    assert checked.good["price"].to_pylist()[:3] == [3.25, 1.1, 2.2]
+    assert checked.reasons.to_pylist() == ["column rate: '1,234' is not a number"]
+    assert list(checked.bad_rows) == [5]
+
+
+def test_a_decimal_comma_beside_points_or_in_thousands_is_none(table: Any, tmp_path: Path) -> None:
+    commas = [f"{i % 90},{i % 7}" for i in range(200)]
+    spec = table(price=commas, weight=[f"{i}.5" for i in range(199)] + ["-"])
+    assert (spec.source.decimal, spec.columns["price"].type) == (".", "string")
+    assert table(people=[f"{i},000" for i in range(200)]).source.decimal == "."
+    frame = pd.DataFrame({"x": cycle(1, 2), "price": commas, "y": cycle(0, 1)})
+    frame.to_parquet(tmp_path / "rows.parquet")
+    new = infer(tmp_path / "rows.parquet", "m", "y")
+    told = "numbers with a decimal comma, such as '0,0', are text; write 0.0"
+    assert f"price is no feature: {told}" in new.notes
+
+
+def test_classes_that_differ_in_capitals_only_are_pointed_out(tmp_path: Path) -> None:
+    new = drafted(tmp_path, "y", None, y=cycle("yes", "no", "NO", "maybe"))
+    told = "'NO' and 'no' differ in capitals only and are classes of their own: write them alike"
+    assert f"y: {told}" in new.notes
+    assert f"; {told}\n" in new.model_text
+
+
+def test_what_is_not_learnt_from_is_noted_with_why(tmp_path: Path) -> None:
+    new = drafted(tmp_path, "y", "at", at=HOURS, id=range(200), empty=cycle(None), seen=HOURS)
+    assert new.notes == (
+        "id is no feature: another number in every row: an identifier",
+        "empty is left out: every value is missing",
+        "seen is no feature: a time",
+    )
+
+
 def test_a_column_that_tells_the_label_alone_is_pointed_out_but_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     delay = rng.normal(size=4000)
@@ -345,11 +458,48 @@ def test_the_entity_is_the_fewest_columns_that_tell_rows_apart(table: Any) -> No
 
 
 def test_without_an_entity_model_yaml_says_what_that_means(tmp_path: Path) -> None:
-    text = drafted(tmp_path, "y", "at", at=HOURS).model_text
-    assert (
-        "  # entity: none found, so all columns but the label tell rows apart, and none can be\n"
-        "  # added or taken out after the first run: name those that identify a row, if any do\n"
-    ) in text
+    means = (
+        "  # So all columns but the label tell rows apart: a corrected row counts as a new one,\n"
+        "  # and no column can be added or taken out after the first run. Name those that identify"
+    )
+    days = pd.date_range("2024-01-01", periods=100).repeat(2).astype(str)
+    assert f"  # entity: none found.\n{means}\n  # a row, if any do.\n" in (
+        drafted(tmp_path, "y", "at", at=days).model_text
+    )
+    found = "  # entity: none found beside the time, which differs in every row.\n"
+    assert f"{found}{means}\n  # a row; one that never changes will do.\n" in (
+        drafted(tmp_path, "y", "at", at=HOURS).model_text
+    )
+
+
+def test_a_column_that_names_a_row_is_the_entity_whatever_the_times_are(table: Any) -> None:
+    ties = [HOURS[0], *HOURS[:-1]]
+    order = [f"O{i:05}" for i in range(200)]
+    for at in (HOURS, ties):
+        city = cycle("Ulm", "Bonn")
+        assert table("y", "at", at=at, city=city, order=order).source.entity == ("order",)
+        number = [7000 + 3 * i for i in range(200)]
+        assert table("y", "at", at=at, city=city, number=number).source.entity == ("number",)
+        later = {"order": order, "row_key": range(200)}
+        assert table("y", "at", at=at, **later).source.entity == ("row_key",)
+
+
+def test_what_only_happens_to_differ_names_no_row(table: Any) -> None:
+    told = [f"It was the {i}th time" for i in range(200)]
+    cents = [i * i * 37 + 11 for i in range(200)]
+    assert table("y", "at", at=HOURS, told=told, cents=cents).source.entity == ()
+    assert table("y", "at", at=HOURS, __index_level_0__=range(200)).source.entity == ()
+
+
+def test_where_the_time_differs_in_every_row_only_what_is_called_an_id_names_it(
+    tmp_path: Path,
+) -> None:
+    columns = {"at": HOURS, "city": cycle("Ulm", "Bonn"), "sensor_id": cycle(3, 4)}
+    text = drafted(tmp_path, "y", "at", **columns).model_text
+    why = "with the event time different in every row, though so is the time alone"
+    assert f"  entity: [sensor_id]  # {why}\n" in text
+    one = drafted(tmp_path, "y", "at", at=HOURS, sensor_id=["s3"] * 200)
+    assert parse_spec(one.model_text).source.entity == ("sensor_id",)
 
 
 def test_a_column_with_missing_values_is_no_part_of_the_entity(table: Any) -> None:
@@ -376,6 +526,7 @@ def test_slices_are_few_levels_with_many_rows(tmp_path: Path) -> None:
             "sort": np.array(["big", "small"])[i % 3 // 2],
             "kind": np.array(["p", "q"])[(i % 100 == 0).astype(int)],
             "shop": np.char.add("shop ", (i % 40).astype(str)),
+            "unit": "kg",
             "y": i % 2 == 0,
         }
     )

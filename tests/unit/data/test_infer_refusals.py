@@ -128,6 +128,11 @@ def test_everything_wrong_with_the_request_is_told_at_once(file: Any) -> None:
             "200 different texts in 200 rows, neither classes nor numbers (at most 50 classes)",
         ),
         (
+            [f"{i}%" for i in range(200)],
+            "200 different texts in 200 rows, neither classes nor numbers "
+            "(numbers such as '0%' are text; write them as 1234.5)",
+        ),
+        (
             ["2024-01-01", "2024-01-02"] * 100,
             "a time can't be predicted (use a number or classes)",
         ),
@@ -197,3 +202,12 @@ def test_a_byte_order_mark_and_quoted_line_breaks_are_no_obstacle(file: Any) -> 
     rows = "".join(f'"{i % 7}\n",{i % 2}\n' for i in range(100))
     spec = parse_spec(infer(file(b"\xef\xbb\xbfx,y\r\n" + rows.encode()), "m", "y").model_text)
     assert list(spec.columns) == ["x", "y"]
+
+
+@pytest.mark.parametrize("prices", [["1,5", "2,5"] * 100, [f"{i},5" for i in range(200)]])
+def test_a_label_with_a_decimal_comma_in_a_file_with_points(file: Any, prices: list[str]) -> None:
+    rows = "\n".join(f"{i / 8};{price}" for i, price in enumerate(prices))
+    assert refusal(file(f"x;y\n{rows}")) == (
+        f"F, column 'y': numbers with a decimal comma, such as '{prices[0]}', are text here "
+        "(write a decimal point; a CSV may have commas if no number of it has a point)"
+    )

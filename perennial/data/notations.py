@@ -1,0 +1,105 @@
+"""How the texts of a column write numbers and times that are none as they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perennial.contracts.features import ColumnType
+from perennial.data.parsing import is_text, parse, with_points
+from perennial.spec.values import shown
+
+Decimal = Literal[".", ","]
+
+_MOST = 0.9
+"""The share of its rows that must be written in one way for it to be a column's notation."""
+
+_MOST_PLAIN = 0.5
+
+_COMMA = r"^\s*[+-]?[0-9]+(,[0-9]+)?\s*$"
+_POINT = r"^\s*[+-]?[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*$"
+_THOUSANDS = r",[0-9]{3}\s*$"
+_CURRENCY = r"[$£¥€]|EUR|USD|GBP|CHF|JPY"
+_DECORATED = (
+    rf"^\s*({_CURRENCY})?\s*[+-]?({_CURRENCY})?\s*[0-9]+([., '’][0-9]{{3}})*([.,][0-9]+)?"
+    rf"\s*(%|{_CURRENCY})?\s*$"
+)
+_LOCAL_TIME = (
+    r"^\s*([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./][0-9]{1,2}[./][0-9]{1,2})"
+    r"([ T,].*)?$"
+)
+_PLAIN: tuple[tuple[ColumnType, str], ...] = (("float", "numbers"), ("datetime", "times"))
+
+
+def decimal_mark(columns: Iterable[Any]) -> Decimal:
+    """The decimal mark of a CSV's columns of text: a comma where some have one in their numbers
+    and none has a point."""
+    texts = [pc.unique(column).drop_null() for column in columns if is_text(column.type)]
+    if not any(comma_example(each) is not None for each in texts):
+        return "."
+    pointed = (_all(figures, _POINT) and _some(figures, ".") for figures in map(_figures, texts))
+    return "." if any(pointed) else ","
+
+
+def as_read(values: Any, decimal: Decimal) -> Any:
+    """A column of a file as the reader of sources gives it to a column of numbers."""
+    return with_points(values) if decimal == "," and is_text(values.type) else values
+
+
+def comma_example(texts: Any) -> str | None:
+    """A number with a decimal comma, where all texts that hold a figure are numbers and some have
+    one; three figures after each comma are thousands."""
+    figures = _figures(texts)
+    if not len(figures) or not _all(figures, _COMMA):
+        return None
+    with_comma = figures.filter(pc.match_substring(figures, ","))
+    fractions = with_comma.filter(pc.invert(pc.match_substring_regex(with_comma, _THOUSANDS)))
+    return str(fractions[0].as_py()).strip() if len(fractions) else None
+
+
+def described(texts: Any) -> str:
+    """What keeps a column of texts from being numbers or times, where most of it is meant so; ""
+    where it is not."""
+    counts = texts.drop_null().value_counts()
+    distinct, rows = counts.field("values").cast(pa.string()), counts.field("counts")
+    if not len(distinct):
+        return ""
+    comma = comma_example(distinct)
+    if comma is not None:
+        plain = comma.replace(",", ".")
+        return f"numbers with a decimal comma, such as {shown(comma)}, are text; write {plain}"
+    for kind, what in _PLAIN:
+        faulty = parse(distinct, kind).faulty
+        if faulty is None:  # leading zeros, say: text by intent
+            return ""
+        others = pc.sum(rows.filter(pa.array(faulty))).as_py() / pc.sum(rows).as_py()
+        if others <= 1 - _MOST_PLAIN:
+            text = distinct.filter(pa.array(faulty))[0].as_py()
+            return f"{1 - others:.1%} are {what}, but {shown(text)} is none, so all are text"
+    for pattern, what, plain in (
+        (_DECORATED, "numbers", "1234.5"),
+        (_LOCAL_TIME, "times", "2025-01-31"),
+    ):
+        fits = pc.match_substring_regex(distinct, pattern)
+        if (pc.sum(rows.filter(fits)).as_py() or 0) >= _MOST * pc.sum(rows).as_py():
+            # One that is no plain number itself shows best what is meant.
+            odd = (text for text in distinct.filter(fits).to_pylist() if not re.match(_POINT, text))
+            example = next(odd, distinct.filter(fits)[0].as_py())
+            return f"{what} such as {shown(example.strip())} are text; write them as {plain}"
+    return ""
+
+
+def _figures(texts: Any) -> Any:
+    return texts.filter(pc.match_substring_regex(texts, "[0-9]"))
+
+
+def _all(texts: Any, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(texts, pattern), min_count=0).as_py())
+
+
+def _some(texts: Any, part: str) -> bool:
+    return bool(pc.any(pc.match_substring(texts, part), min_count=0).as_py())
