@@ -393,14 +393,16 @@ def test_a_look_that_waited_for_a_rollout_starts_nothing_once_its_version_serves
 
 def test_the_pause_grows_with_each_version_that_its_guards_send_back(registry: Registry) -> None:
     """Half an hour after it began, so that users see each of them for so long."""
-    newest, at = serving(registry), []
+    newest = serving(registry)
+    at: list[int] = []
     for hour in range(1, 14 * 24):
         now = NOW + hour * HOUR
         if registry.rollouts.active("delay") is not None:
             looked(registry, 1500, now)
         found, _ = decided(registry, harm(registry, now), now)
         if found.goes:
-            newest, at = newest + 1, [*at, hour]
+            newest += 1
+            at.append(hour)
             retrained(registry, found, newest, now)
     assert {r.state.phase for r in registry.rollouts.last("delay")} == {"rolled back"}
     outcomes = {r.outcome for r in registry.retrainings.last("delay", 1000) if r.goes}
