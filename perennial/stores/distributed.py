@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import xgboost as xgb
 
     from perennial.learning.matrices import Fitting
-    from perennial.learning.training import Parameter
+    from perennial.spec.parameters import Parameter
 
 Stretch = tuple[str, str, int, int]
 """The files of a matrix and its labels, the first row and the one after the last."""
