@@ -73,6 +73,8 @@ def guess(name: str, values: Any, decimal: Decimal = ".", placeholders: float = 
     """
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values = unwrapped(values)
+    if is_text(values.type):
+        values = values.cast(pa.string())  # of views Arrow knows less
     written = as_read(values, decimal)
     kind = _type(written)
     if kind is None:
@@ -181,8 +183,7 @@ def _but_for_placeholders(texts: Any, most: float) -> ColumnType:
     others = pc.sum(pc.invert(figures)).as_py() or 0
     if not 0 < others <= most * (len(texts) - texts.null_count) + _missing_words(texts):
         return "string"
-    rest = pc.unique(pc.if_else(figures, texts, pa.scalar(None, texts.type)))
-    kind = _type_of_text(rest.cast(pa.string()))
+    kind = _type_of_text(pc.unique(pc.if_else(figures, texts, pa.scalar(None, pa.string()))))
     if kind == "integer" and pc.count_distinct(texts).as_py() <= _most_levels(texts):
         return "string"
     return kind if kind in ("integer", "float", "datetime") else "string"
@@ -191,11 +192,12 @@ def _but_for_placeholders(texts: Any, most: float) -> ColumnType:
 def _missing_words(texts: Any) -> int:
     """How many say that a value is missing."""
     words = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
-    return int(pc.sum(pc.is_in(words, pa.array(sorted(MISSING), words.type))).as_py() or 0)
+    return int(pc.sum(pc.is_in(words, pa.array(sorted(MISSING)))).as_py() or 0)
 
 
 def _most_levels(values: Any) -> int:
-    return min(MAX_LEVELS, (len(values) - values.null_count) // _ROWS_A_LEVEL)
+    known: int = len(values) - values.null_count
+    return min(MAX_LEVELS, known // _ROWS_A_LEVEL)
 
 
 def _exact(whole: Any) -> bool:

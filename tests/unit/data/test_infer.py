@@ -12,6 +12,8 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from perennial.data.checks import RowChecks
@@ -312,6 +314,15 @@ def test_placeholders_among_numbers_go_to_quarantine_and_that_is_said(tmp_path: 
     assert (spec.columns["invoice"].type, spec.columns["grade"].type) == ("string", "category")
     told = "grade: 99.9% are numbers, but 'X' is none, so all are text"
     assert any(note.startswith(told) for note in new.notes)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_placeholders_are_found_in_text_of_every_layout(tmp_path: Path, kind: Any) -> None:
+    texts = ["?", *(str(i / 8) for i in range(199))]
+    y = [i % 2 for i in range(200)]
+    pq.write_table(pa.table({"x": pa.array(texts, kind), "y": y}), tmp_path / "rows.parquet")
+    new = infer(tmp_path / "rows.parquet", "m", "y")
+    assert "x: 1 row to quarantine, as '?' is not a number" in new.notes
 
 
 @pytest.mark.parametrize(
