@@ -49,7 +49,8 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way, and end.
 
     ``ready`` is called with the server's address when it listens. Raises InputError when it can't
-    listen there, or must not, or when its certificate can't be used.
+    listen there, or must not, when its certificate or the settings of its traces can't be used,
+    or when the prediction log has no place.
     """
     if settings.tokens is None:
         must_be_loopback(settings.host)
@@ -90,12 +91,12 @@ async def _serve(
     listening: socket.socket,
     ready: Callable[[str], None],
 ) -> None:
+    tracing = from_environment()
     home = Project(settings.project).home
     spool = Spool(
         home / "spool", acknowledge=settings.acknowledge, max_bytes=settings.max_spool_bytes
     )
     metrics = Metrics()
-    tracing = from_environment()
     keeper = Child("keeper", _keeper_settings(settings).command())
     shadow = Child("shadow", _shadow_settings(settings).command())
     service = Service(settings, spool, metrics, tracing, shadow.ensure)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed
+from logging import getLogger
 from threading import Thread
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ CLOSE_SECONDS = 5.0
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 _EXPORTER = "OTEL_TRACES_EXPORTER"
 
 
@@ -36,7 +38,8 @@ def from_environment() -> Tracing | None:
 
     It does by an OTLP endpoint, or by OTEL_TRACES_EXPORTER=otlp. Everything else (service name,
     sampler, propagators, headers, limits) is read from OTEL_… by OpenTelemetry itself. Raises
-    InputError for an exporter or a protocol that is not there.
+    InputError for an exporter or a protocol that is not there, and for settings that OpenTelemetry
+    would refuse.
     """
     addressed = any(os.environ.get(name) for name in _ENDPOINTS)
     exporter = os.environ.get(_EXPORTER) or ("otlp" if addressed else "none")
@@ -53,10 +56,29 @@ def from_environment() -> Tracing | None:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+        _check_headers()
         return Tracing(OTLPSpanExporter())
     except ModuleNotFoundError as error:
         what = f"asked for by the environment, but there is no module {error.name}"
         raise InputError(Problem("tracing", what, "pip install 'perennial[otel]'")) from None
+    except ValueError as error:
+        what = f"OpenTelemetry can't use its settings: {str(error).rstrip('.')}"
+        raise InputError(Problem("tracing", what, "look over the variables OTEL_…")) from None
+
+
+def _check_headers() -> None:
+    """OpenTelemetry goes on without a header that it can't read, and writes it to the log, which
+    may be a collector's key."""
+    from opentelemetry.util.re import parse_env_headers
+
+    getLogger("opentelemetry.util.re").addFilter(lambda _: False)
+    for name in _HEADERS:
+        entries = [entry for entry in os.environ.get(name, "").split(",") if entry.strip()]
+        for place, entry in enumerate(entries):
+            if not parse_env_headers(entry, liberal=True):
+                what = f"header {place + 1} of {len(entries)} is not name=value"
+                fix = "separate headers by commas; write other signs as %20"
+                raise InputError(Problem(name, what, fix))
 
 
 class Tracing:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from perennial.contracts.errors import UnavailableError
+from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.contracts.serving import SpoolLag
 from perennial.stores.predictions.columns import check_columns
 from perennial.stores.predictions.segments import Kind, Opening, SegmentWriter
@@ -64,7 +64,8 @@ class Spool:
     A segment is sealed, and so given to the keeper, when it has ``seal_bytes`` or is
     ``seal_seconds`` old. ``max_bytes`` bounds what may wait in ``folder``, all segments together.
 
-    Starting takes over what servers that died left in the same folder. A process that is forked
+    Starting takes over what servers that died left in the same folder, and raises InputError where
+    nothing can be written. A process that is forked
     from this one must not outlive it: it would hold the lock that says that this one lives.
     """
 
@@ -82,9 +83,14 @@ class Spool:
         self._seal_bytes = seal_bytes
         self._seal_seconds = seal_seconds
         self._max_bytes = max_bytes
-        folder.mkdir(parents=True, exist_ok=True)
-        take_over(folder)
-        self._session = Session(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            take_over(folder)
+            self._session = Session(folder)
+        except OSError as error:
+            what = f"can't be used for the prediction log: {error.strerror or error}"
+            fix = "make it a folder that the server may write to, on a disk with room"
+            raise InputError(Problem(str(folder), what, fix)) from None
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = False

@@ -280,18 +280,44 @@ def test_without_the_setting_there_are_no_traces(
             "OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' is not a protocol of the service "
             "(use http/protobuf)",
         ),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "x-team=risk, x-api-key hiddensecret123",
+            "OTEL_EXPORTER_OTLP_HEADERS: header 2 of 2 is not name=value "
+            "(separate headers by commas; write other signs as %20)",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+            "hiddensecret123",
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS: header 1 of 1 is not name=value "
+            "(separate headers by commas; write other signs as %20)",
+        ),
+        (
+            "OTEL_BSP_MAX_QUEUE_SIZE",
+            "0",
+            "tracing: OpenTelemetry can't use its settings: max_queue_size must be a positive "
+            "integer (look over the variables OTEL_…)",
+        ),
+        (
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+            "-3",
+            "tracing: OpenTelemetry can't use its settings: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must "
+            "be a non-negative integer but got -3 (look over the variables OTEL_…)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("collector")
 def test_what_the_service_can_not_do_is_said_before_it_starts(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str,
+    message: str,
+) -> None:  # fmt: skip
     monkeypatch.setenv(name, value)
 
     with pytest.raises(InputError) as caught:
         tracing.from_environment()
 
     assert str(caught.value) == message
+    assert "hidden" not in caplog.text
 
 
 def test_opentelemetry_is_imported_only_where_it_is_asked_for() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from perennial.contracts.errors import UnavailableError
+from perennial.contracts.errors import InputError, UnavailableError
 from perennial.stores.predictions import Spool, SpoolFullError, SpoolLag, read_segment
 from perennial.stores.predictions import segments as format
 from perennial.stores.predictions.segments import SegmentWriter, read_head
@@ -379,3 +379,13 @@ def test_a_spool_that_does_not_work_when_it_is_closed_leaves_its_segments_to_the
     assert waiting(tmp_path) == []
     assert take_over(tmp_path) == 1
     assert ids(tmp_path) == ["a"]
+
+
+def test_a_folder_that_can_not_hold_a_log_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "spool").touch()
+    with pytest.raises(InputError) as error:
+        Spool(tmp_path / "spool")
+    assert error.value.message == (
+        f"{tmp_path}/spool: can't be used for the prediction log: File exists "
+        "(make it a folder that the server may write to, on a disk with room)"
+    )
