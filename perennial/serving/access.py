@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 _LOOK_EVERY_SECONDS = 1.0
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -58,11 +57,14 @@ def must_be_loopback(host: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only this machine reaches an address, or localhost."""
+    if host.lower() == "localhost":
+        return True
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ def _token(scope: Scope, headers: Headers) -> bytes | None:
 def _check_local(scope: Scope, headers: Headers) -> None:
     host = headers.get(b"host", b"")
     if not _names_this_machine(host):
-        what = "without tokens this server answers to localhost, 127.0.0.1 and [::1] only"
+        what = "without tokens this server answers to localhost, 127.0.0.1, [::1] and the like only"
         raise Refusal(403, "wrong_host", what)
     origin = headers.get(b"origin")
     if scope["method"] in _SAFE or origin is None:
@@ -195,11 +197,12 @@ def _check_local(scope: Scope, headers: Headers) -> None:
 
 @lru_cache(maxsize=64)
 def _names_this_machine(given: bytes) -> bool:
-    """Whether a Host header is one of this machine's own names, with a port or without."""
+    """Whether a Host header is this machine's own name or address, with a port or without. Only a
+    name can be made to point here by others, so every loopback address is."""
     host = given.decode("latin-1")
     try:
         parts = urlsplit(f"//{host}")
         own = parts.netloc == host and "@" not in host
-        return own and parts.hostname in _LOOPBACK_NAMES
+        return own and is_loopback(parts.hostname or "")
     except ValueError:
         return False

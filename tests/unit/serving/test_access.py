@@ -305,12 +305,16 @@ def test_a_server_does_not_start_with_a_wrong_file(path: Path) -> None:
         Access(path)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"]
+)
 def test_without_tokens_this_machine_alone_is_served(host: str) -> None:
     must_be_loopback(host)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "example.com", "localhost.evil"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "", "10.0.0.1", "example.com", "localhost.evil", "::ffff:10.0.0.1"]
+)
 def test_without_tokens_no_other_machine_is_served(host: str) -> None:
     with pytest.raises(InputError) as error:
         must_be_loopback(host)
@@ -325,6 +329,8 @@ def test_without_tokens_no_other_machine_is_served(host: str) -> None:
     ("host", "status"),
     [
         ("localhost", 200), ("LOCALHOST:8080", 200), ("127.0.0.1:8080", 200), ("[::1]:8080", 200),
+        ("127.0.0.2:8080", 200), ("[::ffff:127.0.0.1]:8080", 200), ("[::ffff:10.0.0.1]", 403),
+        ("10.0.0.1", 403), ("127.1", 403), ("127.0.0.2.evil.example", 403),
         ("evil.example", 403), ("evil.example:8080", 403), ("127.0.0.1.evil.example", 403),
         ("localhost@evil.example", 403), ("evil.example#localhost", 403), ("", 403), ("[", 403),
         ("localhost, evil.example", 403), ("0.0.0.0", 403),
