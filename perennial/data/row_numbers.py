@@ -39,6 +39,11 @@ def renumbered(problem: Problem, place: Callable[[int], int]) -> Problem:
     return replace(problem, where=where, what=what)
 
 
+def called(problem: Problem, name: str) -> Problem:
+    """The problem in words for whom rows are called otherwise."""
+    return replace(problem, where=_AT.sub(rf", {name} \1", problem.where))
+
+
 def unnumbered(problem: Problem) -> Problem:
     """The problem without its row, for one that is told of elsewhere."""
     what = _IN.sub(_TOO_GREAT, problem.what)

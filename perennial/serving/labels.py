@@ -16,9 +16,10 @@ from perennial.bundle.outputs import all_classes
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import InputColumn
 from perennial.data.frames import table_columns, table_rows
+from perennial.data.row_numbers import called
 from perennial.serving.models import LiveModel, Loaded
 from perennial.serving.replies import Refusal
-from perennial.serving.rows import from_json
+from perennial.serving.rows import objects
 from perennial.spec.values import nearest, shown
 from perennial.stores.predictions.columns import METRIC
 
@@ -46,12 +47,11 @@ def read_labels(document: object, model: LiveModel, most: int) -> pa.RecordBatch
     Each has ``label``, and says what it is of: ``prediction_id``, or every entity column and the
     event time. It may have ``metrics``, further numbers by name (``{"revenue": 12.5}``; null is no
     number): each name is a column ``metric_<name>``, null for labels without it. Raises InputError
-    naming each row that is wrong, Refusal for no or too many rows.
+    naming each label that is wrong, Refusal for another form, no or too many labels.
     """
     if isinstance(document, dict) and document.keys() == {"labels"}:
         document = document["labels"]
-    from_json(document)  # says what is wrong with its form
-    rows: list[Mapping[str, Any]] = document if isinstance(document, list) else [document]  # type: ignore[list-item]
+    rows = objects(document, "label")
     if not 0 < len(rows) <= most:
         what = f"{len(rows):,} labels; a request has 1 to {most:,}"
         raise Refusal(413 if rows else 422, "too_many_rows" if rows else "no_rows", what)
@@ -65,7 +65,10 @@ def read_labels(document: object, model: LiveModel, most: int) -> pa.RecordBatch
     given = {name: [row.get(name) for row in rows] for name in keys}
     with_metrics = [] if _METRICS in keys else rows
     metrics = sorted({name for row in with_metrics for name in row.get(_METRICS) or ()})
-    known = table_rows(given, keys)
+    try:
+        known = table_rows(given, keys)
+    except InputError as error:
+        raise InputError([called(problem, "label") for problem in error.problems]) from None
     missing = list(islice(_missing(rows, known), _MAX_PROBLEMS))
     if missing:
         raise InputError(missing)

@@ -207,15 +207,22 @@ def from_json(document: object) -> tuple[RequestRows, bool]:
     if isinstance(document, dict):
         inner = document.get("rows")
         single = not (len(document) == 1 and isinstance(inner, list))
-        document = [document] if single else inner
-    if not isinstance(document, list):
-        what = 'expected an object (one row), a list of objects, or {"rows": […]}'
-        raise Refusal(400, "invalid_request", f"{what}, not {_kind(document)}")
-    for place, row in enumerate(document):
-        if type(row) is not dict:
-            what = f"row {place + 1} is {_kind(row)}, not an object of column: value"
+        document = document if single else inner
+    return Objects(objects(document, "row")), single
+
+
+def objects(document: object, called: str) -> list[dict[str, Any]]:
+    """The objects of a list, or the one that is no list. Raises Refusal for anything else, with
+    what such an object is ``called``."""
+    found = [document] if isinstance(document, dict) else document
+    if not isinstance(found, list):
+        what = f'expected an object (one {called}), a list of objects, or {{"{called}s": […]}}'
+        raise Refusal(400, "invalid_request", f"{what}, not {_kind(found)}")
+    for place, one in enumerate(found):
+        if type(one) is not dict:
+            what = f"{called} {place + 1} is {_kind(one)}, not an object of column: value"
             raise Refusal(400, "invalid_request", what)
-    return Objects(document), single
+    return found
 
 
 def decode_json(body: bytes) -> object:

@@ -89,6 +89,32 @@ def test_a_class_that_only_the_challenger_knows_is_kept_in_its_rollout(letters: 
     ]
 
 
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (5, 'expected an object (one label), a list of objects, or {"labels": […]}, not a number'),
+        (
+            {"labels": "a"},
+            'expected an object (one label), a list of objects, or {"labels": […]}, not text',
+        ),
+        ([LETTER, 5], "label 2 is a number, not an object of column: value"),
+    ],
+)
+def test_what_is_no_label_is_told_as_one(letters: Loaded, document: object, message: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        read_labels(document, live(letters), 10)
+
+    assert refusal.value.message == message
+
+
+def test_a_key_that_can_not_be_read_is_that_of_a_label(letters: Loaded) -> None:
+    late = {**LETTER, "sent": "yesterday"}
+
+    (told,) = wrong({"labels": [LETTER, late]}, live(letters))
+
+    assert told.startswith("column 'sent', label 2: 'yesterday' is not a time")
+
+
 @pytest.mark.parametrize("opens", [True, False])
 def test_a_class_that_only_a_shadow_knows_is_kept_while_it_is_one(
     tmp_path: Path, opens: bool
