@@ -82,5 +82,5 @@ def continuous_training(
     finish_retraining(claim, decision)
     publish_versions(model)
 
-    summary = summarise(definition, dataset, bundle, study, evaluation, decision, reason)
+    summary = summarise(definition, audit, dataset, bundle, study, evaluation, decision, reason)
     return completed(summary)

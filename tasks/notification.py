@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from perennial.contracts.refs import BundleRef, DatasetRef, ModelRef, StudyRef
+from perennial.contracts.refs import BundleRef, DatasetRef, ModelRef, StudyRef, ValidationRef
 from perennial.contracts.runs import Claim, Decision, EvaluationRef, RunSummary
 from perennial.reports.markdown import plain
 from perennial.reports.summary import headline, render_summary
@@ -70,6 +70,7 @@ def _add_tags(run: UUID, *tags: str) -> None:
 @task(task_run_name="summarise {model.name}", cache_policy=NO_CACHE, timeout_seconds=120, **RETRIES)
 def summarise(
     model: ModelRef,
+    audit: ValidationRef,
     dataset: DatasetRef,
     bundle: BundleRef,
     study: StudyRef,
@@ -91,6 +92,7 @@ def summarise(
         tracking_group=study.tracking_group,
         rows=dataset.rows,
         stages=stage_records(str(flow_run.get_id()), STAGES),
+        warnings=audit.warnings,
     )
     create_markdown_artifact(
         render_summary(summary),

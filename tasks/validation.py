@@ -49,7 +49,12 @@ def validate(model: ModelRef, staged: StagedRef, route: RouteRef) -> ValidationR
         description=plain(verdict(report)),
     )
     report.raise_failures()
-    return ValidationRef(uri=str(place / "audit.json"), digest=digest, passed=report.passed)
+    return ValidationRef(
+        uri=str(place / "audit.json"),
+        digest=digest,
+        passed=report.passed,
+        warnings=report.warnings,
+    )
 
 
 def _reference(route: RouteRef) -> dict[str, Any] | None:

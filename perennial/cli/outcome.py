@@ -7,7 +7,7 @@ from perennial.contracts.runs import RunSummary, StageRecord
 
 
 def print_run(summary: RunSummary) -> None:
-    """The stages, then the decision and where to look."""
+    """The stages, what the data is warned of, then the decision and where to look."""
     out = console()
     table = table_of("stage", "time", "memory", "rows in", "rows out")
     for column in table.columns[1:]:
@@ -15,6 +15,8 @@ def print_run(summary: RunSummary) -> None:
     for record in summary.stages:
         table.add_row(record.stage, *_figures(record))
     out.print(table)
+    for warning in summary.warnings:
+        out.print(f"\nwarning: {warning}", style="yellow", soft_wrap=True)
     version = summary.decision.version
     head = summary.decision.action + (f": version {version.version}" if version else "")
     out.print(f"\n{head}", style="bold")

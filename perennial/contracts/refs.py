@@ -62,11 +62,13 @@ class StagedRef(Value):
 
 
 class ValidationRef(Value):
-    """The audit of one staged batch: where its JSON report is, and whether it may be published."""
+    """The audit of one staged batch: where its JSON report is, whether it may be published, and
+    what somebody may have to mend all the same."""
 
     uri: str
     digest: str
     passed: bool
+    warnings: tuple[str, ...] = ()
 
 
 class DatasetRef(Value):

@@ -69,7 +69,8 @@ class Claim(Value):
 
 
 class RunSummary(Value):
-    """The end of a run of continuous training. ``report_uri`` is the HTML page, if one was made."""
+    """The end of a run of continuous training. ``report_uri`` is the HTML page, if one was made;
+    ``warnings`` are of the audit of the rows that came."""
 
     model: str
     as_of: datetime | None
@@ -83,6 +84,7 @@ class RunSummary(Value):
     tracking_group: str
     rows: int
     stages: tuple[StageRecord, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class ReplayPeriod(Value):

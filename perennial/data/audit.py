@@ -19,6 +19,7 @@ from perennial.spec.values import some
 
 _SHOWN = 5
 _IMPROBABLE = 1e-6
+_MOVED = "distribution"
 
 
 class FaultCount(Value):
@@ -77,6 +78,18 @@ class ValidationReport(Value):
     passed: bool
     findings: tuple[Finding, ...]
     stats: BatchStats
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What somebody may have to mend. That columns moved is not of it: that the world changes
+        is what retraining is for."""
+        told = [
+            f"{finding.what} ({finding.fix})" if finding.fix else finding.what
+            for finding in self.findings
+            if finding.outcome == "warned" and finding.check != _MOVED
+        ]
+        more = [f"and {len(told) - _SHOWN} more warnings"] if len(told) > _SHOWN else []
+        return (*told[:_SHOWN], *more)
 
     def raise_failures(self) -> None:
         """Raise an InputError that names every failed check; nothing when all passed."""
@@ -181,12 +194,18 @@ def _repeats(spec: ModelSpec, stats: BatchStats) -> Iterator[Finding]:
         yield Finding(check="uniqueness", outcome="passed", what=f"each row is one of {by}")
         return
     what = f"{stats.repeats:,} rows come again later by {by}; the last of each is kept"
+    if spec.source.kind != "sql":
+        what += ", files being read in the order they were written in"
     if not stats.conflicts:
         yield Finding(check="uniqueness", outcome="passed", what=f"{what}; all are alike")
         return
     examples = "; ".join(stats.conflict_examples)
     what += f"; {stats.conflicts:,} differ from the last, such as {examples}"
-    fix = "if these are different events, name more columns in source.entity"
+    if spec.source.kind == "sql":
+        fix = "which comes last is chance: let the query give each once, or"
+    else:
+        fix = "so a correction replaces its row;"
+    fix += " if these are different events, name more columns in source.entity"
     yield Finding(check="uniqueness", outcome="warned", what=what, fix=fix)
 
 
@@ -288,7 +307,7 @@ def _empty_columns(
 def _shifts(
     spec: ModelSpec, stats: BatchStats, reference: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
-    """Warnings only: that the world changes is what retraining is for."""
+    """Warnings only."""
     if reference is None:
         return
     compared = 0
@@ -303,9 +322,9 @@ def _shifts(
                 f"column {name} differs from the rows last trained on: stability index "
                 f"{found.psi:.2f}, limit {found.limit:.2f}; {_change(before, now)}"
             )
-            yield Finding(check="distribution", outcome="warned", what=what)
+            yield Finding(check=_MOVED, outcome="warned", what=what)
     what = f"{compared} columns compared with the {reference['rows']:,} rows last trained on"
-    yield Finding(check="distribution", outcome="passed", what=what)
+    yield Finding(check=_MOVED, outcome="passed", what=what)
 
 
 def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from deltalake import DeltaTable
 
+from perennial.stores import tables
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.workplace import Workplace, demand_rows
@@ -80,6 +81,22 @@ def test_later_data_leaves_an_earlier_moment_cached(flow_project: Workplace) -> 
     again = flow_project.run(as_of="2024-03-15T00:00:00+00:00")
     assert again["bundle_digest"] == early["bundle_digest"]
     assert not {"split", "features", "tune", "train"} & set(ran(again))
+
+
+def test_a_correction_takes_effect_whatever_its_files_name_and_the_run_tells_of_it(
+    flow_project: Workplace,
+) -> None:
+    wrong = demand_rows("2024-01-01", 90).head(20)
+    flow_project.write_rows("0-corrections.csv", wrong.assign(temperature=-39))
+    run = flow_project.run()
+    (warning,) = run["warnings"]
+    assert warning.startswith("20 rows come again later by at, shop; the last of each is kept")
+    assert "; 20 differ from the last, such as at=2024-" in warning
+    project = Project(flow_project.root)
+    _, spec = project.load_model("demand")
+    dataset = tables.dataset(spec, project.uri("tables", "demand"), None)
+    rows = pd.concat(tables.scan(dataset, spec, ["temperature"]))
+    assert (rows["temperature"] == -39).sum() == 20
 
 
 def test_a_cached_result_whose_target_is_gone_is_made_again(flow_project: Workplace) -> None:

@@ -34,7 +34,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files in the order of their names, none of them empty, and the file system they are on."""
+    """Files in the order they are read in, none of them empty, and the file system they are on."""
 
     system: Any
     files: tuple[SourceFile, ...]
@@ -99,7 +99,9 @@ def locate(source: Source, root: Path) -> Files:
     """Find a source's files.
 
     A folder stands for the files of the source's kind below it, without hidden ones and those that
-    begin with ``_``. Raises InputError when there is none, or none but empty ones, and for a Delta
+    begin with ``_``. Where rows have an identity, of which the last row counts, files come in the
+    order they were written in, those of one time by name; else by name, so that a copy with other
+    times is the same. Raises InputError when there is none, or none but empty ones, and for a Delta
     table's files, which hold former rows too.
     """
     where = address(source.uri, root)
@@ -112,10 +114,12 @@ def locate(source: Source, root: Path) -> Files:
         raise InputError(Problem(where, error.strerror or str(error))) from None
     if not infos:
         raise InputError(_nothing(source, where, root, system.get_file_info(path)))
-    files = tuple(
+    files = [
         SourceFile(info.path, info.path[len(base) :].lstrip("/"), info.size, info.mtime_ns or 0)
-        for info in sorted(infos, key=lambda info: info.path)
-    )
+        for info in infos
+    ]
+    identity = source.event_time is not None or source.entity
+    files.sort(key=lambda file: (file.changed if identity else 0, file.path))
     filled = tuple(file for file in files if file.size)
     if not filled:
         if len(files) == 1:

@@ -14,10 +14,15 @@ from perennial.data.profile import Profile
 from perennial.spec import ModelSpec, parse_spec
 
 
-def model(objective: str = "binary", label: str = "category", extra: str = "") -> ModelSpec:
+def model(
+    objective: str = "binary",
+    label: str = "category",
+    extra: str = "",
+    source: str = "kind: csv, uri: x.csv",
+) -> ModelSpec:
     return parse_spec(
         f"name: m\nobjective: {objective}\n"
-        "source: {kind: csv, uri: x.csv, event_time: at, entity: [id]}\n"
+        f"source: {{{source}, event_time: at, entity: [id]}}\n"
         f"label: {{column: y{extra}}}\n"
         f"columns: {{id: {{type: string}}, x: {{type: float}}, y: {{type: {label}}}}}\n"
     )
@@ -190,14 +195,26 @@ def test_repeats_are_told_and_conflicts_warn() -> None:
     alike = only(report(model(), TWO, repeats=2), "uniqueness")
     assert alike.outcome == "passed"
     assert alike.what == (
-        "2 rows come again later by at, id; the last of each is kept; all are alike"
+        "2 rows come again later by at, id; the last of each is kept, files being read in the "
+        "order they were written in; all are alike"
     )
-    differ = only(
-        report(model(), TWO, repeats=2, conflicts=1, conflict_examples=("at=1, id=7",)),
-        "uniqueness",
-    )
+    audited = report(model(), TWO, repeats=2, conflicts=1, conflict_examples=("at=1, id=7",))
+    differ = only(audited, "uniqueness")
     assert differ.outcome == "warned"
     assert differ.what.endswith("; 1 differ from the last, such as at=1, id=7")
+    assert audited.warnings == (
+        f"{differ.what} (so a correction replaces its row; if these are different events, name "
+        "more columns in source.entity)",
+    )
+
+
+def test_which_of_a_querys_rows_of_one_identity_is_kept_is_said_to_be_chance() -> None:
+    spec = model(source="kind: sql, uri: 'env:URL', query: rows")
+    found = only(
+        report(spec, TWO, repeats=1, conflicts=1, conflict_examples=("id=7",)), "uniqueness"
+    )
+    assert "written" not in found.what
+    assert found.fix.startswith("which comes last is chance: let the query give each once, or if")
 
 
 def test_a_moved_column_warns_and_never_fails() -> None:
@@ -209,6 +226,7 @@ def test_a_moved_column_warns_and_never_fails() -> None:
     assert len(moved) == 1
     assert moved[0].what.startswith("column x differs from the rows last trained on: stability")
     assert moved[0].what.endswith("; mean 24.5, was 4.5")
+    assert found.warnings == ()
 
 
 def test_undeclared_columns_are_told_bounded() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def told(project: Any) -> str:
     with pytest.raises(InputError) as caught:
         read(project)
     return str(caught.value).replace(str(project.root), "ROOT")
+
+
+def written(path: Path, moment: int) -> None:
+    """Make a file one that was written in this minute."""
+    os.utime(path, (60 * moment, 60 * moment))
 
 
 def test_every_column_comes_as_text_in_the_order_of_the_table(trips: Any) -> None:
@@ -91,13 +97,39 @@ def test_a_file_with_broken_rows_only_is_not_without_rows(trips: Any) -> None:
     assert [row.text for _, row in batch.malformed] == ["x,y", "z"]
 
 
-def test_files_of_a_folder_come_by_name_and_rows_know_their_file(trips: Any) -> None:
+def test_files_of_one_time_come_by_name_and_rows_know_their_file(trips: Any) -> None:
     project = trips.changed("uri: trips.csv", "uri: trips")
     for name in ("b/2.csv", "a.csv", "b/1.csv", "_SUCCESS", ".x.csv", "b/notes.md"):
-        project.csv(HEAD + ROW.replace(",a,", f",{name},"), f"trips/{name}")
+        written(project.csv(HEAD + ROW.replace(",a,", f",{name},"), f"trips/{name}"), 0)
     (batch,) = read(project)
     assert batch.table["car"].to_pylist() == ["a.csv", "b/1.csv", "b/2.csv"]
     assert [batch.where(i) for i in range(3)] == ["a.csv row 2", "b/1.csv row 2", "b/2.csv row 2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "order"),
+    [
+        ("event_time: at, entity: [car]", ["c", "a", "b"]),
+        ("event_time: at", ["c", "a", "b"]),
+        ("entity: [car]", ["c", "a", "b"]),
+        ("uri: in", ["a", "b", "c"]),  # no identity: a copy with other times is the same snapshot
+    ],
+)
+def test_where_rows_have_an_identity_files_come_in_the_order_they_were_written_in(
+    spec_of: Any, trips: Any, source: str, order: list[str]
+) -> None:
+    kept = source if "uri" in source else f"uri: in, {source}"
+    change = ("uri: trips.csv, event_time: at, entity: [car], lateness: 2d", kept)
+    split = (
+        "split: {kind: time, validation: 1d, test: 1d}",
+        "split: {kind: random, validation: 0.2, test: 0.2}",
+    )
+    spec = spec_of(change, *([] if "event_time" in source else [split, (", delay: 1d", "")]))
+    for name, moment in (("a", 2), ("b", 3), ("c", 1)):
+        written(trips.csv(HEAD + ROW.replace(",a,", f",{name},"), f"in/{name}.csv"), moment)
+    source_ref = sources.inspect(spec, trips.root, None, None)
+    (batch,) = sources.read(spec, trips.root, source_ref)
+    assert batch.table["car"].to_pylist() == order
 
 
 def test_files_may_have_their_columns_in_another_order(trips: Any) -> None:
@@ -109,7 +141,7 @@ def test_files_may_have_their_columns_in_another_order(trips: Any) -> None:
 
 def test_globs(trips: Any) -> None:
     for name in ("in/2024/01.csv", "in/2024/02.csv", "in/2023/01.csv", "in/01.csv", "in/01.txt"):
-        trips.csv(HEAD + ROW.replace(",a,", f",{name[3:]},"), name)
+        written(trips.csv(HEAD + ROW.replace(",a,", f",{name[3:]},"), name), 0)
     expected = {
         "in/*.csv": ["01.csv"],
         "in/**/*.csv": ["01.csv", "2023/01.csv", "2024/01.csv", "2024/02.csv"],

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import resource
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -139,6 +141,21 @@ def test_of_repeats_in_a_batch_the_last_in_source_order_counts(trips: Any) -> No
     first = trips.rows().iloc[0]
     assert (first["zone"], first["km"], first["note"]) == ("south", 11.0, "later")
     assert len(trips.rows()) == 3
+
+
+@pytest.mark.parametrize("name", ["corrections.csv", "z-corrections.csv"])
+def test_a_correction_in_a_file_written_later_replaces_its_row_whatever_the_files_name(
+    trips: Any, name: str
+) -> None:
+    project = trips.changed("uri: trips.csv", "uri: in")
+    hour_ago = time.time() - 3600
+    os.utime(project.csv(FIRST, "in/trips-2024-01.csv"), (hour_ago, hour_ago))
+    project.ingest()
+    project.csv(HEAD + "2024-01-01 10:00:00,a,south,11,9,mended,false\n", f"in/{name}")
+    assert project.ingest(full=True) == 1
+    first = project.rows().iloc[0]
+    assert (first["zone"], first["km"], first["note"]) == ("south", 11.0, "mended")
+    assert len(project.rows()) == 3
 
 
 def test_missing_values_in_the_identity_are_equal_to_each_other(trips: Any) -> None:
