@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -86,7 +86,7 @@ def read_labels(document: object, model: LiveModel, most: int) -> pa.RecordBatch
     )
 
 
-def _numbers(rows: list[Mapping[str, Any]], name: str) -> pa.Array:
+def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> pa.Array:
     values = [(row.get(_METRICS) or {}).get(name) for row in rows]
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
@@ -123,12 +123,12 @@ def _mistakes(
         yield from _metric_mistakes(row.get(_METRICS), where)
 
 
-def _missing(rows: list[Mapping[str, Any]], known: pa.RecordBatch) -> Iterator[Problem]:
+def _missing(rows: Sequence[Mapping[str, Any]], known: pa.RecordBatch) -> Iterator[Problem]:
     """Values that mean a missing one, such as "", of labels that nothing else says the row of."""
     names = known.schema.names
     for name, column in zip(names, known.columns, strict=True):
         for place in np.flatnonzero(column.is_null()) if column.null_count else ():
-            row = rows[place]
+            row = rows[int(place)]
             if row.get(_ID) is None:
                 what = f"{name} is {shown(row[name])}, which means a missing value"
                 fix = f"give prediction_id, or {', '.join(names)}"
@@ -152,7 +152,7 @@ def _metric_mistakes(metrics: object, where: str) -> Iterator[Problem]:
 
 
 def _values(
-    rows: list[Mapping[str, Any]], classes: tuple[str, ...] | None
+    rows: Sequence[Mapping[str, Any]], classes: tuple[str, ...] | None
 ) -> tuple[list[Any], list[Problem]]:
     values: list[Any] = []
     problems = []

@@ -130,10 +130,9 @@ def _not_after(context: ssl.SSLContext, certificate: Path) -> datetime | None:
             with suppress(ssl.SSLWantReadError):
                 side.do_handshake()
         shown = client.getpeercert() or {}
-    except (OSError, ValueError):
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
+    except (OSError, ValueError, KeyError):
         return None
-    end = shown.get("notAfter")
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(end), UTC) if end else None
 
 
 class _PasswordAskedError(ValueError):
