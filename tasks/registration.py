@@ -42,8 +42,9 @@ def register(
     Passed: the bundle becomes a version, and its rollout begins. It takes the route at once where
     there is nothing to earn it by: the first version, model.yaml's rollout has no steps, or one
     version trained ``as_of`` the past follows another, a replay, which has no requests. Otherwise
-    the champion stays, and the audit says why. None when the route changed since ``route`` was
-    read: judge anew.
+    the champion stays, and the audit says why: also of a version that was tried beside this
+    champion before, and isn't tried again by itself. None when the route changed since ``route``
+    was read: judge anew.
     """
     registry = Registry(Project.current().registry_url)
     now = datetime.now(UTC)
@@ -56,8 +57,9 @@ def register(
 
         report = _report(evaluation)
         evidence = report.judgement.model_dump(mode="json")
-        cause = f"judged {bundle.digest} against {report.champion_digest or 'nobody'}"
+        both = f"{bundle.digest} against {report.champion_digest or 'nobody'}"
         if evaluation.outcome is not Outcome.PASSED:
+            cause = f"refused {both}"
             action: Action = "kept champion" if route.champion else "refused"
             entry = registry.record(
                 model.name, action, version=None, digest=bundle.digest, actor=actor,
@@ -78,28 +80,41 @@ def register(
         )  # fmt: skip
         tracker_of(model).link_registration(study, version)
         plan = plan_of(read_definition(model).rollout)
+        cause = f"judged {both}"
         told = payload_of(
             model.name, evaluation.reason, cause, evidence=evidence,
             report=evaluation.report.html_uri, version=version.version,
         )  # fmt: skip
+        replay = as_of is not None and _of_the_past(registry, route.champion)
+        rollout: Rollout | None = None
         try:
-            replay = as_of is not None and _of_the_past(registry, route.champion)
             if route.champion is None or replay or not plan.steps:
                 registry.promote(
                     model.name, version.version, expected_generation=route.generation, actor=actor,
                     reason=evaluation.reason, evidence=evidence, cause=cause, now=now,
                 )  # fmt: skip
-                emit(Event.VERSION_REGISTERED, model.name, told)
-                return Decision(action="promoted", version=version, reason=evaluation.reason)
-            rollout = registry.rollouts.begin(
-                model.name, version.version, plan, actor=actor, reason=evaluation.reason,
-                cause=cause, now=now, expected_champion=route.champion.version,
-            )  # fmt: skip
+            else:
+                rollout = registry.rollouts.begin(
+                    model.name, version.version, plan, actor=actor, reason=evaluation.reason,
+                    cause=cause, now=now, expected_champion=route.champion.version,
+                )  # fmt: skip
         except StaleRouteError:
             return None
-        if not rollout.ended:
+        if rollout is not None and not rollout.ended:
             emit(Event.VERSION_REGISTERED, model.name, told, {ROLLOUT_LABEL: BEGUN})
-        return _decided(rollout, version, evaluation.reason)
+            return Decision(action="rolling out", version=version, reason=evaluation.reason)
+        present = registry.route(model.name)
+        if present.champion == version.version:
+            if rollout is None:
+                emit(Event.VERSION_REGISTERED, model.name, told)
+            return Decision(action="promoted", version=version, reason=evaluation.reason)
+        # What was written for this cause was written before, and something came of it since.
+        why = _tried_before(registry, version, rollout)
+        registry.record(
+            model.name, "kept champion", version=version, actor=actor, reason=why,
+            evidence=evidence, cause=f"{cause} again at generation {present.generation}", now=now,
+        )  # fmt: skip
+        return Decision(action="kept", version=version, reason=why)
 
 
 def _report(evaluation: EvaluationRef) -> EvaluationReport:
@@ -109,14 +124,20 @@ def _report(evaluation: EvaluationRef) -> EvaluationReport:
     return EvaluationReport.model_validate_json(text)
 
 
-def _decided(rollout: Rollout, version: VersionRef, passed: str) -> Decision:
-    """What became of a version that is, or was before, rolled out."""
-    if not rollout.ended:
-        return Decision(action="rolling out", version=version, reason=passed)
-    if rollout.state.phase == "promoted":
-        return Decision(action="promoted", version=version, reason=passed)
-    why = f"version {version.version} is this bundle, and was {rollout.state.phase}"
-    return Decision(action="kept", version=version, reason=f"{why}: {rollout.state.reason}")
+def _tried_before(registry: Registry, version: VersionRef, rollout: Rollout | None) -> str:
+    """What became of a version that was judged beside this champion before, and how to try it once
+    more."""
+    number = version.version
+    replaced = registry.replaced(version.model, number)
+    became = "was judged beside this champion before"
+    if rollout is not None:
+        became = f"was {rollout.state.phase}: {rollout.state.reason}"
+    if replaced is not None:
+        why = f"{replaced.action}: {replaced.reason}"
+        became = f"served until {replaced.at:%Y-%m-%d %H:%M} UTC ({why})"
+    force = " --force" if number in registry.quarantined(version.model) else ""
+    again = f"perennial rollout {version.model}@{number}{force} tries it once more"
+    return f"version {number} is this bundle and {became}; {again}"
 
 
 def _of_the_past(registry: Registry, champion: VersionRef | None) -> bool:

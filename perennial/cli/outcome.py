@@ -17,8 +17,9 @@ def print_run(summary: RunSummary) -> None:
     out.print(table)
     for warning in summary.warnings:
         out.print(f"\nwarning: {warning}", style="yellow", soft_wrap=True)
-    version = summary.decision.version
-    head = summary.decision.action + (f": version {version.version}" if version else "")
+    action, version = summary.decision.action, summary.decision.version
+    # Of one that was kept out the reason tells; after the word it would read as the one that stays.
+    head = f"{action}: version {version.version}" if version and action != "kept" else action
     out.print(f"\n{head}", style="bold")
     for line in (
         summary.decision.reason,

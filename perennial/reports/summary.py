@@ -19,6 +19,8 @@ def headline(summary: RunSummary) -> str:
         return "candidate refused, nobody serves yet"
     if decision.action == "unchanged":
         return f"nothing changed, version {champion.version} stays"
+    if decision.version:
+        return f"version {decision.version.version} was tried before, {champion.version} stays"
     return f"candidate refused, version {champion.version} stays"
 
 

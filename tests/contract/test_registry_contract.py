@@ -95,6 +95,24 @@ def test_the_same_digest_again_is_the_same_version_and_writes_nothing(registry: 
     assert [entry.reason for entry in registry.decisions("delay")] == ["passed every gate"]
 
 
+def test_the_decision_that_replaced_a_champion_is_the_last_one(registry: Registry) -> None:
+    for digest in "abc":
+        register(registry, digest)
+    assert registry.replaced("delay", 1) is None
+    promote(registry, 1, 0, "one")
+    promote(registry, 2, 1, "two")
+    assert registry.replaced("delay", 2) is None
+    replaced = registry.replaced("delay", 1)
+    assert replaced is not None
+    assert (replaced.action, replaced.version) == ("promoted", 2)
+    registry.rollback("delay", None, actor="anna", reason="bad", now=NOW)
+    record(registry, "after it")
+    back = registry.replaced("delay", 2)
+    assert back is not None
+    assert (back.action, back.reason) == ("rolled back", "back to version 1: bad")
+    assert [registry.replaced("delay", version) for version in (1, 3)] == [None, None]
+
+
 def test_a_registration_is_in_the_audit(registry: Registry) -> None:
     register(registry, "a")
     (entry,) = registry.decisions("delay")

@@ -8,7 +8,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pandas as pd
+import pytest
 from deltalake import DeltaTable
 
 from perennial.stores import tables
@@ -186,6 +188,54 @@ def test_a_champion_that_serves_gives_way_to_no_version_of_the_past_at_once(
     past = flow_project.run(as_of="2024-03-20T00:00:00Z")
     assert past["decision"]["action"] == "rolling out"
     assert registry(flow_project).route("demand").champion == 3
+
+
+@pytest.mark.parametrize("rolled_out", [False, True], ids=["at once", "by a rollout"])
+def test_a_version_that_was_taken_back_is_not_said_to_be_promoted_when_it_is_made_again(
+    flow_project: Workplace, rolled_out: bool
+) -> None:
+    flow_project.edit("  - {beats: champion, metric: logloss, first_version: passed}\n", "")
+    if rolled_out:
+        flow_project.edit(
+            "retrain:", "rollout: {strategy: canary, guards: {error_rate: 0.01}}\nretrain:"
+        )
+    flow_project.run()
+    began = datetime.now(UTC)
+    flow_project.edit("rounds: 60", "rounds: 50")
+    made = flow_project.run()["decision"]
+    if rolled_out:
+        assert made["action"] == "rolling out"
+        assert flow_project.command("rollout", "demand", "--promote").returncode == 0
+    assert registry(flow_project).route("demand").champion == 2
+    assert flow_project.command("rollback", "demand", "--reason", "bad").returncode == 0
+
+    for _ in range(2):
+        process = flow_project.cli("train", "demand")
+        assert process.returncode == 1, process.stderr
+        assert "\nkept\nversion 2 is this bundle and served until 2" in process.stdout
+        assert "rolled back: back to version 1: bad" in process.stdout
+        assert "perennial rollout demand@2 tries it once more" in process.stdout
+    kept, *before = registry(flow_project).decisions("demand")
+    assert (kept.action, kept.version, kept.generation) == ("kept champion", 2, None)
+    assert "kept champion" not in [entry.action for entry in before]
+    outcomes = [one.outcome for one in registry(flow_project).retrainings.last("demand", 2)]
+    assert outcomes == ["kept", "kept"]
+    assert registry(flow_project).route("demand").champion == 1
+    assert told_of(flow_project, since=began) == [2]
+
+
+def told_of(project: Workplace, since: datetime) -> list[int]:
+    """The new versions that events told of."""
+    asked = {
+        "filter": {
+            "occurred": {"since": since.isoformat()},
+            "resource": {"id": ["perennial.model.demand"]},
+            "event": {"name": ["perennial.version.registered"]},
+        }
+    }
+    api = project.environment["PREFECT_API_URL"]
+    answer = httpx.post(f"{api}/events/filter", json=asked, timeout=120).raise_for_status()
+    return [event["payload"]["version"] for event in answer.json()["events"]]
 
 
 def test_a_snapshot_is_drawn_again_as_it_was(flow_project: Workplace) -> None:

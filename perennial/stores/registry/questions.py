@@ -12,6 +12,7 @@ from perennial.stores.registry.audit import Audit, read_audit, read_heads
 from perennial.stores.registry.chain import Head
 from perennial.stores.registry.engine import reading, repeatable
 from perennial.stores.registry.records import AuditEntry, Version
+from perennial.stores.registry.replay import told_route
 from perennial.stores.registry.rows import (
     entry_of,
     find_version,
@@ -136,6 +137,25 @@ class Questions:
         """The versions that may not be rolled out or promoted: version → why."""
         with self._engine.begin() as connection:
             return quarantined_versions(connection, model)
+
+    @repeatable
+    def replaced(self, model: str, version: int) -> AuditEntry | None:
+        """The decision by which a champion last gave way to another; None of the present one, and
+        of a version that never was."""
+        query = (
+            sa.select(decisions)
+            .where(decisions.c.model == model, decisions.c.generation.is_not(None))
+            .order_by(decisions.c.number.desc())
+            .execution_options(yield_per=20)
+        )
+        after: AuditEntry | None = None
+        with self._engine.begin() as connection, connection.execute(query) as rows:
+            for entry in map(entry_of, rows):
+                told = told_route(entry)
+                if told is not None and told.champion == version:
+                    return after
+                after = entry
+        return None
 
     @repeatable
     def best_params(self, model: str, limit: int) -> list[dict[str, float | int | str]]:

@@ -12,6 +12,7 @@ from perennial.contracts.runs import Decision, RunSummary, StageRecord
 from perennial.reports.summary import duration, headline, render_summary
 
 CHAMPION = VersionRef(model="rides", version=3, digest="d", uri="/bundles/d")
+TRIED = VersionRef(model="rides", version=4, digest="e", uri="/bundles/e")
 
 
 def _summary(
@@ -45,6 +46,10 @@ def _summary(
         (_summary("rolling out"), "version 3 is rolled out"),
         (_summary("kept"), "candidate refused, version 3 stays"),
         (_summary("kept", champion=None), "candidate refused, nobody serves yet"),
+        (
+            _summary(decision=Decision(action="kept", version=TRIED, reason="it served until …")),
+            "version 4 was tried before, 3 stays",
+        ),
         (_summary("unchanged"), "nothing changed, version 3 stays"),
     ],
 )
