@@ -188,6 +188,15 @@ def test_check_refuses_features_that_no_booster_can_read(
     assert (process.returncode, process.stderr) == (2, f"features.py, line 6, warm(): {message}\n")
 
 
+def test_check_refuses_a_constraint_of_what_is_no_feature(project: Workplace) -> None:
+    params = "params: {monotone_constraints: {shop: 1, warmth: -1}}"
+    project.edit("rounds: 60", f"rounds: 60, {params}")
+    process = project.command("check", "demand")
+    assert process.returncode == 2
+    assert "'shop' is a category, which has no direction" in process.stderr
+    assert "'warmth' is no feature; did you mean 'warm'?" in process.stderr
+
+
 def test_a_feature_without_a_value_in_the_first_rows_may_have_some_in_others(
     project: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
