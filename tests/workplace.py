@@ -90,8 +90,8 @@ def demand_rows(start: str, days: int, seed: int = 1, shift: float = 0.0) -> pd.
 
 
 def environment_of(root: Path) -> dict[str, str]:
-    """This process's, for a project that has Prefect's and W&B's files to itself. Nothing is tracked
-    by W&B, which is a fifth of what a small flow takes; see ``Workplace.track``."""
+    """This process's, for a project that has Prefect's and W&B's files to itself. W&B tracks
+    nothing, which is a fifth of what a small flow takes; see ``Workplace.track``."""
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "WANDB_"))},
         "PREFECT_HOME": str(root / "prefect"),
