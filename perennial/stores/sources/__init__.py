@@ -12,7 +12,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.moments import AHEAD, as_utc
 from perennial.contracts.refs import SourceRef
 from perennial.spec import ModelSpec
-from perennial.stores.sources import columnar, database, delimited
+from perennial.stores.sources import columnar, database, delimited, delta
 from perennial.stores.sources.batches import Batch, Piece, join, wanted_columns
 from perennial.stores.sources.files import address, kind_of, locate, overlaps
 
@@ -52,7 +52,7 @@ def inspect(
         fingerprint = _digest(content)
     elif spec.source.kind == "delta":
         uri = address(spec.source.uri, root)
-        fingerprint = columnar.delta_state(uri)
+        fingerprint = delta.delta_state(uri)
     else:
         uri = address(spec.source.uri, root)
         found = [(file.name, file.size, file.changed) for file in locate(spec.source, root).files]
@@ -81,7 +81,7 @@ def columns(spec: ModelSpec, root: Path, source: SourceRef) -> list[str]:
         case "parquet":
             return columnar.parquet_columns(locate(spec.source, root))
         case _:
-            return columnar.delta_columns(source.uri, source.fingerprint)
+            return delta.delta_columns(source.uri, source.fingerprint)
 
 
 def read(
@@ -107,7 +107,7 @@ def _pieces(
         case "parquet":
             return columnar.read_parquet(spec, locate(spec.source, root), wanted, window)
         case "delta":
-            return columnar.read_delta(spec, source.uri, source.fingerprint, wanted, window)
+            return delta.read_delta(spec, source.uri, source.fingerprint, wanted, window)
         case _:
             return database.read(spec, root, *window)
 
