@@ -55,23 +55,32 @@ def read(
         undeclared = tuple(name for name in present if name not in wanted)
         bounds = _bounds(spec, connection, relation, (since, until))
         query = sa.select(*columns).select_from(relation).where(*bounds).order_by(*order)
-        place = spec.source.query if _is_table(spec.source.query or "") else "query"
+        place, where = "query", f"{address}, source.query"
+        if _is_table(spec.source.query or ""):
+            place, where = str(spec.source.query), f"{address}, table {spec.source.query}"
         first = 1
         streaming = connection.execution_options(stream_results=True, yield_per=_CHUNK)
         for rows in streaming.execute(query).partitions(_CHUNK):
-            values = zip(*rows, strict=True)
-            table = pa.table({n: _array(v) for n, v in zip(wanted, values, strict=True)})
+            values = zip(wanted, zip(*rows, strict=True), strict=True)
+            table = pa.table({name: _array(name, column, where) for name, column in values})
             numbers = np.arange(first, first + len(rows))
-            yield Piece(table, str(place), numbers, undeclared=undeclared)
+            yield Piece(table, place, numbers, undeclared=undeclared)
             first += len(rows)
 
 
-def _array(values: tuple[Any, ...]) -> Any:
+def _array(name: str, values: tuple[Any, ...], where: str) -> Any:
     try:
-        return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        # Values of several types, as SQLite allows, or beyond 64 bits.
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+        array = pa.array(values, from_pandas=True)
+        nested = pa.types.is_nested(array.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
+        # Values of several types, as SQLite allows, beyond 64 bits, or a decimal's infinity.
+        array = pa.array([None if value is None else str(value) for value in values], pa.string())
+        nested = any(isinstance(value, dict | list) for value in values)
+    if nested:
+        what = "holds objects or lists, such as JSON or arrays"
+        fix = f"take values out of them in source.query, such as SELECT {name}->>'a' AS a"
+        raise InputError(Problem(f"{where}, column {name!r}", what, fix))
+    return array
 
 
 @contextmanager
@@ -87,6 +96,10 @@ def _connected(spec: ModelSpec, root: Path) -> Iterator[tuple[Any, str]]:
         raise InputError(Problem(address, f"no driver for this database: {error}", fix)) from None
     try:
         with engine.connect() as connection:
+            if engine.driver == "psycopg":
+                from perennial.stores.sources.postgresql import read_all_moments
+
+                read_all_moments(connection.connection.driver_connection)
             yield _only_reading(connection), address
     except OperationalError as error:
         text = _without_password(error, url)
@@ -179,6 +192,7 @@ def _bounds(spec: ModelSpec, connection: Any, relation: Any, window: _Bounds) ->
         return []
     time: sa.ColumnClause[Any] = sa.column(spec.source.event_time)
     example = connection.execute(sa.select(sa.func.min(time)).select_from(relation)).scalar()
+    example = getattr(example, "like", example)  # of a moment that Python has not
     day = timedelta(days=1)
     bounds: list[Any] = []
     if isinstance(example, datetime):
