@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec import ModelSpec
 from perennial.stores.sources.batches import ROWS, Piece, absent_columns
-from perennial.stores.sources.files import Files
+from perennial.stores.sources.files import Files, SourceFile
 
 _FORMAT = ds.ParquetFileFormat(  # else a UUID comes as 16 bytes that nothing tells from others
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(arrow_extensions_enabled=True)
@@ -31,20 +31,32 @@ def read_parquet(
     lacks wanted columns or holds lists or structs in them."""
     for file in files.files:
         try:
-            dataset = ds.dataset(file.path, format=_FORMAT, filesystem=files.system)
-            fragments = list(dataset.get_fragments())
-            yield from read_fragments(spec, dataset.schema, fragments, file.path, wanted, window)
+            schema, fragment = _opened(files, file)
+            yield from read_fragments(spec, schema, [fragment], file.path, wanted, window)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
             raise InputError(_unreadable(file.path, error)) from None
 
 
 def parquet_columns(files: Files) -> list[str]:
     """The columns of the first file. Raises InputError when it is no Parquet file."""
-    path = files.files[0].path
+    file = files.files[0]
     try:
-        return list(ds.dataset(path, format=_FORMAT, filesystem=files.system).schema.names)
+        return list(_opened(files, file)[0].names)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(_unreadable(path, error)) from None
+        raise InputError(_unreadable(file.path, error)) from None
+
+
+def _opened(files: Files, file: SourceFile) -> tuple[Any, Any]:
+    """A file's schema, and the file as a fragment. Folders of the source that are called
+    ``column=value`` are columns that it hasn't itself; their values are text, as those of a CSV."""
+    own = _FORMAT.inspect(file.path, files.system)
+    folders = [part.partition("=")[0] for part in file.name.split("/")[:-1] if "=" in part]
+    given = [(name, pa.string()) for name in dict.fromkeys(folders) if name not in own.names]
+    if not given:
+        return own, _FORMAT.make_fragment(file.path, files.system)
+    values = ds.partitioning(pa.schema(given), flavor="hive").parse(file.name)
+    fragment = _FORMAT.make_fragment(file.path, files.system, partition_expression=values)
+    return pa.schema([*own, *pa.schema(given)]), fragment
 
 
 def _unreadable(path: str, error: Exception) -> Problem:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ def write(root: Path, name: str, days: list[int | None], time: Any = None, **ext
         "stops": pa.array([1] * rows, pa.int16()), "note": [None] * rows, "late": [True] * rows,
     }  # fmt: skip
     path = root / "trips" / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({**columns, **extra}), path, row_group_size=2)
     return path
 
@@ -102,3 +103,25 @@ def test_many_small_files_come_in_one_batch(spec: ModelSpec, tmp_path: Path) -> 
     (batch,) = sources.read(spec, tmp_path, sources.inspect(spec, tmp_path, None, None))
     assert batch.num_rows == 40
     assert batch.where(39) == "39.parquet row 1"
+
+
+def test_folders_that_are_called_after_a_column_are_that_column(
+    spec: ModelSpec, tmp_path: Path
+) -> None:
+    for number, folders in enumerate(
+        ["zone=north/car=007", "zone=s%C3%BCd%2Fost/car=a b=c", "zone=__HIVE_DEFAULT_PARTITION__"]
+    ):
+        path = write(tmp_path, f"{folders}/{number}.parquet", [number])
+        table = pq.read_table(path, partitioning=None)
+        pq.write_table(table.drop(["zone", "car"] if "car" in folders else ["zone"]), path)
+        os.utime(path, (number, number))
+    source = sources.inspect(spec, tmp_path, None, None)
+    batches = list(sources.read(spec, tmp_path, source))
+    found = [(row["zone"], row["car"]) for b in batches for row in b.table.to_pylist()]
+    assert found == [("north", "007"), ("süd/ost", "a b=c"), (None, "2")]
+    assert set(sources.columns(spec, tmp_path, source)) >= {"zone", "car", "km"}
+
+
+def test_a_column_that_a_file_has_itself_is_the_files(spec: ModelSpec, tmp_path: Path) -> None:
+    write(tmp_path, "car=x/a.parquet", [7])
+    assert places(spec, tmp_path) == ["a.parquet row 1: 7"]
