@@ -62,7 +62,7 @@ def bad(staged: StagedRef) -> dict[str, str]:
 
 
 def good(staged: StagedRef) -> list[int]:
-    return pq.read_table(Path(staged.uri) / "good")["id"].to_pylist()
+    return list(pq.read_table(Path(staged.uri) / "good")["id"].to_pylist())
 
 
 def test_an_infinite_number_is_a_fault_of_its_row_alone(stage: Stage) -> None:

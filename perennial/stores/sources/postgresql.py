@@ -7,6 +7,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
+from psycopg.abc import AdaptContext
 from psycopg.adapt import Loader
 
 
@@ -49,10 +50,14 @@ class _Moment(Loader):
 class _ZonedMoment(Loader):
     """In the connection's zone, as psycopg's own."""
 
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._zone = UTC if self.connection is None else self.connection.info.timezone
+
     def load(self, data: Any) -> datetime | Beyond:
         text = bytes(data).decode()
         try:
-            return datetime.fromisoformat(text).astimezone(self.connection.info.timezone)
+            return datetime.fromisoformat(text).astimezone(self._zone)
         except (ValueError, OverflowError):
             return _BeyondZoned(text)
 
