@@ -1,7 +1,9 @@
-"""Certificates for tests, made on the spot."""
+"""Certificates for tests, made on the spot, and how a client asks for one."""
 
 from __future__ import annotations
 
+import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -10,6 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+
+HANDSHAKE = b"\x16"
+"""How a TLS record of the handshake begins; one of an alert begins with another byte."""
 
 
 def make_certificate(
@@ -50,3 +55,18 @@ def make_certificate(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secrecy)
     )
     return certificate, place
+
+
+def client_hello(name: bytes, most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
+    """The first bytes of a client that asks for a host by this name, of whatever bytes: Python's
+    own sends ASCII only."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = most
+    stand_in = "x" * len(name)
+    sent = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname=stand_in)
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = sent.read()
+    assert hello.count(stand_in.encode()) == 1
+    return hello.replace(stand_in.encode(), name)

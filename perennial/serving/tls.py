@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.stores.stamps import Stamp, stamp_or_none
@@ -25,9 +26,23 @@ SOON = timedelta(days=14)
 _NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME
 
 
+class _Following(ssl.SSLContext):
+    """What an event loop is given for ever: each connection is accepted with the newest context.
+
+    Not by ``sni_callback``: Python first decodes the name that the client asks for, as ASCII, and
+    of one that is not it prints a traceback and refuses the connection.
+    """
+
+    newest: ssl.SSLContext
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """Called by event loops, asyncio's and uvloop's, once for each connection."""
+        return self.newest.wrap_bio(*arguments, **options)
+
+
 class Tls:
-    """A server's certificate and key, both PEM. ``context`` is what connections are accepted with;
-    each gets the newest certificate, which ends at ``not_after``.
+    """A server's certificate and key, both PEM. ``context`` is what an event loop's connections are
+    accepted with; each gets the newest certificate, which ends at ``not_after``.
 
     Raises InputError when a file can't be read or is none, when the key is another certificate's,
     or when it asks for a password.
@@ -36,10 +51,10 @@ class Tls:
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = certificate, key
         self._stamps = self._seen()
-        self.context = self._newest = _context(*self._files)
+        self.context = _Following(ssl.PROTOCOL_TLS_SERVER)
+        self.context.newest = _context(*self._files)
         self.not_after = _not_after(self.context, certificate)
         self._told: tuple[str, datetime | None] = "", None
-        self.context.sni_callback = self._hand_over  # also called for clients that send no name
 
     async def follow(self, told: Callable[[datetime | None], None]) -> None:
         """Look at the files from time to time, for ever; changed ones are for new connections.
@@ -71,11 +86,8 @@ class Tls:
         except InputError as error:
             log.error("%s; the certificate read before stays in use", error)
             return
-        self._newest, self.not_after = newest, _not_after(newest, self._files[0])
+        self.context.newest, self.not_after = newest, _not_after(newest, self._files[0])
         log.info("%s: read again", self._files[0])
-
-    def _hand_over(self, connection: ssl.SSLObject, *_: object) -> None:
-        connection.context = self._newest
 
     def _seen(self) -> list[Stamp | None]:
         return [stamp_or_none(path) for path in self._files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from perennial.stores.tokens import FILE_NAME, add_token
-from tests.certificates import make_certificate
+from tests.certificates import HANDSHAKE, client_hello, make_certificate
 from tests.fuzz.served import NOW, ROW, make_project, serving
 
 PREDICT = "/models/parcels/predict"
@@ -39,6 +40,13 @@ def test_a_client_that_knows_the_certificate_is_answered_and_nothing_goes_unencr
         with pytest.raises(httpx.TransportError):
             httpx.post(f"http://localhost:{port}{PREDICT}", json=ROW, timeout=60)
         server.is_well()
+        said = server.log.read_text()
+        for most in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+                client.sendall(client_hello("l\xfccalhost".encode("latin-1"), most))
+                assert client.recv(1) == HANDSHAKE
+        server.is_well()
+        assert server.log.read_text() == said
         assert "no TLS" not in server.log.read_text()
         assert token not in server.log.read_text()
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,34 +18,44 @@ from perennial.contracts.errors import InputError
 from perennial.serving import run
 from perennial.serving import tls as serving_tls
 from perennial.serving.tls import Tls
-from tests.certificates import make_certificate
+from tests.certificates import HANDSHAKE, client_hello, make_certificate
 
 Kind = Literal["ECDSA", "RSA"]
 
 
+LOOPS = [run._Loop, asyncio.SelectorEventLoop]
+"""uvloop's, which the server runs on, and asyncio's own."""
+
+
+class _HangUp(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
 @contextmanager
-def _answering(tls: Tls) -> Iterator[int]:
-    """A server that shakes hands and hangs up; yields its port."""
+def _answering(
+    tls: Tls, loop: Callable[[], asyncio.AbstractEventLoop] = run._Loop
+) -> Iterator[int]:
+    """A server that shakes hands and hangs up, on a loop of its own; yields its port."""
     listening = socket.create_server(("127.0.0.1", 0))
+    ends = threading.Event()
 
-    def answer() -> None:
-        while True:
-            try:
-                plain = listening.accept()[0]
-            except OSError:
-                return
-            try:
-                tls.context.wrap_socket(plain, server_side=True).close()
-            except (ssl.SSLError, OSError):
-                plain.close()
+    async def answer() -> None:
+        running = asyncio.get_running_loop()
+        server = await running.create_server(_HangUp, sock=listening, ssl=tls.context)
+        await running.run_in_executor(None, ends.wait)
+        server.close()
 
-    thread = threading.Thread(target=answer, daemon=True)
+    def run_loop() -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(answer())
+
+    thread = threading.Thread(target=run_loop, daemon=True)
     thread.start()
     try:
         yield listening.getsockname()[1]
     finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
+        ends.set()
         thread.join(60)
 
 
@@ -128,14 +138,15 @@ def test_a_key_that_goes_while_it_is_read_ends_nothing(
         assert _shake(port, certificate)
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(("kind", "other"), [("ECDSA", "RSA"), ("RSA", "ECDSA")])
 def test_a_certificate_renewed_with_another_kind_of_key_is_all_that_is_served(
-    tmp_path: Path, kind: Kind, other: Kind
+    tmp_path: Path, kind: Kind, other: Kind, loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     certificate, key = make_certificate(tmp_path, "server", kind=kind)
     renewed, new_key = make_certificate(tmp_path, "renewed", kind=other)
     tls = Tls(certificate, key)
-    with _answering(tls) as port:
+    with _answering(tls, loop) as port:
         assert _shown(port) == _der(certificate)
         renewed.replace(certificate)
         new_key.replace(key)
@@ -145,6 +156,20 @@ def test_a_certificate_renewed_with_another_kind_of_key_is_all_that_is_served(
                 assert _shown(port, name, most) == _der(certificate)
         with pytest.raises((ssl.SSLError, OSError)):
             _shown(port, most=ssl.TLSVersion.TLSv1_2, ciphers=f"ECDHE+{_AUTHENTICATION[kind]}")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("most", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_that_asks_for_a_name_that_is_not_ascii_is_answered_as_any_other(
+    tmp_path: Path, most: ssl.TLSVersion, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    certificate, key = make_certificate(tmp_path, "server")
+
+    with _answering(Tls(certificate, key), loop) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(client_hello("l\xfccalhost".encode("latin-1"), most))
+            assert client.recv(1) == HANDSHAKE  # not an alert, nor the end
+        assert _shown(port) == _der(certificate)
 
 
 _AUTHENTICATION = {"ECDSA": "aECDSA", "RSA": "aRSA"}
