@@ -194,17 +194,19 @@ def _repeats(spec: ModelSpec, stats: BatchStats) -> Iterator[Finding]:
         yield Finding(check="uniqueness", outcome="passed", what=f"each row is one of {by}")
         return
     what = f"{stats.repeats:,} rows come again later by {by}; the last of each is kept"
-    if spec.source.kind != "sql":
+    by_chance = spec.source.kind in ("sql", "delta")
+    if not by_chance:
         what += ", files being read in the order they were written in"
     if not stats.conflicts:
         yield Finding(check="uniqueness", outcome="passed", what=f"{what}; all are alike")
         return
     examples = "; ".join(stats.conflict_examples)
     what += f"; {stats.conflicts:,} differ from the last, such as {examples}"
-    if spec.source.kind == "sql":
-        fix = "which comes last is chance: let the query give each once, or"
+    if by_chance:
+        where = "query" if spec.source.kind == "sql" else "table"
+        fix = f"which comes last is chance: let the {where} give each once, or"
     else:
-        fix = "so a correction replaces its row;"
+        fix = "a row of a file that was appended to or touched replaces its correction;"
     fix += " if these are different events, name more columns in source.entity"
     yield Finding(check="uniqueness", outcome="warned", what=what, fix=fix)
 

@@ -203,8 +203,8 @@ def test_repeats_are_told_and_conflicts_warn() -> None:
     assert differ.outcome == "warned"
     assert differ.what.endswith("; 1 differ from the last, such as at=1, id=7")
     assert audited.warnings == (
-        f"{differ.what} (so a correction replaces its row; if these are different events, name "
-        "more columns in source.entity)",
+        f"{differ.what} (a row of a file that was appended to or touched replaces its correction; "
+        "if these are different events, name more columns in source.entity)",
     )
 
 
