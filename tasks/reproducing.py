@@ -19,7 +19,7 @@ from perennial.stores import tables
 from perennial.stores.bundles import open_stored
 from perennial.stores.ensembles import members_within
 from perennial.stores.folders import write_file
-from perennial.stores.project import Project, load_model
+from perennial.stores.project import KEPT_SPEC, Project, load_model
 from perennial.stores.registry import Registry
 from perennial.stores.trained import dataset_of
 from tasks._running import RETRIES
@@ -41,7 +41,7 @@ def recall(model: str, version: int) -> Recalled:
         what = f"version {dataset.version} is gone"
         raise InputError(Problem(dataset.uri, what, "restore the table, then run this again"))
     folder = project.folder("reproductions", model) / ref.digest
-    write_file(folder / "model.yaml", spec_text(bundle.spec))
+    write_file(folder / KEPT_SPEC, spec_text(bundle.spec))
     write_file(folder / "features.py", bundle.features_source)
     name = f"{model}@{version}"
     study = StudyRef.model_validate(

@@ -56,6 +56,11 @@ DOMAINS: dict[str, Domain] = {
     "num_parallel_tree": _COUNT,
     "base_score": Domain(-math.inf),
 }
+OF_OBJECTIVES = {
+    "scale_pos_weight": "; binary only",
+    "base_score": "; of a binary model a probability; of a multiclass model none",
+}
+"""What rules across keys say of a parameter, for the reference."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "grow_policy": ("depthwise", "lossguide"),
     "sampling_method": ("uniform", "gradient_based"),

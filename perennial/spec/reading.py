@@ -12,9 +12,8 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.spec.documents import document_text, read_document
 from perennial.spec.gates import GATES, gate_kind
 from perennial.spec.messages import problems_of, sections_in
-from perennial.spec.parameters import CONSTRAINTS
 from perennial.spec.schema import FORMAT, ModelSpec, Section
-from perennial.spec.values import nearest_key
+from perennial.spec.values import KEPT, nearest_key
 
 
 def load_spec(path: Path) -> ModelSpec:
@@ -40,22 +39,13 @@ def parse_spec(text: str, where: str = "model.yaml") -> ModelSpec:
 
 
 def kept_spec(text: str, where: str) -> ModelSpec:
-    """The spec that a bundle keeps, which may be of an earlier release: of what was accepted then
-    and is refused now, ``tree_method`` (nothing read it) and constraints by position are left out.
-    How to roll out is asked of the model, not of a version: a section ``rollout`` that is refused
-    now is left out whole. Raises InputError."""
-    document = read_document(text, where)
-    params = document.get("training", {}).get("params", {})
-    params.pop("tree_method", None)
-    for constraint in [key for key in CONSTRAINTS if isinstance(params.get(key), str)]:
-        del params[constraint]
+    """The spec that a bundle keeps: what a rule refuses now was accepted when it was made, and a
+    version goes on as it was made. Raises InputError for what was never a spec."""
+    document = _upgraded(read_document(text, where), where)
     try:
-        return _validated(document, where)
-    except InputError:
-        if "rollout" not in document:
-            raise
-    del document["rollout"]
-    return _validated(document, where)
+        return ModelSpec.model_validate(document, context=KEPT)
+    except ValidationError as error:
+        raise InputError(list(problems_of(error.errors(include_url=False), where))) from None
 
 
 def _validated(document: dict[Any, Any], where: str) -> ModelSpec:

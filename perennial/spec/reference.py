@@ -6,7 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perennial.spec.parameters import CHOICES, CONSTRAINTS, DEFAULT_SPACE, DOMAINS, TUNABLE
+from perennial.spec.parameters import (
+    CHOICES,
+    CONSTRAINTS,
+    DEFAULT_SPACE,
+    DOMAINS,
+    OF_OBJECTIVES,
+    TUNABLE,
+)
 from perennial.spec.publish import SCHEMA_FILE, json_schema
 
 EXAMPLE = """\
@@ -83,7 +90,8 @@ def _parameters() -> str:
         ends = DEFAULT_SPACE.get(name)
         span = f"{ends.low:g} to {ends.high:g}{', logarithm' if ends.log else ''}" if ends else ""
         span = span if name in TUNABLE else "can't be"
-        rows.append(f"| `{name}` | {'whole number ' if domain.whole else ''}{domain} | {span} |")
+        values = f"{'whole number ' if domain.whole else ''}{domain}{OF_OBJECTIVES.get(name, '')}"
+        rows.append(f"| `{name}` | {values} | {span} |")
     for name, choices in CHOICES.items():
         values = ", ".join(f"`{choice}`" for choice in choices)
         rows.append(f"| `{name}` | {values} | can't be |")

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -28,17 +29,24 @@ Mistake = tuple[str, str]
 """A key, relative to the section ("" is the section itself), and what is wrong there."""
 
 
+KEPT = {"kept": True}
+"""The context in which a spec is read that was accepted when it was written."""
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values don't change after reading.
 
-    ``rules`` are run when every key by itself is right, and all that they find is raised at once.
+    ``rules`` are run when every key by itself is right, and all that they find is raised at once;
+    not of a spec that is kept (validated in the context ``KEPT``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     rules: ClassVar[tuple[Callable[[Any], Iterator[Mistake]], ...]] = ()
 
     @model_validator(mode="after")
-    def _follows_the_rules(self) -> Self:
+    def _follows_the_rules(self, info: ValidationInfo) -> Self:
+        if info.context is KEPT:
+            return self
         mistakes = [mistake for rule in self.rules for mistake in rule(self)]
         if mistakes:
             text = "\n".join(f"{key}: {what}" if key else what for key, what in mistakes)

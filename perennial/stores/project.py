@@ -9,11 +9,13 @@ from pathlib import Path
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import ModelRef
-from perennial.spec import ModelSpec, load_spec, spec_text
+from perennial.spec import ModelSpec, kept_spec, load_spec, spec_text
 from perennial.spec.schema import nearest
 from perennial.stores.storage.places import STORAGE_VARIABLE, check_path, is_remote, storage_place
 
 PROJECT_VARIABLE = "PERENNIAL_PROJECT"
+KEPT_SPEC = "kept.yaml"
+"""In the place of model.yaml where a version is made once more: the spec that its bundle keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,13 @@ class Project:
 
 
 def load_model(folder: Path) -> tuple[ModelRef, ModelSpec]:
-    """The model in a folder: its reference and its spec."""
-    spec = load_spec(folder / "model.yaml")
+    """The model in a folder, or the version that is kept there: its reference and its spec."""
+    kept = folder / KEPT_SPEC
+    spec = (
+        kept_spec(kept.read_text(encoding="utf-8"), str(kept))
+        if kept.is_file()
+        else load_spec(folder / "model.yaml")
+    )
     ref = ModelRef(
         name=spec.name,
         directory=str(folder),

@@ -157,10 +157,10 @@ def test_what_was_checked_is_what_is_used_even_if_the_folder_changes_later(
     assert bundle.reference().equals(made.rows.head(50))
 
 
-def test_a_version_whose_spec_has_a_setting_that_nothing_read_is_opened(ref: BundleRef) -> None:
+def test_a_version_whose_spec_has_what_is_refused_now_is_opened(ref: BundleRef) -> None:
     bundle = read.open_bundle(Path(ref.uri), ref.digest)
     old = spec_text(bundle.spec).encode() + b"training:\n  params: {tree_method: approx}\n"
     assert b"\ntraining:" not in spec_text(bundle.spec).encode()
     before = replace(bundle, contents={**bundle.contents, "spec.yaml": old})
-    assert before.spec.training.params == {}
+    assert before.spec.training.params == {"tree_method": "approx"}
     assert Predictor(before).columns == Predictor(bundle).columns

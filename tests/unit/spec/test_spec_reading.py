@@ -247,38 +247,27 @@ def test_what_is_written_reads_the_same_in_yaml_1_1_too() -> None:
     assert yaml.safe_load(document_text(document)) == document
 
 
-def test_what_an_earlier_release_took_and_never_read_is_left_out_of_a_spec_that_is_kept() -> None:
-    params = "{max_depth: 4, tree_method: approx, monotone_constraints: '(1)'}"
-    text = MINIMAL + f"training:\n  params: {params}\n"
-    with pytest.raises(InputError, match=r"training\.params\.tree_method: this is always hist"):
-        parse_spec(text)
-    expected = parse_spec(MINIMAL + "training: {params: {max_depth: 4}}\n")
-    assert kept_spec(text, "spec.yaml") == expected
-    assert kept_spec(MINIMAL, "spec.yaml") == parse_spec(MINIMAL)
-
-
 @pytest.mark.parametrize(
-    ("rollout", "refused"),
+    ("then", "refused"),
     [
+        ("training: {params: {tree_method: approx}}", "this is always hist"),
+        ("training: {params: {monotone_constraints: '(1)'}}", "write names of features"),
+        ("training: {params: {base_score: 1}}", "a probability"),
+        ("rollout: {timeout: 2h, alpha: 0.1}", "timeout, alpha have"),
         (
-            "{timeout: 2h, min_requests: 5, alpha: 0.1, limits: {}, check_every: 1s}",
-            "min_requests, alpha, limits, check_every have",
-        ),
-        (
-            "{strategy: canary, guards: {business: [{column: city, max_loss: 0}]}}",
+            "rollout: {strategy: canary, guards: {business: [{column: city, max_loss: 0}]}}",
             "a category column is not a number",
         ),
     ],
 )
-def test_a_rollout_that_is_refused_now_is_left_out_of_a_kept_spec(
-    rollout: str, refused: str
-) -> None:
-    guarded = MINIMAL + "rollout: {strategy: canary, guards: {error_rate: 0.1}, alpha: 0.1}\n"
-    assert kept_spec(guarded, "spec.yaml") == parse_spec(guarded)
-    city = MINIMAL + "  city: {type: category}\n"
-    text = city + f"rollout: {rollout}\n"
+def test_what_a_rule_refuses_now_is_read_as_it_was_from_a_bundle(then: str, refused: str) -> None:
+    text = MINIMAL + f"  city: {{type: category}}\n{then}\n"
     with pytest.raises(InputError, match=refused):
         parse_spec(text)
-    assert kept_spec(text, "spec.yaml") == parse_spec(city)
-    with pytest.raises(InputError, match="objective: 'b' is not one of"):
-        kept_spec(text.replace("objective: binary", "objective: b"), "spec.yaml")
+    kept = kept_spec(text, "spec.yaml")
+    assert kept_spec(spec_text(kept), "spec.yaml") == kept
+    assert read_document(spec_text(kept), "F") == read_document(text, "F")
+    for wrong in (text.replace("objective: binary", "objective: b"), text + "trainin: 1\n"):
+        with pytest.raises(InputError):
+            kept_spec(wrong, "spec.yaml")
+    assert kept_spec(MINIMAL, "spec.yaml") == parse_spec(MINIMAL)
