@@ -292,7 +292,7 @@ def test_a_registry_of_a_newer_perennial_is_refused(registry: Registry, registry
         Registry(registry_url)
     shown = sa.make_url(registry_url).render_as_string()
     assert str(newer.value) == (
-        f"registry {shown}: its schema 0999 is newer than this Perennial knows (0004) "
+        f"registry {shown}: its schema 0999 is newer than this Perennial knows (0005) "
         "(upgrade perennial)"
     )
     engine.dispose()

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from tests.golden.make import BUNDLES, REGISTRIES, told
 from perennial.bundle.manifest import FORMAT
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
+from perennial.contracts.retraining import Trigger
+from perennial.spec.production import Retrain
 from perennial.stores.registry import Registry
 from perennial.stores.registry.replay import replayed
 from perennial.stores.registry.schema import REVISION_TABLE, REVISIONS, metadata
@@ -78,6 +80,63 @@ def test_a_registry_of_every_revision_is_upgraded_and_says_what_it_did(
         assert audit.faults == ()
         assert audit.last[0].entry == entry
         assert audit.head.number == len(expected[model]["decisions"]) + 1
+    registry.close()
+
+
+def test_rollouts_that_had_ended_are_what_became_of_their_retrainings(registry_url: str) -> None:
+    """Versions 3 and 4 were made by retrainings when rollouts didn't tell of their ends; version 5,
+    whose rollout runs, too. Two retrainings of 30 May gave nothing."""
+    place(REGISTRIES / "0004.db", registry_url)
+    before, back, promoted = (datetime(2026, *day) for day in ((5, 30), (5, 31), (6, 3)))
+    running, day = datetime(2026, 6, 9, 6), timedelta(days=1)
+    tables, engine = sa.MetaData(), sa.create_engine(registry_url)
+    with engine.begin() as connection:
+        tables.reflect(connection)
+        for version, phase, at in ((3, "rolled back", back), (4, "promoted", promoted)):
+            row = {
+                "model": "parcels", "version": version, "champion": 2, "plan": {},
+                "cause": f"judged {at}", "actor": "training", "reason": "passed", "phase": phase,
+                "state": {}, "revision": 1, "started_at": at, "updated_at": at + day,
+                "ended_at": at + day,
+            }  # fmt: skip
+            connection.execute(tables.tables["rollouts"].insert().values(row))
+        for at in (before, back, promoted, running):
+            asked = Trigger(kind="data", data=f"of {at}", at=at.replace(tzinfo=UTC), reason="new")
+            row = {
+                "model": "parcels", "cause": asked.cause, "trigger": "data",
+                "seen_at": at, "asked": asked.model_dump(mode="json"), "actor": "training",
+                "answer": "retrain", "reason": "new", "decided_at": at, "earlier": [],
+                "state": "finished", "started_run": f"run {at}", "started_at": at,
+                "finished_at": at, "outcome": "rolling out",
+            }  # fmt: skip
+            connection.execute(tables.tables["retrainings"].insert().values(row))
+    engine.dispose()
+    registry = Registry(registry_url)
+
+    def became(id: int) -> tuple[str | None, datetime]:
+        found = registry.retrainings.one(id)
+        assert found.finished_at is not None
+        return found.outcome, found.finished_at.replace(tzinfo=None)
+
+    assert became(1) == ("kept", datetime(2026, 5, 30, 6, 5))
+    assert [became(id) for id in (4, 5, 6, 7)] == [
+        ("rolling out", before),  # there was no rollout then
+        ("rolled back", back + day),
+        ("promoted", promoted + day),
+        ("rolling out", running),
+    ]
+    aborted = (running + day).replace(tzinfo=UTC)
+    registry.rollouts.command("parcels", "abort", actor="anna", reason="", now=aborted)
+    assert became(7) == ("aborted", running + day)
+    assert became(6) == ("promoted", promoted + day)
+    later = aborted + timedelta(hours=1)
+    news = Trigger(kind="data", data="today's", at=later, reason="new")
+    settings = Retrain(on=("data",))
+    found, _ = registry.retrainings.decide("parcels", news, settings, actor="x", now=later)
+    assert found.current.reason == (
+        "data arrived: new, but the last one gave no better version; "
+        "a pause of 12h lasts until 2026-06-10 18:00 UTC"
+    )
     registry.close()
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """All revisions of the schema, oldest first; the last is the one this code works with."""
 REVISION_TABLE = "registry_revision"
 """Not Alembic's usual name: Optuna keeps its own revision under that in the same database."""

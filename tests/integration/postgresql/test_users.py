@@ -159,7 +159,7 @@ def test_who_may_not_make_the_tables_is_told_who_has_to(documented: Documented) 
             Registry(url)
     shown = sa.make_url(url).set(drivername="postgresql+psycopg").render_as_string()
     assert str(refused.value) == (
-        f"registry {shown}: its tables are not made yet, 0004 is needed, and this user may not "
+        f"registry {shown}: its tables are not made yet, 0005 is needed, and this user may not "
         "make them (run perennial status once as their owner; see docs/postgresql.md)"
     )
 
