@@ -41,8 +41,9 @@ def find_entity(path: Path, sample: Sample, columns: Sequence[Guess], time: Gues
 
     First a column that differs in every row by itself: one called an id, a text without blanks, or
     a serial number. Else the fewest columns, at most three, that with the time differ in every row;
-    where the time alone does, only one that is called an id, as nothing else tells what belongs to
-    a row's name.
+    where the time alone does, those called an id, as nothing else tells what belongs to a row's
+    name: at most three, of more those with most values, as later rows may share a time. One that
+    never changes only where there is no other.
 
     Looked at are text, whole numbers, times and booleans without missing values: first what is
     called an id, then other text and serial numbers, then, where there is a time, the others. Of a
@@ -65,8 +66,10 @@ def find_entity(path: Path, sample: Sample, columns: Sequence[Guess], time: Gues
     if time is None:
         return Entity(_fewest(path, sample, [naming], None))
     if _differ([_codes(time)]) and _holds(path, sample, [time.name]):
-        called = (c.name for c in whole if c.type in _NAMING and is_identifier(c.name))
-        return Entity(tuple(called)[:1], time_alone=True)
+        called = [c for c in whole if c.type in _NAMING and is_identifier(c.name)]
+        called = [c for c in called if c.distinct > 1] or called[:1]
+        called.sort(key=lambda column: -column.distinct)
+        return Entity(tuple(c.name for c in called[:_MOST_COLUMNS]), time_alone=True)
     others = [c for c in varied if c.type in ("integer", "datetime", "boolean")]
     pools = [naming, [*naming, *(c for c in others if c not in naming)]]
     return Entity(_fewest(path, sample, pools, time))
