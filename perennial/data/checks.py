@@ -126,6 +126,7 @@ class RowChecks:
     ) -> None:
         self.columns = dict(table_columns(spec) if columns is None else columns)
         self._schema = arrow_schema(self.columns)
+        self._decimal = spec.source.decimal
         time = spec.source.event_time
         self._time = time if time in self.columns else None
         self._since = since
@@ -133,7 +134,8 @@ class RowChecks:
         self._latest = None if now is None else now + AHEAD
 
     def check(self, batch: Any) -> Checked:
-        """Check an Arrow table with the declared columns, each in any type (text: see ``parse``).
+        """Check an Arrow table with the declared columns, each in any type: text as the
+        source has it, its numbers with the decimal mark of ``source.decimal`` (see ``parse``).
 
         Every fault of a row is found, not just the first.
         """
@@ -142,7 +144,9 @@ class RowChecks:
         if wanted is not None:
             batch = batch.filter(pa.array(wanted))
         with ThreadPoolExecutor(max_workers=4) as pool:  # Arrow leaves Python's lock to others
-            results = pool.map(lambda c: parse(batch[c[0]], c[1].type), self.columns.items())
+            results = pool.map(
+                lambda c: parse(batch[c[0]], c[1].type, self._decimal), self.columns.items()
+            )
             parsed_columns = dict(zip(self.columns, results, strict=True))
         typed = {name: parsed.values for name, parsed in parsed_columns.items()}
         faults: list[Fault] = []

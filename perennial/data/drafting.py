@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from perennial.contracts.metrics import Objective
 from perennial.data.guesses import Guess, bounds
 from perennial.data.identity import Entity
-from perennial.data.notations import Decimal
 from perennial.data.parsing import EXPECTED
 from perennial.data.samples import Sample
 from perennial.spec.documents import inline_text
@@ -47,7 +46,8 @@ class Draft:
     unlabelled: int
     time: Guess | None
     entity: Entity
-    decimal: Decimal
+    comma: str | None
+    """A number with the decimal comma that the file has; None where it has points."""
     columns: tuple[Guess, ...]
     part: timedelta | float
     gates: tuple[Gate, ...]
@@ -61,9 +61,9 @@ def model_text(draft: Draft) -> str:
 
 
 def notes(draft: Draft) -> tuple[str, ...]:
-    """What of the comments no one should miss: columns that are not learnt from, rows that will
-    go to quarantine, and what in the file may not be meant so."""
-    said = []
+    """What of the comments no one should miss: a decimal comma, columns that are not learnt from,
+    rows that will go to quarantine, and what in the file may not be meant so."""
+    said = [] if draft.comma is None else [f"source.decimal is a comma: {_as_read(draft.comma)}"]
     for column in (*draft.columns, draft.label):
         told = "; ".join(filter(None, [_quarantined(column, draft.sample), column.note]))
         if column.values is None:
@@ -98,13 +98,17 @@ def _head(draft: Draft) -> list[str]:
     return [*lines, _line("objective", draft.objective, why)]
 
 
+def _as_read(comma: str) -> str:
+    return f"{shown(comma)} is read as {comma.replace(',', '.')}"
+
+
 def _source(draft: Draft) -> list[str]:
     sample = draft.sample
     lines = ["source:", f"  kind: {sample.kind}", f"  uri: {inline_text(draft.uri)}"]
     if sample.delimiter != ",":
         lines.append(f"  delimiter: {inline_text(sample.delimiter)}")
-    if draft.decimal != ".":
-        lines.append(_line("  decimal", draft.decimal, "the decimal mark of its numbers"))
+    if draft.comma is not None:
+        lines.append(_line("  decimal", ",", _as_read(draft.comma)))
     if draft.time is not None:
         lines.append(_line("  event_time", draft.time.name, _span(draft.time)))
     lines += _entity(draft)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.features import ColumnType
-from perennial.data.notations import Decimal, as_read, described
-from perennial.data.parsing import MISSING, is_text, parse, unwrapped
+from perennial.data.notations import Decimal, described
+from perennial.data.parsing import MISSING, is_text, parse, unwrapped, with_points
 from perennial.spec.values import shown
 
 MAX_LEVELS = 250
@@ -75,13 +75,13 @@ def guess(name: str, values: Any, decimal: Decimal = ".", placeholders: float = 
     values = unwrapped(values)
     if is_text(values.type):
         values = values.cast(pa.string())  # of views Arrow knows less
-    written = as_read(values, decimal)
+    written = with_points(values) if decimal == "," and is_text(values.type) else values
     kind = _type(written)
     if kind is None:
         return left_out(name, f"holds {values.type}")
     if kind == "string" and is_text(values.type):
         kind = _but_for_placeholders(written, placeholders)
-    parsed = parse(values if kind == "string" else written, kind)
+    parsed = parse(values, kind, decimal)
     found, faulty = parsed.values, parsed.faulty
     if found.null_count == len(found):
         return left_out(name, "every value is missing")

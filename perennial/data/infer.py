@@ -30,7 +30,7 @@ from perennial.contracts.metrics import Objective
 from perennial.data.drafting import Draft, Gate, features_text, is_parameter, model_text, notes
 from perennial.data.guesses import Guess, guess, left_out, tells_label
 from perennial.data.identity import find_entity
-from perennial.data.notations import Decimal, as_read, comma_example, decimal_mark, described
+from perennial.data.notations import Decimal, comma_example, decimal_comma, described
 from perennial.data.parsing import EXPECTED, parse
 from perennial.data.samples import CELLS, Sample, read_sample
 from perennial.spec.inputs import Quarantine
@@ -81,7 +81,8 @@ def infer(
     names = sample.table.column_names
     unfit = _unfit((label, *filter(None, [time]), *names))
     fit = [c for c in names if c not in unfit]
-    decimal = decimal_mark(sample.table[c] for c in fit) if sample.kind == "csv" else "."
+    comma = decimal_comma(sample.table[c] for c in fit) if sample.kind == "csv" else None
+    decimal: Decimal = "." if comma is None else ","
     guesses = {c: left_out(c, unfit[c]) for c in unfit} | _guesses(sample, fit, label, decimal)
     guesses = {c: guesses[c] for c in names}
     target, objective = _label(path, sample, guesses[label], decimal)
@@ -112,7 +113,7 @@ def infer(
         unlabelled=guesses[label].missing * sample.every,
         time=moments,
         entity=find_entity(path, sample, others, moments),
-        decimal=decimal,
+        comma=comma,
         columns=tuple(others),
         part=part,
         gates=_gates(objective, numbers, others, test_rows),
@@ -176,7 +177,7 @@ def _label(path: Path, sample: Sample, found: Guess, decimal: Decimal) -> tuple[
     if found.values is None:
         raise InputError(Problem(where, f"can't be predicted: it {_verb(found.note)}"))
     if found.type == "float" and found.faulty is None:
-        whole = parse(as_read(sample.table[found.name], decimal), "integer")
+        whole = parse(sample.table[found.name], "integer", decimal)
         if whole.faulty is None:
             found = replace(found, type="integer", values=whole.values)
     rows, distinct = found.rows * sample.every, found.distinct

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.features import ColumnType
-from perennial.data.parsing import is_text, parse, with_points
+from perennial.data.parsing import is_text, parse
 from perennial.spec.values import shown
 
 Decimal = Literal[".", ","]
@@ -20,9 +20,16 @@ _MOST = 0.9
 
 _MOST_PLAIN = 0.5
 
+_LEAST_FRACTIONS = 0.05
+"""Of numbers with three decimals a tenth end in 0 and may be written shorter; fewer texts that are
+no thousands are slips in a column of thousands."""
+
 _COMMA = r"^\s*[+-]?[0-9]+(,[0-9]+)?\s*$"
 _POINT = r"^\s*[+-]?[0-9]*\.?[0-9]*([eE][+-]?[0-9]+)?\s*$"
-_THOUSANDS = r",[0-9]{3}\s*$"
+_THOUSANDS = r"^\s*[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+\s*$"
+_GROUPS = r",[0-9]{3},"
+_WHOLE = r"^\s*[+-]?[0-9]+(,[0-9]+)*\s*$"
+_BELOW_THOUSAND = r"^\s*[+-]?[0-9]{1,3}\s*$"
 _CURRENCY = r"[$£¥€]|EUR|USD|GBP|CHF|JPY"
 _DECORATED = (
     rf"^\s*({_CURRENCY})?\s*[+-]?({_CURRENCY})?\s*[0-9]+([., '’][0-9]{{3}})*([.,][0-9]+)?"
@@ -35,30 +42,29 @@ _LOCAL_TIME = (
 _PLAIN: tuple[tuple[ColumnType, str], ...] = (("float", "numbers"), ("datetime", "times"))
 
 
-def decimal_mark(columns: Iterable[Any]) -> Decimal:
-    """The decimal mark of a CSV's columns of text: a comma where some have one in their numbers
-    and none has a point."""
+def decimal_comma(columns: Iterable[Any]) -> str | None:
+    """A number with a decimal comma, where that is the decimal mark of a CSV's columns of text:
+    some have one in their numbers, and none has a point there or commas between thousands."""
     texts = [pc.unique(column).drop_null() for column in columns if is_text(column.type)]
-    if not any(comma_example(each) is not None for each in texts):
-        return "."
+    example = next(filter(None, map(comma_example, texts)), None)
+    if example is None:
+        return None
     pointed = (_all(figures, _POINT) and _some(figures, ".") for figures in map(_figures, texts))
-    return "." if any(pointed) else ","
-
-
-def as_read(values: Any, decimal: Decimal) -> Any:
-    """A column of a file as the reader of sources gives it to a column of numbers."""
-    return with_points(values) if decimal == "," and is_text(values.type) else values
+    return None if any(pointed) or any(map(_in_thousands, map(_figures, texts))) else example
 
 
 def comma_example(texts: Any) -> str | None:
     """A number with a decimal comma, where all texts that hold a figure are numbers and some have
-    one; three figures after each comma are thousands."""
+    one. What may be thousands as well, such as ``1,234``, says nothing, nor does a slip or two
+    among such."""
     figures = _figures(texts)
     if not len(figures) or not _all(figures, _COMMA):
         return None
     with_comma = figures.filter(pc.match_substring(figures, ","))
     fractions = with_comma.filter(pc.invert(pc.match_substring_regex(with_comma, _THOUSANDS)))
-    return str(fractions[0].as_py()).strip() if len(fractions) else None
+    if not len(fractions) or len(fractions) < _LEAST_FRACTIONS * len(with_comma):
+        return None
+    return str(fractions[0].as_py()).strip()
 
 
 def described(texts: Any) -> str:
@@ -95,6 +101,23 @@ def described(texts: Any) -> str:
 
 def _figures(texts: Any) -> Any:
     return texts.filter(pc.match_substring_regex(texts, "[0-9]"))
+
+
+def _in_thousands(figures: Any) -> bool:
+    """Whether commas stand between thousands and nowhere else: numbers below 1,000 have none, or
+    some have two."""
+    if not _all(figures, _WHOLE):
+        return False
+    commas = pc.match_substring(figures, ",")
+    with_comma, without = figures.filter(commas), figures.filter(pc.invert(commas))
+    thousands = pc.sum(pc.match_substring_regex(with_comma, _THOUSANDS)).as_py() or 0
+    return (
+        thousands > (1 - _LEAST_FRACTIONS) * len(with_comma)
+        and _all(without, _BELOW_THOUSAND)
+        and (
+            len(without) > 0 or bool(pc.any(pc.match_substring_regex(with_comma, _GROUPS)).as_py())
+        )
+    )
 
 
 def _all(texts: Any, pattern: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,7 @@ _TIME = re.compile(
 _BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _INTEGERS = range(-(2**63), 2**63)
 _FIGURES = r"^\s*[+-]?[0-9.,]+([eE][+-]?[0-9]+)?\s*$"
+_NUMBERS = ("float", "integer", "boolean")
 _LAST_MOMENT = 253_402_300_800_000_000  # the year 10000 in µs: beyond Python's datetime
 _COARSE = {"s": 10**6, "ms": 10**3}  # microseconds
 _FIRST_MOMENT = -62_135_596_800_000_000  # the year 1
@@ -70,8 +71,9 @@ class Parsed:
     faulty: np.ndarray | None
 
 
-def parse(values: Any, kind: ColumnType) -> Parsed:
-    """Bring an Arrow array to the type of a column.
+def parse(values: Any, kind: ColumnType, decimal: Literal[".", ","] = ".") -> Parsed:
+    """Bring an Arrow array to the type of a column. ``decimal`` is the decimal mark of numbers that
+    are text: with a comma, ``1,5`` is one and a half, and ``1.5`` does not parse.
 
     Text is read as a CSV would be: surrounding blanks are dropped in a column that is not text, and
     the words of ``MISSING`` are missing there; in a text column only "" is. NaN is missing;
@@ -88,17 +90,22 @@ def parse(values: Any, kind: ColumnType) -> Parsed:
         values, source = values.cast(pa.string()), pa.string()
     if pa.types.is_null(source):
         return Parsed(pa.nulls(len(values), TYPES[kind]), None)
-    converted = _from_text(values, kind) if pa.types.is_string(source) else _typed(values, kind)
-    return _marked(values, converted, kind)
+    if pa.types.is_string(source):
+        pointed = with_points(values) if decimal == "," and kind in _NUMBERS else values
+        return _marked(values, _from_text(pointed, kind), kind)
+    return _marked(values, _typed(values, kind), kind)
 
 
 def with_points(texts: Any) -> Any:
     """Texts in which numbers have a decimal comma as they are written with a point: ``1,5`` is
-    ``1.5``, and ``1.234`` is ``1,234``, which does not parse. Texts of other kinds stay."""
-    swapped = pc.replace_substring(texts, ".", ";")
-    for old, new in ((",", "."), (";", ",")):
-        swapped = pc.replace_substring(swapped, old, new)
-    return pc.if_else(pc.match_substring_regex(texts, _FIGURES), swapped, texts)
+    ``1.5``, and ``1.234`` is ``1,234``, which does not parse. Other texts are as much of a number,
+    or a time, as they were."""
+    points = pc.match_substring(texts, ".")
+    swapped = pc.replace_substring(texts, ",", ".")
+    if pc.any(points).as_py():  # seldom: patterns are slow
+        figures = pc.and_(points, pc.match_substring_regex(texts, _FIGURES))
+        return pc.if_else(figures, pc.replace_substring(texts, ".", ","), swapped)
+    return swapped
 
 
 def unwrapped(values: Any) -> Any:

@@ -108,7 +108,11 @@ def _typed(spec: ModelSpec, connection: Any, query: str, folder: Path) -> list[P
     for number, batch in enumerate(connection.sql(query).to_arrow_reader(_BATCH_ROWS)):
         texts, rows = _with_columns(batch.column("row").to_pylist())
         parsed = {
-            name: parse(pa.array([row.get(name) for row in rows], pa.string()), column.type)
+            name: parse(
+                pa.array([row.get(name) for row in rows], pa.string()),
+                column.type,
+                spec.source.decimal,
+            )
             for name, column in columns.items()
         }
         clean = np.ones(len(texts), bool)

@@ -14,8 +14,6 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.data.frames import table_columns
-from perennial.data.parsing import with_points
 from perennial.spec import ModelSpec
 from perennial.stores.sources.batches import Malformed, Piece, absent_columns
 from perennial.stores.sources.files import Files, SourceFile
@@ -28,8 +26,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(spec: ModelSpec, files: Files, wanted: Sequence[str]) -> Iterator[Piece]:
-    """The wanted columns of all files in order. Unquoted NA, NaN, null and the like are missing;
-    numbers have a decimal point, whatever ``source.decimal`` says they have in the files.
+    """The wanted columns of all files in order. Unquoted NA, NaN, null and the like are missing.
 
     Raises InputError for text that is not UTF-8, a header without the wanted columns or with one
     twice, and quotes that never end.
@@ -73,7 +70,7 @@ def _read_file(
     with system.open_input_stream(file.path, compression="detect") as stream:
         try:
             for batch in pacsv.open_csv(stream, **options):
-                table = _decimals(spec, pa.Table.from_batches([batch]))
+                table = pa.Table.from_batches([batch])
                 new = tuple(row for _, row in broken[told:])
                 told = len(broken)
                 rows = _numbers(good, len(table), [number for number, _ in broken])
@@ -85,17 +82,6 @@ def _read_file(
         rest = tuple(row for _, row in broken[told:])
         empty = pa.schema([(name, pa.string()) for name in wanted]).empty_table()
         yield Piece(empty, file.name, np.array([], np.int64), rest, undeclared)
-
-
-def _decimals(spec: ModelSpec, table: Any) -> Any:
-    """The same with numbers as all that is text is read: with a decimal point."""
-    if spec.source.decimal == ".":
-        return table
-    types = {name: column.type for name, column in table_columns(spec).items()}
-    for i, name in enumerate(table.column_names):
-        if types.get(name) in ("float", "integer", "boolean"):
-            table = table.set_column(i, name, with_points(table[name]))
-    return table
 
 
 def _numbers(first: int, count: int, broken: list[int]) -> np.ndarray:

@@ -362,7 +362,7 @@ def test_a_file_with_decimal_commas_says_so_and_is_read_so(tmp_path: Path) -> No
     [batch] = read(spec, tmp_path, inspect(spec, tmp_path, None, None))
     checked = RowChecks(spec).check(batch.table)
     assert checked.good["price"].to_pylist()[:3] == [3.25, 1.1, 2.2]
-    assert checked.reasons.to_pylist() == ["column rate: '1,234' is not a number"]
+    assert checked.reasons.to_pylist() == ["column rate: '1.234' is not a number"]
     assert list(checked.bad_rows) == [5]
 
 
@@ -376,6 +376,37 @@ def test_a_decimal_comma_beside_points_or_in_thousands_is_none(table: Any, tmp_p
     new = infer(tmp_path / "rows.parquet", "m", "y")
     told = "numbers with a decimal comma, such as '0,0', are text; write 0.0"
     assert f"price is no feature: {told}" in new.notes
+
+
+def test_commas_between_thousands_are_no_decimal_commas_whatever_other_columns_hold(
+    table: Any,
+) -> None:
+    whole = {"x": cycle(1, 2), "y": cycle(0, 1)}
+    picked = {**whole, "picked": cycle("5,1", "2", "3,4")}
+    assert table(**picked).source.decimal == ","
+    assert table(income=[f"{i * i:,}" for i in range(200)], **picked).source.decimal == "."
+    millions = [f"{i:,}" for i in range(5_000_000, 5_000_200)]
+    assert table(income=millions, **picked).source.decimal == "."
+    slip = ["12,50", *(f"{i:,}" for i in range(10_000, 10_199))]
+    assert table(income=slip, **whole).source.decimal == "."
+    # Three decimals, the last zeros not written.
+    weights = [str(i / 1000).replace(".", ",") for i in range(1000, 1200)]
+    assert table(weight=weights, **whole).source.decimal == ","
+
+
+def test_a_column_of_thousands_is_text_and_says_so(tmp_path: Path) -> None:
+    incomes = ["12,50", *(f"{i:,}" for i in range(10_000, 10_199))]
+    new = drafted(tmp_path, "y", None, x=cycle(1, 2), y=cycle(0, 1), income=incomes)
+    told = "numbers such as '12,50' are text; write them as 1234.5"
+    assert f"income is no feature: {told}" in new.notes
+
+
+def test_a_decimal_comma_is_noted_with_how_a_number_is_read(tmp_path: Path) -> None:
+    picked = cycle("5,1", "2", "3,4")
+    new = drafted(tmp_path, "y", None, x=cycle(1, 2), y=cycle(0, 1), picked=picked)
+    told = "'5,1' is read as 5.1"
+    assert f"source.decimal is a comma: {told}" in new.notes
+    assert f"  decimal: ','  # {told}\n" in new.model_text
 
 
 def test_classes_that_differ_in_capitals_only_are_pointed_out(tmp_path: Path) -> None:
@@ -511,6 +542,17 @@ def test_where_the_time_differs_in_every_row_only_what_is_called_an_id_names_it(
     assert f"  entity: [sensor_id]  # {why}\n" in text
     one = drafted(tmp_path, "y", "at", at=HOURS, sensor_id=["s3"] * 200)
     assert parse_spec(one.model_text).source.entity == ("sensor_id",)
+
+
+def test_no_column_called_an_id_is_passed_over_for_one_before_it(table: Any) -> None:
+    """Later rows may share a time: those of a region would replace each other."""
+    varied = {"region_id": cycle(1, 2), "customer_id": cycle(*range(50))}
+    one = {"model_id": ["m"] * 200}
+    found = table("y", "at", at=HOURS, **one, **varied).source.entity
+    assert found == ("customer_id", "region_id")
+    more = {"shop_id": cycle(*range(5)), "till_id": cycle(*range(10))}
+    found = table("y", "at", at=HOURS, **one, **varied, **more).source.entity
+    assert found == ("customer_id", "till_id", "shop_id")
 
 
 def test_a_column_with_missing_values_is_no_part_of_the_entity(table: Any) -> None:

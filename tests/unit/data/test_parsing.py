@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from perennial.contracts.features import ColumnType
+from perennial.data import parsing
 from perennial.data.parsing import TYPES, parse
 
 BAD = object()
@@ -30,6 +31,24 @@ def utc(*parts: int) -> datetime:
 def test_numbers_in_text() -> None:
     texts = ["1", " 2.5 ", "-1e3", "+5", ".5", "1.", "1_000", "1,5", "0x10", "abc", "٣"]
     assert parsed(texts, "float") == [1, 2.5, -1000, 5, 0.5, 1, BAD, BAD, BAD, BAD, BAD]
+
+
+def test_with_decimal_commas_a_point_makes_no_number() -> None:
+    texts = pa.array(["1", " 2,5 ", "-1,5e3", "1.5", "1.000", "1.234,5", "1,2,3", "n.a.", "NA"])
+    read = parse(texts, "float", ",")
+    assert read.values.to_pylist() == [1, 2.5, -1500, *[None] * 6]
+    assert read.faulty is not None
+    assert read.faulty.tolist() == [False] * 3 + [True] * 5 + [False]
+    assert parse(pa.array([1.5]), "float", ",").values.to_pylist() == [1.5]
+    assert parse(pa.array(["1,5"]), "string", ",").values.to_pylist() == ["1,5"]
+
+
+def test_decimal_commas_without_a_point_among_them_need_no_pattern(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pattern a value makes reading several times slower."""
+    monkeypatch.setattr(parsing, "_FIGURES", "(")  # no pattern: to use it fails
+    assert parse(pa.array(["1,5", "2"]), "float", ",").values.to_pylist() == [1.5, 2]
 
 
 @pytest.mark.parametrize("kind", ["float", "integer", "boolean", "datetime"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from perennial.contracts.errors import InputError
+from perennial.data.checks import RowChecks, texts_of
 from perennial.stores import sources
 from perennial.stores.sources import delimited
 
@@ -55,18 +57,27 @@ def test_quotes_may_hold_delimiters_and_line_breaks(trips: Any) -> None:
     assert batch.where(1) == "trips.csv row 3"
 
 
-def test_numbers_with_a_decimal_comma_come_with_a_point_and_text_as_it_is(trips: Any) -> None:
+def test_decimal_commas_are_read_and_what_is_no_number_stays_as_the_file_has_it(trips: Any) -> None:
     trips = trips.changed("uri: trips.csv", 'uri: trips.csv, delimiter: ";", decimal: ","')
-    rows = ["2024-01-01;a,5;north;1,5;2;6,5;true", "2024-01-01;b;1,5; -2,5E3;2,0;;true"]
-    rows += ["2024-01-01;c;x;1.234;1.234,5;1.5;true", "2024-01-01;d;x;n.a.;;x;true"]
+    rows = ["2024-01-01;a,5;north;1,5;2;6,5;true", "2024-01-01;b;north; 2,5E1;2,0;;true"]
+    rows += ["2024-01-01;c;north;1.234;1.234,5;1.5;true", "2024-01-01;d;north;n.a.;;x;true"]
+    rows += ["2024-01-01;e;north;12.5;1,0;x;true"]
     trips.csv("\n".join([HEAD.strip().replace(",", ";"), *rows]))
     (batch,) = read(trips)
-    table = batch.table
-    assert table["km"].to_pylist() == ["1.5", " -2.5E3", "1,234", "n.a."]
-    assert table["stops"].to_pylist() == ["2", "2.0", "1,234.5", None]
-    assert table["note"].to_pylist() == ["6,5", None, "1.5", "x"]
-    assert table["car"].to_pylist()[0] == "a,5"
-    assert table["zone"].to_pylist()[1] == "1,5"
+    checked = RowChecks(trips.spec).check(batch.table)
+    good = checked.good
+    assert good["km"].to_pylist() == [1.5, 25.0]
+    assert good["stops"].to_pylist() == [2, 2]
+    assert good["note"].to_pylist() == ["6,5", None]
+    assert good["car"].to_pylist()[0] == "a,5"
+    assert checked.reasons.to_pylist() == [
+        "column km: '1.234' is not a number; column stops: '1.234,5' is not a whole number",
+        "column km: 'n.a.' is not a number",
+        "column km: '12.5' is not a number",
+    ]
+    texts = [json.loads(text) for text in texts_of(batch.table, checked.bad_rows)]
+    assert [row["km"] for row in texts] == ["1.234", "n.a.", "12.5"]
+    assert texts[2]["stops"] == "1,0"
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(trips: Any) -> None:
