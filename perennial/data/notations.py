@@ -35,10 +35,17 @@ _DECORATED = (
     rf"^\s*({_CURRENCY})?\s*[+-]?({_CURRENCY})?\s*[0-9]+([., '’][0-9]{{3}})*([.,][0-9]+)?"
     rf"\s*(%|{_CURRENCY})?\s*$"
 )
-_LOCAL_TIME = (
-    r"^\s*([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./][0-9]{1,2}[./][0-9]{1,2})"
-    r"([ T,].*)?$"
+_BARE_GROUPS = r"^[+-]?[0-9]{1,3}([ .][0-9]{3})+$"
+_DAY, _MONTH = "(0?[1-9]|[12][0-9]|3[01])", "(0?[1-9]|1[0-2])"
+_LOCAL_TIMES = tuple(
+    rf"^\s*{parts}([ T,].*)?$"
+    for parts in (
+        rf"{_DAY}[./-]{_MONTH}[./-]([0-9]{{2}}|[0-9]{{4}})",
+        rf"{_MONTH}[./-]{_DAY}[./-]([0-9]{{2}}|[0-9]{{4}})",
+        rf"[0-9]{{4}}[./]{_MONTH}[./]{_DAY}",
+    )
 )
+_FEW_LEVELS = 20
 _PLAIN: tuple[tuple[ColumnType, str], ...] = (("float", "numbers"), ("datetime", "times"))
 
 
@@ -84,19 +91,30 @@ def described(texts: Any) -> str:
             return ""
         others = pc.sum(rows.filter(pa.array(faulty))).as_py() / pc.sum(rows).as_py()
         if others <= 1 - _MOST_PLAIN:
+            if len(distinct) <= _FEW_LEVELS and sum(faulty) > 1:  # levels, some of them figures
+                return ""
             text = distinct.filter(pa.array(faulty))[0].as_py()
             return f"{1 - others:.1%} are {what}, but {shown(text)} is none, so all are text"
     for pattern, what, plain in (
         (_DECORATED, "numbers", "1234.5"),
-        (_LOCAL_TIME, "times", "2025-01-31"),
+        *((pattern, "times", "2025-01-31") for pattern in _LOCAL_TIMES),
     ):
         fits = pc.match_substring_regex(distinct, pattern)
         if (pc.sum(rows.filter(fits)).as_py() or 0) >= _MOST * pc.sum(rows).as_py():
+            if _of_one_width(distinct.filter(fits)):
+                continue
             # One that is no plain number itself shows best what is meant.
             odd = (text for text in distinct.filter(fits).to_pylist() if not re.match(_POINT, text))
             example = next(odd, distinct.filter(fits)[0].as_py())
             return f"{what} such as {shown(example.strip())} are text; write them as {plain}"
     return ""
+
+
+def _of_one_width(texts: Any) -> bool:
+    """Whether all are bare groups of figures of one length: telephone numbers and the like."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    widths = pc.count_distinct(pc.utf8_length(trimmed)).as_py()
+    return widths == 1 and _all(trimmed, _BARE_GROUPS)
 
 
 def _figures(texts: Any) -> Any:

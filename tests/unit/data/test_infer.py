@@ -333,6 +333,9 @@ def test_placeholders_are_found_in_text_of_every_layout(tmp_path: Path, kind: An
         ("1,{:03}", "numbers such as '1,000' are text; write them as 1234.5"),
         ("1.{:03},50 EUR", "numbers such as '1.000,50 EUR' are text; write them as 1234.5"),
         ("1.2.2{:03}", "times such as '1.2.2000' are text; write them as 2025-01-31"),
+        ("677 {:03} 103", "another text in every row"),
+        ("753.{:03}.206", "another text in every row"),
+        ("21-77-4{:03}", "another text in every row"),
         ("S{}", "another text in every row"),
         ("{:04}", "another text in every row"),
     ],
@@ -343,6 +346,17 @@ def test_a_column_of_text_says_what_it_may_have_been_meant_as(
     new = drafted(tmp_path, "y", None, c=[write.format(i) for i in range(200)])
     assert f"c is no feature: {told}" in new.notes
     assert f"  # {told}\n" in new.model_text
+
+
+def test_what_only_looks_like_numbers_or_times_gets_no_advice(tmp_path: Path) -> None:
+    sizes = [*"SML", *cycle("38", "40", "42")][:200]
+    codes = [f"{i % 100:02}-{i * 7 % 100:02}-{i * 3 % 100:02}" for i in range(200)]
+    versions = [f"{i % 9}.{i % 20}.{10 + i % 80}" for i in range(200)]
+    new = drafted(tmp_path, "y", None, size=sizes, code=codes, version=versions)
+    assert not [note for note in new.notes if "are text" in note]
+    days = [f"{1 + i % 31}.{1 + i % 12}.24" for i in range(200)]
+    [told] = drafted(tmp_path, "y", None, day=days).notes
+    assert "times such as '1.1.24' are text" in told
 
 
 def test_a_file_with_decimal_commas_says_so_and_is_read_so(tmp_path: Path) -> None:
