@@ -14,7 +14,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from perennial.cli.prefect_server import api_url
+from perennial.cli.prefect_server import api_url, call
 from perennial.cli.stack import state as states
 from perennial.cli.stack.parts import SERVER, SERVING
 from perennial.contracts.retraining import Finding, Retraining
@@ -69,14 +69,13 @@ def stack(project: Workplace) -> Iterator[tuple[Workplace, str, str]]:
 
 def run(api: str, name: str, **parameters: Any) -> dict[str, Any]:
     """Run a deployment to its end, as ``prefect deployment run`` does."""
-    deployment = httpx.get(f"{api}/deployments/name/{name}/{MODEL}", timeout=120).json()["id"]
+    deployment = call("GET", f"{api}/deployments/name/{name}/{MODEL}", seconds=120)["id"]
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    started = httpx.post(
-        f"{api}/deployments/{deployment}/create_flow_run", json=body, timeout=120
-    ).json()["id"]
+    path = f"{api}/deployments/{deployment}/create_flow_run"
+    started = call("POST", path, body, seconds=120)["id"]
 
     def ended() -> dict[str, Any] | None:
-        found: dict[str, Any] = httpx.get(f"{api}/flow_runs/{started}", timeout=120).json()
+        found: dict[str, Any] = call("GET", f"{api}/flow_runs/{started}", seconds=120)
         return found if found["state"]["type"] not in ("SCHEDULED", "PENDING", "RUNNING") else None
 
     return until(ended)
