@@ -7,7 +7,6 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
-from psycopg.abc import AdaptContext
 from psycopg.adapt import Loader
 
 
@@ -48,16 +47,12 @@ class _Moment(Loader):
 
 
 class _ZonedMoment(Loader):
-    """In the connection's zone, as psycopg's own."""
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
-        self._zone = UTC if self.connection is None else self.connection.info.timezone
+    """In UTC: what a row says hangs on no setting of the database, nor of who connects."""
 
     def load(self, data: Any) -> datetime | Beyond:
         text = bytes(data).decode()
         try:
-            return datetime.fromisoformat(text).astimezone(self._zone)
+            return datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError):
             return _BeyondZoned(text)
 
