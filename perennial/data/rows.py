@@ -157,7 +157,7 @@ def _as_python(value: Any) -> object:
     try:
         return value.as_py()
     except (OverflowError, ValueError, KeyError):  # a time beyond Python's, or of an unknown zone
-        return value.value
+        return _as_python(value.value)  # a dictionary's is a scalar
 
 
 def _parse(values: Any, kind: ColumnType) -> tuple[Any, Parsed]:

@@ -131,6 +131,7 @@ def stream(table: Any) -> bytes:
 @example(pa.array([Decimal("1.50")]), "category", 1)
 @example(pa.array([Decimal(2**53 + 1)]), "integer", 1)
 @example(pa.array([0], pa.int32()).view(pa.date32()), "string", 1)
+@example(pa.array([1], pa.timestamp("s", "no/where")).dictionary_encode(), "float", 1)
 def test_an_arrow_column_means_what_it_does_in_a_file(
     array: Any, kind: ColumnType, count: int
 ) -> None:
