@@ -64,7 +64,6 @@ def booster_params(
         **params,
         **positional(spec.training.params, schema),
         "objective": _OBJECTIVES[spec.objective],
-        "eval_metric": eval_metric(spec),
         "tree_method": "hist",
         "device": spec.training.device,
         "seed": spec.training.seed,
@@ -76,8 +75,9 @@ def booster_params(
         settings["num_class"] = len(schema.classes)
     if settings.get("sampling_method") == "gradient_based" and spec.training.device == "cpu":
         settings["nthread"] = 1  # each thread draws rows of its own: other threads, other trees
-    if own_metric(spec) is not None:
-        del settings["eval_metric"]
+    if own_metric(spec) is None:
+        settings["eval_metric"] = eval_metric(spec)
+    else:
         settings["disable_default_eval_metric"] = True
     return settings
 
