@@ -40,5 +40,5 @@ def put_rows_back(project: Project, name: str, as_json: bool) -> None:
         return
     typer.echo(
         f"{name}: {done.checked:,} rows checked, {done.put_back:,} put back, "
-        f"{done.present:,} already in the table, {done.bad:,} still break a rule"
+        f"{done.present:,} told the table nothing new, {done.bad:,} still break a rule"
     )

@@ -270,13 +270,17 @@ class RowChecks:
         )
 
 
-def texts_of(batch: Any, rows: np.ndarray) -> list[str]:
-    """Rows of a batch as JSON objects of texts (null where missing), as they came from the source.
+def texts_of(batch: Any, rows: np.ndarray, decimal: Literal[".", ","] = ".") -> list[str]:
+    """Rows of a batch as JSON objects of texts (null where missing), as they came from the source;
+    what is no text there gets the ``decimal`` mark of the source's texts.
 
     ``RowChecks.check`` reads such texts back to the same values.
     """
     some = batch.take(pa.array(rows))
     texts = {name: parse(some[name], "string").values for name in some.column_names}
+    for name in texts if decimal == "," else ():
+        if pa.types.is_floating(some[name].type):
+            texts[name] = pc.replace_substring(texts[name], ".", ",")
     return [json.dumps(row, ensure_ascii=False) for row in pa.table(texts).to_pylist()]
 
 

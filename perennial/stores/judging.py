@@ -68,7 +68,7 @@ class Judge:
             f"SELECT s.* FROM {stored} s ANTI JOIN {self.coming.relation} c "
             f"ON {engine.same(keys, 's', 'c')}"
         )
-        bad = BadRows(place / "bad")
+        bad = BadRows(place / "bad", spec.source.decimal)
         named = [time, *spec.source.entity]
         for number, batch in enumerate(self.connection.sql(judged).to_arrow_reader(_BATCH_ROWS)):
             rows = _Stored(pa.Table.from_batches([batch]), (), (), named)

@@ -29,7 +29,16 @@ from perennial.stores.folders import new_folder
 from perennial.stores.staging import BAD_SCHEMA, ROW
 from perennial.stores.upsert import Incoming, upsert
 
-_SCHEMA = pa.schema([*(field for field in BAD_SCHEMA if field.name != ROW), ("batch", pa.string())])
+_SCHEMA = pa.schema(
+    [
+        *(field for field in BAD_SCHEMA if field.name != ROW),
+        ("batch", pa.string()),
+        ("turn", pa.int64()),
+    ]
+)
+_ORDER = "position IS NOT NULL, turn, position"
+"""The order of the rows of one identity, the last word last: what left the table, then what came
+later, batch by batch (``turn``)."""
 _TEXT = f"{OURS}text"
 _BATCH_ROWS = 50_000
 
@@ -50,8 +59,8 @@ class QuarantinedRow(Value):
 class PutBack(Value):
     """What became of the rows that were checked again.
 
-    ``present``: rows whose identity the table has by now; the table's are newer and stay. ``bad``:
-    rows that still break a rule; they stay in quarantine.
+    ``present``: rows that pass and change nothing, the table having the same, or quarantine a later
+    one of the same identity. ``bad``: rows that still break a rule; they stay in quarantine.
     """
 
     checked: int
@@ -71,8 +80,51 @@ def record(spec: ModelSpec, files: Sequence[Path], batch: str, uri: str) -> None
         known = _known_in_other_words(spec, connection, rows, uri, work)
         if known is not None:
             rows = f"(SELECT * FROM {rows} ANTI JOIN {known} USING (row))"
-        relation = f"(SELECT *, {engine.literal(batch)} AS batch FROM {rows})"
+        table = lake.open_table(uri)
+        turn = 0 if table is None else int(table.version()) + 1
+        about = f"{engine.literal(batch)} AS batch, {turn:d}::BIGINT AS turn"
+        relation = f"(SELECT *, {about} FROM {rows})"
         upsert(connection, uri, Incoming(relation, _SCHEMA, keys=("row",), content=("reason",)))
+
+
+def settle(spec: ModelSpec, good: str, bad: Sequence[Path], uri: str) -> int:
+    """Take out rows that the source has mended, and return how many: a batch's last word on their
+    identity is one of its ``good`` rows (a relation in SQL), not one of its ``bad`` ones.
+
+    So a row that stays, and whose identity the table has, is newer than the table's.
+    """
+    table = lake.open_table(uri)
+    if table is None or not spec.identity:
+        return 0
+    near, time = engine.spill_place(uri), spec.source.event_time
+    with new_folder(near) as work, engine.connect(near) as connection:
+        there = lake.relation(connection, table, uri)
+        when = "" if time is None else f"SEMI JOIN {good} g ON q.event_time = g.{engine.name(time)}"
+        query = f"SELECT q.row FROM {there} q {when}"
+        known = _typed(spec, connection, query, work / "known", spec.identity)
+        if not known:
+            return 0
+        query = (
+            f"SELECT q.{engine.name(_TEXT)} AS row FROM {engine.parquet(known)} q "
+            f"SEMI JOIN {good} g ON {engine.same(spec.identity, 'q', 'g')}"
+        )
+        if bad:
+            coming = f"SELECT row FROM {engine.parquet(bad)}"
+            again = _typed(spec, connection, coming, work / "again", spec.identity)
+            if again:
+                same = engine.same(spec.identity, "q", "b")
+                last = (
+                    f"(SELECT t.* FROM {engine.parquet(again)} t "
+                    f"JOIN {engine.parquet(bad)} p ON t.{engine.name(_TEXT)} = p.row "
+                    f"JOIN {good} g ON {engine.same(spec.identity, 't', 'g')} "
+                    f"WHERE p.position > g.{ROW})"
+                )
+                query += f" ANTI JOIN {last} b ON {same}"
+        mended = connection.sql(query).to_arrow_table()
+        if mended.num_rows:
+            pq.write_table(mended, work / "mended")
+            _take_out(connection, uri, engine.parquet([work / "mended"]))
+        return int(mended.num_rows)
 
 
 def _known_in_other_words(
@@ -86,25 +138,30 @@ def _known_in_other_words(
     there = lake.relation(connection, table, uri)
     new = f"(SELECT row, event_time FROM {rows} ANTI JOIN {there} USING (row))"
     old = f"SELECT row FROM {there} SEMI JOIN {new} USING (event_time)"
-    alike = _typed(spec, connection, old, work / "old")
+    columns = list(table_columns(spec))
+    alike = _typed(spec, connection, old, work / "old", columns)
     if not alike:
         return None
     coming = f"SELECT row FROM {new} SEMI JOIN {there} USING (event_time)"
-    found = _typed(spec, connection, coming, work / "new")
+    found = _typed(spec, connection, coming, work / "new", columns)
     if not found:
         return None
-    same = engine.same(list(table_columns(spec)), "n", "o")
+    same = engine.same(columns, "n", "o")
     return (
         f"(SELECT n.{engine.name(_TEXT)} AS row FROM {engine.parquet(found)} n "
         f"SEMI JOIN {engine.parquet(alike)} o ON {same})"
     )
 
 
-def _typed(spec: ModelSpec, connection: Any, query: str, folder: Path) -> list[Path]:
-    """Write the values of quarantined texts, each beside its text, and return the files. Texts that
-    don't parse as their columns' types are left out: they are like no others."""
+def _typed(
+    spec: ModelSpec, connection: Any, query: str, folder: Path, names: Sequence[str]
+) -> list[Path]:
+    """Write the values that quarantined texts have in some columns, each beside its text, and
+    return the files. Texts that don't parse as the columns' types are left out: they are like no
+    others."""
     folder.mkdir()
-    columns = table_columns(spec)
+    known = table_columns(spec)
+    columns = {name: known[name] for name in names}
     for number, batch in enumerate(connection.sql(query).to_arrow_reader(_BATCH_ROWS)):
         texts, rows = _with_columns(batch.column("row").to_pylist())
         parsed = {
@@ -156,9 +213,10 @@ def rows(uri: str, limit: int = 20) -> list[QuarantinedRow]:
 def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
     """Check all rows in quarantine by the rules of today and let those that pass into the table.
 
-    A row whose identity the table has is dropped: the table's is newer. Rows of a source without
-    event time are only taken out of quarantine, as the next ingestion reads that source whole. May
-    be repeated after a kill: rows enter the table before they leave quarantine.
+    A row whose identity the table has replaces the table's, which is older: what the source has
+    mended is not in quarantine. Rows of a source without event time are only taken out of
+    quarantine, as the next ingestion reads that source whole. May be repeated after a kill: rows
+    enter the table before they leave quarantine.
     """
     table = lake.open_table(uri)
     if table is None:
@@ -166,19 +224,21 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
     near = engine.spill_place(uri)
     with new_folder(near) as work, engine.connect(near) as connection:
         relation = lake.relation(connection, table, uri)
-        counts, lacking = _check_again(spec, connection, relation, work)
+        order = _ORDER if "turn" in lake.schema_of(table).names else "place"
+        counts, lacking = _check_again(spec, connection, f"{relation} ORDER BY {order}, row", work)
         good, passed = sorted(work.glob("good-*")), sorted(work.glob("passed-*"))
         if not passed:
             return PutBack(checked=counts["checked"], put_back=0, present=0, bad=counts["bad"])
-        added = counts["good"]
+        taken = counts["good"]
         if spec.source.event_time is not None:
             incoming = _incoming(spec, engine.parquet(good), lacking)
-            added = upsert(connection, table_uri, incoming, put_back=True).added
+            done = upsert(connection, table_uri, incoming, put_back=True)
+            taken = done.added + done.changed
         _take_out(connection, uri, engine.parquet(passed))
     return PutBack(
         checked=counts["checked"],
-        put_back=added,
-        present=counts["good"] - added,
+        put_back=taken,
+        present=counts["good"] - taken,
         bad=counts["bad"],
     )
 
@@ -191,7 +251,7 @@ def _check_again(
     lacking: set[str] = set()
     checks = RowChecks(spec, now=datetime.now(UTC))
     counts: Counter[str] = Counter()
-    query = f"SELECT row FROM {relation} ORDER BY event_time, place, row"
+    query = f"SELECT row FROM {relation}"
     for number, batch in enumerate(connection.sql(query).to_arrow_reader(_BATCH_ROWS)):
         texts, fields = _with_columns(batch.column("row").to_pylist())
         counts["checked"] += batch.num_rows

@@ -24,7 +24,7 @@ from perennial.stores.scoring import ScoringStats, read_stats
 from perennial.stores.staging import BAD_SCHEMA, ROW, bad_files, good_files
 from perennial.stores.storage.places import is_remote
 
-_BAD_SCHEMA = pa.schema([field for field in BAD_SCHEMA if field.name != ROW])
+_BAD_SCHEMA = pa.schema([field for field in BAD_SCHEMA if field.name not in ("position", ROW)])
 
 
 def find(job: ScoringJob) -> ScoresRef | None:

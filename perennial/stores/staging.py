@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,9 +44,12 @@ BAD_SCHEMA = pa.schema(
         ("place", pa.string()),
         ("row", pa.string()),
         ("event_time", pa.timestamp("us", "UTC")),
+        ("position", pa.int64()),
         (ROW, pa.int64()),
     ]
 )
+"""``position``: the row's number in the order of the source, beside those of the good rows; missing
+where it has no columns, or comes from no source."""
 _EXAMPLES = 5
 _AHEAD = 16
 """Batches that are on their way to a cluster or back, at most: each takes memory here."""
@@ -116,16 +119,19 @@ def repeats_file(staged: StagedRef) -> Path | None:
 
 class BadRows:
     """Takes the bad rows of one batch after another into files of a new folder, and counts the
-    rules they break. ``rows`` is their number so far."""
+    rules they break. ``rows`` is their number so far, ``decimal`` the mark of the source's numbers
+    if they are text there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, decimal: Literal[".", ","] = ".") -> None:
         self.rows = 0
         self._folder = folder
+        self._decimal: Literal[".", ","] = decimal
         self._files = 0
         self._faults: dict[tuple[str, str], tuple[int, list[str]]] = {}
         folder.mkdir()
 
-    def add(self, batch: sources.Batch, checked: Checked) -> None:
+    def add(self, batch: sources.Batch, checked: Checked, first: int | None = None) -> None:
+        """``first`` is the number of the batch's first row in the source, if that matters."""
         for fault in checked.faults:
             examples = zip(fault.rows[:_EXAMPLES], fault.told[:_EXAMPLES].to_pylist(), strict=True)
             told = [f"{batch.where(int(row))} ({what})" for row, what in examples]
@@ -141,12 +147,16 @@ class BadRows:
         if times is None:
             times = pa.nulls(len(checked.bad_rows), BAD_SCHEMA.field("event_time").type)
         places = [batch.where(int(row)) for row in checked.bad_rows]
-        texts = texts_of(batch.table, checked.bad_rows)
+        texts = texts_of(batch.table, checked.bad_rows, self._decimal)
+        positions = pa.nulls(len(checked.bad_rows), pa.int64())
+        if first is not None:
+            positions = pa.array(checked.bad_rows + first, pa.int64())
         columns = [
             pa.array([*checked.reasons.to_pylist(), *(row.reason for row in broken)]),
             pa.array([*places, *(row.where for row in broken)]),
             pa.array([*texts, *(json.dumps(row.text) for row in broken)]),
             pa.concat_arrays([times, pa.nulls(len(broken), times.type)]),
+            pa.concat_arrays([positions, pa.nulls(len(broken), pa.int64())]),
             pa.array(range(self.rows, self.rows + rows)),
         ]
         path = self._folder / f"{self._files:05}.parquet"
@@ -201,7 +211,7 @@ class _Writer:
 
     def _add(self, batch: sources.Batch, checked: Checked) -> None:
         self._write_good(checked)
-        self._bad.add(batch, checked)
+        self._bad.add(batch, checked, self._rows_read)
         self._before += checked.before
         self._after += checked.after
         self._rows_read += batch.num_rows

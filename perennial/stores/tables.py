@@ -32,11 +32,13 @@ _MICROSECOND = timedelta(microseconds=1)
 @dataclass(frozen=True, slots=True)
 class Published:
     """What became of a batch. ``version`` is the table's, the one before when nothing changed.
-    ``refused`` rows left the table for quarantine, ``put_back`` came from there: rules changed."""
+    ``refused`` rows left the table for quarantine, ``put_back`` came from there: rules changed.
+    ``mended`` rows left quarantine because the source now has them right."""
 
     version: int
     refused: int = 0
     put_back: int = 0
+    mended: int = 0
 
 
 def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: str) -> Published:
@@ -46,7 +48,8 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     repeats in the batch the last counts. A source without event time replaces the whole table if
     anything differs. When the rules of the columns are others than those the table's rows passed,
     rows in quarantine that pass them come back, and rows of the table that don't go there; a row
-    whose correction is bad stays as it was if that passes. Each table changes in one commit and
+    whose correction is bad stays as it was if that passes. Rows in quarantine whose identity the
+    batch brings as a good row, and as no bad one, leave it. Each table changes in one commit and
     each step may be repeated: after a kill, running it again comes to the same end.
 
     Raises InputError when there is nothing to make a table of, the table was made for columns of
@@ -66,14 +69,15 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
             what = "no row of the source passed its checks"
             raise InputError(Problem(stats.source, what))
         return Published(int(table.version()))
-    near = engine.spill_place(table_uri)
+    near, good = engine.spill_place(table_uri), _good_rows(spec, staged)
     if not timed:
         quarantine.record(spec, bad, staged.digest, quarantine_uri)
         with engine.connect(near) as connection:
-            return Published(_replace(connection, spec, _good_rows(spec, staged), table_uri))
+            version = _replace(connection, spec, good, table_uri)
+        return Published(version, mended=quarantine.settle(spec, good, bad, quarantine_uri))
     put_back = quarantine.put_back(spec, quarantine_uri, table_uri).put_back if changed else 0
     rows = Incoming(
-        relation=_good_rows(spec, staged),
+        relation=good,
         schema=arrow_schema(columns),
         keys=spec.identity,
         content=[name for name in columns if name not in spec.identity],
@@ -86,7 +90,8 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     with new_folder(near) as work, engine.connect(near) as connection:
         judge = Judge(connection, spec, staged, rows, table_uri, quarantine_uri, work)
         done = upsert(connection, table_uri, rows, admit=judge)
-    return Published(done.version, done.removed, put_back)
+    mended = quarantine.settle(spec, good, bad, quarantine_uri)
+    return Published(done.version, done.removed, put_back, mended)
 
 
 def _good_rows(spec: ModelSpec, staged: StagedRef) -> str:

@@ -75,10 +75,9 @@ def upsert(
 ) -> Upserted:
     """Take rows into the Delta table at ``uri``, made when it is not there.
 
-    Rows that are ``put_back`` from quarantine change none that the table has, and their commit is
-    marked as theirs. ``admit`` may be called again when another writer was quicker. Raises
-    InputError when the table was made for other columns or another identity, UnavailableError when
-    other writers keep being quicker.
+    The commit of rows that are ``put_back`` from quarantine is marked as theirs. ``admit`` may be
+    called again when another writer was quicker. Raises InputError when the table was made for
+    other columns or another identity, UnavailableError when other writers keep being quicker.
     """
     return lake.until_committed(uri, lambda: _attempt(connection, uri, rows, put_back, admit))
 
@@ -102,7 +101,7 @@ def _attempt(
     window = rows.window if leaving is None else (None, None)
     present = lake.relation(connection, table, uri, rows.time, window)
     stored = lake.schema_of(table).names
-    added, changed = _compare(connection, rows, present, stored, put_back)
+    added, changed = _compare(connection, rows, present, stored)
     if not added and not changed and leaving is None:
         return Upserted(int(table.version()), 0, 0, 0)
     taken = f"(SELECT {columns} FROM {rows.relation} SEMI JOIN todo USING ({ROW}))"
@@ -136,13 +135,10 @@ def _standing(table: Any | None, rows: Incoming, admitted: bool) -> Standing:
     return Standing(rows.rules if known else 0, columns)
 
 
-def _compare(
-    connection: Any, rows: Incoming, present: str, columns: list[str], put_back: bool
-) -> tuple[int, int]:
+def _compare(connection: Any, rows: Incoming, present: str, columns: list[str]) -> tuple[int, int]:
     """Make the table ``todo``: the number of each row that is new or differs. Returns how many."""
     # Columns that the table doesn't have yet are compared as missing values.
     stored = [engine.name(c) if c in columns else "NULL" for c in rows.content]
-    differs = "false" if put_back else f"e.{_CONTENT} <> b.{_CONTENT}"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE todo AS "
         f"SELECT b.{ROW}, e.{_CONTENT} IS NOT NULL AS changed "
@@ -150,7 +146,7 @@ def _compare(
         f"{_hash([engine.name(c) for c in rows.content])} AS {_CONTENT} FROM {rows.relation}) b "
         f"LEFT JOIN (SELECT {engine.names(rows.keys)}, {_hash(stored)} AS {_CONTENT} "
         f"FROM {present} WHERE {_within(rows)}) e ON {engine.same(rows.keys, 'b', 'e')} "
-        f"WHERE e.{_CONTENT} IS NULL OR {differs}"
+        f"WHERE e.{_CONTENT} IS NULL OR e.{_CONTENT} <> b.{_CONTENT}"
     )
     counts = "SELECT count(*) FILTER (NOT changed), count(*) FILTER (changed) FROM todo"
     added, changed = engine.one(connection, counts)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from perennial.stores import artefacts, quarantine, tables
 
+ANY_SHARE = ("split:", "quarantine: {max_share: 1}\nsplit:")
 HEAD = "at,car,zone,km,stops,note,late\n"
 GOOD = HEAD + "2024-01-01 10:00:00,a,north,10,1,x,true\n2024-01-02 10:00:00,b,south,20,2,,false\n"
 FAR = "2024-01-01 12:00:00,c,south,900,1,,true\n"
@@ -101,25 +105,102 @@ def test_rows_that_still_break_a_rule_stay(trips: Any) -> None:
     assert tables.dataset(trips.spec, trips.table, None).version == version
 
 
-def test_a_row_that_the_source_has_mended_since_is_not_overwritten(trips: Any) -> None:
-    trips.csv(GOOD + FAR)
+def test_a_row_that_the_source_has_mended_leaves(trips: Any) -> None:
+    other = FAR.replace(",c,", ",f,")
+    trips.csv(GOOD + FAR + other + NO_TIME + BROKEN)
     trips.ingest()
+    trips.csv(GOOD + FAR.replace("900", "90") + other + NO_TIME + BROKEN)
+    staged = trips.stage()
+    places = trips.table, trips.quarantine
+    done = [tables.publish(trips.spec, staged, *places).mended for _ in range(2)]
+    assert done == [1, 0]
+    kept = [row.row for row in quarantine.rows(trips.quarantine)]
+    assert sorted(row["car"] for row in kept if isinstance(row, dict)) == ["d", "f"]
+    assert len(kept) == 3
+
+
+def test_the_last_word_of_a_batch_says_whether_a_row_is_mended(trips: Any) -> None:
+    trips.csv(GOOD + FAR + FAR.replace("900", "90"))
+    trips.ingest()
+    assert quarantine.count(trips.quarantine) == 0
+    trips.csv(GOOD + FAR.replace("900", "90") + FAR.replace("900", "900.0"))
+    trips.ingest()
+    assert reasons(trips) == ["column km: 900.0 is above max 500"]
+
+
+def test_rows_that_a_snapshot_has_mended_leave_if_it_names_its_rows(leaves: Any) -> None:
+    leaves.csv("length,kind,width\n3,b,1\n-1,a,2\n-1,c,2\n")
+    named = leaves.changed("source: {", "source: {entity: [kind], ")
+    named.ingest()
+    leaves.csv("length,kind,width\n3,b,1\n1,a,2\n")
+    named.ingest()
+    (kept,) = quarantine.rows(named.quarantine)
+    assert isinstance(kept.row, dict)
+    assert kept.row["kind"] == "c", "what the source no longer has is not mended"
+
+
+def test_a_correction_that_broke_a_rule_takes_effect_when_the_rule_goes(trips: Any) -> None:
     trips.csv(GOOD + FAR.replace("900", "90"))
     trips.ingest()
+    trips.csv(GOOD + FAR)
+    trips.ingest()
+    assert trips.rows()["km"].tolist() == [10.0, 90.0, 20.0]
     wider = trips.changed("max: 500", "max: 1000")
     result = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
-    assert result == quarantine.PutBack(checked=1, put_back=0, present=1, bad=0)
-    assert wider.rows()["km"].tolist() == [10.0, 90.0, 20.0]
+    assert result == quarantine.PutBack(checked=1, put_back=1, present=0, bad=0)
+    assert wider.rows()["km"].tolist() == [10.0, 900.0, 20.0]
     assert quarantine.count(wider.quarantine) == 0
 
 
-def test_of_two_quarantined_rows_of_one_identity_one_is_put_back(trips: Any) -> None:
-    trips.csv(GOOD + FAR + FAR.replace("900", "950"))
+@pytest.mark.parametrize("batches", [1, 2])
+def test_of_quarantined_rows_of_one_identity_the_last_is_put_back(trips: Any, batches: int) -> None:
+    others = "".join(f"2024-01-01 1{n}:00:00,x{n},south,1,1,,true\n" for n in range(7))
+    rows = [FAR, FAR.replace("900", "1000"), FAR.replace("900", "950")]  # rows 9, 10, 11
+    if batches == 2:
+        trips.csv(GOOD + others + rows[0], "z.csv")
+        trips.changed("uri: trips.csv", "uri: z.csv").ingest()
+        rows = rows[1:]
+    trips.csv(GOOD + others + "".join(rows))
     trips.ingest()
-    wider = trips.changed("max: 500", "max: 1000")
+    wider = trips.changed("max: 500", "max: 2000")
     result = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
-    assert result == quarantine.PutBack(checked=2, put_back=1, present=1, bad=0)
-    assert len(wider.rows()) == 3
+    assert result == quarantine.PutBack(checked=3, put_back=1, present=2, bad=0)
+    assert wider.rows().set_index("car")["km"]["c"] == 950
+
+
+def test_what_left_the_table_yields_to_its_correction(trips: Any, spec_of: Any) -> None:
+    trips = replace(trips, spec=spec_of(ANY_SHARE))
+    trips.csv(GOOD + FAR.replace("900", "450"))
+    trips.ingest()
+    trips.csv(GOOD + FAR)
+    trips.ingest()
+    stricter = replace(trips, spec=spec_of(ANY_SHARE, ("max: 500", "max: 400")))
+    trips.csv(HEAD + "2024-01-03 10:00:00,z,north,1,1,,true\n")
+    stricter.ingest()
+    assert (len(stricter.rows()), quarantine.count(stricter.quarantine)) == (3, 2)
+    wider = trips.changed("max: 500", "max: 1000")
+    wider.ingest()
+    assert wider.rows().set_index("car")["km"]["c"] == 900
+
+
+def test_a_rule_undone_brings_rows_back_also_where_the_source_has_decimal_commas(
+    trips: Any, spec_of: Any
+) -> None:
+    commas = ("trips.csv", 'trips.csv, delimiter: ";", decimal: ","')
+    trips = replace(trips, spec=spec_of(ANY_SHARE, commas))
+    trips.csv((GOOD + FAR.replace("900", "401.125")).replace(",", ";").replace(".", ","))
+    trips.ingest()
+    before = trips.rows()
+    trips.csv(HEAD.replace(",", ";"))
+    stricter = replace(trips, spec=spec_of(ANY_SHARE, commas, ("max: 500", "max: 400")))
+    stricter.ingest()
+    (row,) = quarantine.rows(trips.quarantine)
+    assert row.reason == "column km: 401.125 is above max 400"
+    assert isinstance(row.row, dict)
+    assert row.row["km"] == "401,125"
+    trips.ingest()
+    assert trips.rows().equals(before)
+    assert quarantine.count(trips.quarantine) == 0
 
 
 def test_rows_put_back_are_the_same_as_if_they_had_been_read_so(trips: Any) -> None:
