@@ -36,26 +36,35 @@ def levels(values: pd.Series, min_rows: int) -> dict[str, np.ndarray]:
 def _names(values: pd.Series) -> np.ndarray:
     """The slice each row is in, as text."""
     missing = values.isna().to_numpy()
-    if pd.api.types.is_bool_dtype(values):
-        names = np.where(values.to_numpy(), "true", "false").astype(object)
-    elif pd.api.types.is_numeric_dtype(values):
-        numbers = values.to_numpy(np.float64)
-        if len(np.unique(numbers[~missing])) > _MOST_NUMBERS:
-            names = _fifths(numbers)
-        else:
-            names = np.array([f"{v:.10g}" for v in numbers], dtype=object)
-    else:
-        names = np.array(values.astype(str), dtype=object)
-    names[missing] = MISSING
+    names = np.full(len(values), MISSING, dtype=object)
+    names[~missing] = _known_names(values[~missing])
     return names
+
+
+def _known_names(values: pd.Series) -> np.ndarray:
+    if pd.api.types.is_bool_dtype(values):
+        return np.where(values.to_numpy(), "true", "false").astype(object)
+    if not pd.api.types.is_numeric_dtype(values):
+        return np.array(values.astype(str), dtype=object)
+    numbers = values.to_numpy()  # as they are: float64 has room for 15 digits of a whole number
+    distinct, codes = np.unique(numbers, return_inverse=True)
+    if len(distinct) > _MOST_NUMBERS:
+        return _fifths(numbers)
+    return np.array([_written(number) for number in distinct.tolist()], dtype=object)[codes]
 
 
 def _fifths(numbers: np.ndarray) -> np.ndarray:
     """The range of values each number's fifth holds, such as ``17 to 34``."""
-    edges = np.unique(np.nanquantile(numbers, [0.2, 0.4, 0.6, 0.8]))
-    fifth = np.digitize(numbers, edges, right=True)  # NaN falls into the last, named later
+    edges = np.unique(np.quantile(numbers, [0.2, 0.4, 0.6, 0.8], method="lower"))
+    fifth = np.digitize(numbers, edges, right=True)
     names = np.empty(len(numbers), dtype=object)
     for i in np.unique(fifth):
         held = numbers[fifth == i]
-        names[fifth == i] = f"{np.nanmin(held):.10g} to {np.nanmax(held):.10g}"
+        names[fifth == i] = f"{_written(held.min().item())} to {_written(held.max().item())}"
     return names
+
+
+def _written(number: float) -> str:
+    """A number as it is told from every other: a whole one without a point."""
+    whole = isinstance(number, float) and number.is_integer()
+    return str(int(number) if whole else number)

@@ -234,6 +234,27 @@ class TestLevels:
             "0 to 19": 20, "20 to 39": 20, "40 to 59": 20, "60 to 79": 20, "80 to 99": 20,
         }  # fmt: skip
 
+    @pytest.mark.parametrize(
+        "values",
+        [
+            20240000001 + np.arange(3),
+            2**62 + np.arange(3),  # more digits than a float has
+            (2**52 + np.arange(3)).astype(np.float64),
+            np.array([0.1, np.nextafter(0.1, 1), np.nextafter(0.1, 0)]),
+        ],
+    )
+    def test_numbers_that_differ_in_their_last_digit_are_slices_of_their_own(self, values):
+        found = levels(pd.Series(np.repeat(values, [5, 4, 3])), 1)
+        assert [float(name) for name in found] == [float(value) for value in values]
+        assert list(map(len, found.values())) == [5, 4, 3]
+
+    def test_fifths_of_large_numbers_are_told_to_the_last_digit(self):
+        found = levels(pd.Series(2**62 + np.arange(100)), 1)
+        first = 2**62
+        assert {name: len(at) for name, at in found.items()} == {
+            f"{first + i} to {first + i + 19}": 20 for i in range(0, 100, 20)
+        }
+
     def test_of_many_small_values_the_smallest_are_taken_together(self):
         sizes = {"big": 60, **{f"s{i:02}": 40 - i for i in range(35)}}
         values = pd.Series([name for name, n in sizes.items() for _ in range(n)], dtype="str")
