@@ -67,7 +67,10 @@ class Reads:
         where = f"column {name!r}"
         if row is not None:
             where = at_row(where, row)
-        return Problem(where, "is absent", "send null when its value is not known")
+        fix = "send its value"
+        if self.columns[name].nullable:
+            fix += ", or null when it is not known"
+        return Problem(where, "is absent", fix)
 
 
 class RequestRows(Protocol):

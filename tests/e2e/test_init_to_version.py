@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
+from tests.fuzz.served import serving
 from tests.workplace import Workplace
 
-FLIGHTS = Path(__file__).parents[2] / "models" / "flight_delay" / "data.py"
+ROOT = Path(__file__).parents[2]
+FLIGHTS = ROOT / "models" / "flight_delay" / "data.py"
 
 
 def _tumours(folder: Path) -> list[str]:
@@ -109,3 +115,42 @@ def test_a_file_with_times_becomes_a_version_that_can_be_made_again(fresh: Workp
     assert "version 2 holds the" in done(fresh, "data", "delays", "restore", "0")
     again = read(fresh, "reproduce", "delays@1")
     assert (again["identical"], again["differences"]) == (True, [])
+
+
+def _customers(path: Path) -> None:
+    """What the README's customers.csv would have, every value of every row."""
+    random, rows = np.random.default_rng(1), 2000
+    age, plan = random.integers(18, 80, rows), random.choice(["basic", "plus", "pro"], rows)
+    chance = 1 / (1 + np.exp((age - 40) / 10 - (plan == "basic")))
+    frame = {
+        "signed_up": pd.date_range("2025-03-01", periods=rows, freq="4h"),
+        "plan": plan,
+        "age": age,
+        "churned": np.where(random.random(rows) < chance, "yes", "no"),
+    }
+    pd.DataFrame(frame).to_csv(path, index=False)
+
+
+def _told(head: str) -> list[str]:
+    """The words of the README's command that begins so."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(rf"^\$ ({head}\b.*)$", readme, re.MULTILINE)
+    return shlex.split(line, comments=True)
+
+
+def test_the_model_that_the_readme_makes_answers_the_request_that_it_shows(
+    fresh: Workplace,
+) -> None:
+    _customers(fresh.root / "customers.csv")
+    done(fresh, *_told("perennial init churn")[1:])
+    _edit(fresh.root / "models" / "churn" / "model.yaml", "trials: 30", "trials: 4")
+    done(fresh, *_told("perennial train churn")[1:])
+
+    *_, address, _, row = _told("curl -s localhost:8080/models/churn/predict")
+    path = address.removeprefix("localhost:8080")
+    with serving(fresh.root, wait_for=["churn"]) as server:
+        columns = server.ask("GET", path.removesuffix("/predict")).json()["columns"]
+        answer = server.ask("POST", path, json=json.loads(row))
+
+    assert [c["name"] for c in columns if c["required"]] == list(json.loads(row))
+    assert (answer.status_code, answer.json()["version"]) == (200, 1), answer.text

@@ -159,6 +159,21 @@ def test_all_columns_that_do_not_parse_are_told() -> None:
 
 
 @FORMS
+def test_null_is_advised_only_where_a_value_may_be_missing(form: Form) -> None:
+    inputs = tuple(InputColumn(name=n, type=TYPES[n], nullable=n != "weight") for n in TYPES)
+    schema = FeatureSchema(features=(), inputs=inputs, classes=None)
+    reader = Reads(parse_spec(SPEC.format(entity="depot")), schema, {c.name: c for c in inputs})
+
+    with pytest.raises(InputError) as caught:
+        form({"customer": [17], "opened": [None], "loyal": [True]}).columns(reader)
+
+    assert [str(problem) for problem in caught.value.problems] == [
+        "column 'depot': is absent (send its value, or null when it is not known)",
+        "column 'weight': is absent (send its value)",
+    ]
+
+
+@FORMS
 def test_an_entity_that_is_missing_has_no_key(form: Form) -> None:
     assert form({"customer": ["", "NA", " null ", "3", None]}).keys(reads("customer")) == [
         None, None, None, "3", None,
