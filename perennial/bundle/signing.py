@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from perennial.bundle.manifest import canonical_json
+from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, IntegrityError, Problem
 from perennial.contracts.refs import Value
 
@@ -227,5 +228,5 @@ def _needs_cryptography(what: str) -> None:
     try:
         import cryptography  # noqa: F401
     except ModuleNotFoundError:
-        fix = "pip install 'perennial[signing]'"
+        fix = pip_install("signing")
         raise InputError(Problem(what, "signatures need cryptography", fix)) from None

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from perennial.cli.context import context_of
+from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, Problem
 
 
@@ -33,7 +34,7 @@ def setup(
     (docs/alerts.md); for the server of PREFECT_API_URL. Twice changes nothing. --check tells the
     deployments of prefect.yaml apart too."""
     if find_spec("prefect") is None:
-        fix = "pip install 'perennial[pipeline]'"
+        fix = pip_install("pipeline")
         raise InputError(Problem("perennial setup", "needs more than is installed here", fix))
     pools = [f"--pool={one}" for one in pool or []]
     flags = [*pools, *(["--check"] if check else []), *(["--json"] if as_json else [])]

@@ -28,6 +28,7 @@ from perennial.cli.stack.processes import require_linux, wait
 from perennial.cli.stack.state import StackState
 from perennial.cli.stack.stopping import stop_all
 from perennial.cli.stack.supervisor import OPTIONS, Supervisor
+from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.stores.project import Project
 
@@ -94,7 +95,7 @@ def _look_over(project: Project) -> None:
     """Tell most mistakes before anything is started. Raises InputError."""
     missing = [extra for extra, module in _EXTRAS.items() if find_spec(module) is None]
     if missing:
-        fix = f"pip install 'perennial[{','.join(missing)}]'"
+        fix = pip_install(*missing)
         raise InputError(Problem("perennial up", "needs more than is installed here", fix))
     if not project.model_names():
         fix = "perennial init makes one; --project names another place"

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.learning.space import Params, distributions
 from perennial.spec.schema import Range
@@ -154,7 +155,7 @@ def _address(url: str) -> URL:
         fix = "use sqlite:///FILE or postgresql://USER@HOST/DATABASE in PERENNIAL_STUDIES_URL"
         raise InputError(Problem("studies", "their address is not one of a database", fix))
     if find_spec("psycopg") is None:
-        fix = "pip install 'perennial[postgres]'"
+        fix = pip_install("postgres")
         raise InputError(Problem("studies", "PostgreSQL needs the package psycopg", fix))
     return address.set(drivername="postgresql+psycopg")
 

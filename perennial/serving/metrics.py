@@ -26,6 +26,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from perennial.contracts.distribution import DISTRIBUTION
 from perennial.contracts.serving import SpoolLag
 from perennial.serving.beside import Shadow
 from perennial.serving.histograms import SECONDS, Answers, Histogram, quantile_ms
@@ -75,7 +76,7 @@ class Metrics:
         self._lag = SpoolLag(0, 0, 0.0)
         self._shadows: Sequence[Shadow] = ()
         self._build = {
-            "version": installed("perennial"),
+            "version": installed(DISTRIBUTION),
             "python": platform.python_version(),
             "xgboost": installed("xgboost"),
         }

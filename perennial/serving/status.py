@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import version as installed
 
+from perennial.contracts.distribution import DISTRIBUTION
 from perennial.contracts.metrics import METRICS
 from perennial.reports.figures import number
 from perennial.reports.pages import template
@@ -65,7 +66,7 @@ def render_status(state: ServiceState, metrics: Metrics, now: datetime | None = 
         refusals=[
             (endpoint, _status(status), n) for (endpoint, status), n in metrics.refusals().items()
         ],
-        release=installed("perennial"),
+        release=installed(DISTRIBUTION),
         number=number,
         duration=duration,
         day=day,

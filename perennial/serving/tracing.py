@@ -15,6 +15,7 @@ from threading import Thread
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING
 
+from perennial.contracts.distribution import DISTRIBUTION, pip_install
 from perennial.contracts.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def from_environment() -> Tracing | None:
         return Tracing(OTLPSpanExporter())
     except ModuleNotFoundError as error:
         what = f"asked for by the environment, but there is no module {error.name}"
-        raise InputError(Problem("tracing", what, "pip install 'perennial[otel]'")) from None
+        raise InputError(Problem("tracing", what, pip_install("otel"))) from None
     except ValueError as error:
         what = f"OpenTelemetry can't use its settings: {str(error).rstrip('.')}"
         raise InputError(Problem("tracing", what, "look over the variables OTEL_…")) from None
@@ -92,7 +93,7 @@ class Tracing:
         self._exporter = exporter
         self._provider = TracerProvider(resource=_resource())
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("perennial.serving", installed("perennial"))
+        self._tracer = self._provider.get_tracer("perennial.serving", installed(DISTRIBUTION))
         self._trace = trace
         self._propagator = propagate.get_global_textmap()
         self._fields = [(name, name.lower().encode()) for name in self._propagator.fields]
@@ -180,7 +181,7 @@ class Tracing:
 def _resource() -> Resource:
     from opentelemetry.sdk.resources import Resource
 
-    about = {"service.version": installed("perennial")}
+    about = {"service.version": installed(DISTRIBUTION)}
     named = "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if not named and not os.environ.get("OTEL_SERVICE_NAME"):
         about["service.name"] = "perennial"

@@ -8,6 +8,7 @@ from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
+from perennial.contracts.distribution import DISTRIBUTION
 from perennial.contracts.errors import InputError, Problem
 from perennial.spec.documents import document_text, read_document
 from perennial.spec.gates import GATES, gate_kind
@@ -75,7 +76,7 @@ def _upgraded(document: dict[Any, Any], where: str) -> dict[Any, Any]:
             Problem(
                 f"{where}, format",
                 f"this file has format {number}, this Perennial reads formats up to {FORMAT}",
-                "upgrade Perennial: pip install --upgrade perennial",
+                f"upgrade Perennial: pip install --upgrade {DISTRIBUTION}",
             )
         )
     return document

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
+from perennial.contracts.distribution import DISTRIBUTION, pip_install
 from perennial.contracts.errors import InputError, PerennialError, Problem, UnavailableError
 from perennial.spec.compute import Compute as Settings
 from perennial.spec.compute import check_address
@@ -33,7 +34,7 @@ LOOK_SECONDS = 5
 """How often is looked whether there are any."""
 
 _LIBRARIES = (
-    "perennial", "dask", "distributed", "cloudpickle", "numpy", "pandas", "pyarrow", "scipy",
+    DISTRIBUTION, "dask", "distributed", "cloudpickle", "numpy", "pandas", "pyarrow", "scipy",
     "xgboost", "apache-hamilton", "deltalake", "duckdb", "prefect", "prefect-dask",
 )  # fmt: skip
 
@@ -203,9 +204,7 @@ def connect_client(address: str) -> Iterator[Cluster]:
         from distributed import Client
     except ImportError:
         what = "kind: dask needs Dask, which is not installed"
-        raise InputError(
-            Problem("model.yaml, compute", what, "pip install 'perennial[dask]'")
-        ) from None
+        raise InputError(Problem("model.yaml, compute", what, pip_install("dask"))) from None
     try:
         client = Client(  # type: ignore[no-untyped-call]
             address, timeout=CONNECT_SECONDS, set_as_default=False

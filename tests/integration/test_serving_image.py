@@ -44,7 +44,7 @@ def locked(lock: str) -> set[str]:
 
 
 def needed(*extras: str) -> set[str]:
-    """The distributions that ``pip install perennial[…]`` would bring, by pyproject.toml."""
+    """The distributions that ``pip install perennial-ml[…]`` would bring, by pyproject.toml."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     own = [declared["optional-dependencies"][extra] for extra in extras]
     found: set[str] = set()

@@ -24,6 +24,7 @@ from perennial.bundle.manifest import MANIFEST, manifest_bytes
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import Bundle
 from perennial.bundle.signing import SIGNATURE
+from perennial.contracts.distribution import DISTRIBUTION
 from perennial.contracts.features import InputColumn
 from perennial.contracts.refs import VersionRef
 
@@ -147,7 +148,7 @@ def _plain(value: Any, type_: str) -> Any:
 def _requirements(bundle: Bundle) -> list[str]:
     libraries = {"xgboost": bundle.manifest.xgboost, **bundle.lineage.get("libraries", {})}
     exact = [f"{name}=={libraries[name]}" for name in _EXACT if name in libraries]
-    return ["mlflow>=3", f"perennial[serving]=={__version__}", *exact]
+    return ["mlflow>=3", f"{DISTRIBUTION}[serving]=={__version__}", *exact]
 
 
 def _json(value: object) -> bytes:

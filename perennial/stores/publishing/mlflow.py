@@ -18,6 +18,7 @@ from typing import Any
 
 from perennial.bundle.exports.mlflow import model_folder
 from perennial.bundle.read import Bundle
+from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, PerennialError, UnavailableError
 from perennial.contracts.publishing import Destination
 from perennial.decisions.publishing import ALIASES
@@ -67,7 +68,7 @@ class MlflowServer:
             from mlflow import MlflowClient
         except ModuleNotFoundError:
             what = f"{URI_VARIABLE} is set, and MLflow's client is not installed"
-            raise InputError(f"{what} (pip install 'perennial[mlflow]')") from None
+            raise InputError(f"{what} ({pip_install('mlflow')})") from None
         try:
             client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             yield MlflowModel(client, model, self.project.studies_url)

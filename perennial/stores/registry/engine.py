@@ -18,6 +18,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, IntegrityError, Problem, UnavailableError
 
 P = ParamSpec("P")
@@ -118,7 +119,7 @@ def _postgresql(address: str) -> sa.Engine:
     """One a process: however often it opens a registry, it has the connections that it uses at
     once, and keeps two."""
     if find_spec("psycopg") is None:
-        fix = "pip install 'perennial[postgres]'"
+        fix = pip_install("postgres")
         raise InputError(Problem("registry", "PostgreSQL needs the package psycopg", fix))
     url = sa.make_url(address)
     engine = sa.create_engine(

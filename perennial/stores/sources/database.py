@@ -15,6 +15,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
+from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.spec import ModelSpec
 from perennial.spec.values import nearest
@@ -92,7 +93,7 @@ def _connected(spec: ModelSpec, root: Path) -> Iterator[tuple[Any, str]]:
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        fix = "install the database's driver, for PostgreSQL: pip install 'perennial[postgres]'"
+        fix = f"install the database's driver, for PostgreSQL: {pip_install('postgres')}"
         raise InputError(Problem(address, f"no driver for this database: {error}", fix)) from None
     try:
         with engine.connect() as connection:

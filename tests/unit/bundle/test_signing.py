@@ -274,5 +274,5 @@ def test_where_cryptography_is_not_installed_trust_refuses_and_nothing_else_need
     assert _open(ref) == ref.digest
 
     monkeypatch.setenv(TRUST_VARIABLE, str(keys.folder / "ours.pub"))
-    with pytest.raises(InputError, match=r"pip install 'perennial\[signing\]'"):
+    with pytest.raises(InputError, match=r"pip install 'perennial-ml\[signing\]'"):
         _open(ref)

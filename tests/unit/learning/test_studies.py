@@ -57,7 +57,7 @@ def test_a_database_that_is_none_is_unavailable_with_the_cause(tmp_path: Path) -
     [
         (
             "postgresql://app:secret@db.example.com/studies",
-            "studies: PostgreSQL needs the package psycopg (pip install 'perennial[postgres]')",
+            "studies: PostgreSQL needs the package psycopg (pip install 'perennial-ml[postgres]')",
         ),
         (
             "mysql://app:secret@db.example.com/studies",

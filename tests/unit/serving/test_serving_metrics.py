@@ -145,7 +145,7 @@ def test_what_is_running_is_told() -> None:
     [build] = [name for name in scraped(Metrics()) if name.startswith("perennial_build_info")]
 
     python = platform.python_version()
-    versions = f"version={version('perennial')},xgboost={version('xgboost')}"
+    versions = f"version={version('perennial-ml')},xgboost={version('xgboost')}"
     assert build == f"perennial_build_info{{python={python},{versions}}}"
 
 

@@ -355,5 +355,5 @@ except InputError as error:
 
     assert run.stdout.strip() == (
         "tracing: asked for by the environment, but there is no module opentelemetry "
-        "(pip install 'perennial[otel]')"
+        "(pip install 'perennial-ml[otel]')"
     )

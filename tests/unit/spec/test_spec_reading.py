@@ -202,7 +202,7 @@ def test_the_first_format_loads_with_and_without_its_number() -> None:
 def test_a_newer_format_is_refused_before_its_keys_are_judged() -> None:
     assert refusal("format: 2\nunheard_of: 1\n" + MINIMAL) == (
         "F, format: this file has format 2, this Perennial reads formats up to 1 "
-        "(upgrade Perennial: pip install --upgrade perennial)"
+        "(upgrade Perennial: pip install --upgrade perennial-ml)"
     )
 
 

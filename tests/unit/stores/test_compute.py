@@ -78,7 +78,7 @@ def test_work_for_which_there_is_no_worker_any_more_is_not_waited_for_without_en
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    said = r"not installed \(pip install 'perennial\[dask\]'\)"
+    said = r"not installed \(pip install 'perennial-ml\[dask\]'\)"
     with pytest.raises(InputError, match=said), connect(NOWHERE):
         pass
 

@@ -114,7 +114,7 @@ def test_the_environment_is_that_of_the_training(
     folder = exported(version, tmp_path / "model")
     assert (folder / "requirements.txt").read_text().splitlines() == [
         "mlflow>=3",
-        f"perennial[serving]=={__version__}",
+        f"perennial-ml[serving]=={__version__}",
         "xgboost==3.2.0",
         "numpy==2.3.0",
         "pandas==3.0.1",

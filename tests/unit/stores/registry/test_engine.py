@@ -172,7 +172,7 @@ def test_without_the_driver_of_postgresql_it_is_said_what_to_install(
     with pytest.raises(InputError) as refused:
         Registry("postgresql://app@db.example.com/perennial")
     assert str(refused.value) == (
-        "registry: PostgreSQL needs the package psycopg (pip install 'perennial[postgres]')"
+        "registry: PostgreSQL needs the package psycopg (pip install 'perennial-ml[postgres]')"
     )
 
 
