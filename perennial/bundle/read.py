@@ -82,6 +82,12 @@ class Bundle:
         verified bytes. Raises IntegrityError for one that isn't the version it should be."""
         return {member.name: self._member(member) for member in self.manifest.members}
 
+    def whole(self) -> Iterator[Bundle]:
+        """This bundle, its members and, in turn, theirs. Raises as ``members``."""
+        yield self
+        for inner in self.members.values():
+            yield from inner.whole()
+
     def _member(self, member: Member) -> Bundle:
         path = self.path / MEMBERS / member.digest
         inside = f"{MEMBERS}/{member.digest}/"

@@ -70,7 +70,8 @@ def check_members(
 ) -> None:
     """Raises InputError with everything about the members that doesn't fit: a version given twice,
     a circle, another objective, other classes, a column that is not declared or of another type, or
-    missing where the member needs it, the label as an input, and rows whose use can't be told."""
+    missing where the member needs it, the label as an input, and rows of another event time or of
+    none, of which ``overlap: drop`` can't tell those that were used."""
     problems: list[Problem] = []
     firsts: dict[str, str] = {}
     classes = next(iter(bundles.values())).schema.classes
@@ -79,7 +80,7 @@ def check_members(
         first = firsts.setdefault(member.digest, member.name)
         if first != member.name:
             problems.append(Problem(where, f"the same version as {first}", "leave one out"))
-        if spec.name in _models_in(bundle):
+        if any(one.model == spec.name for one in bundle.whole()):
             what = f"{member.model}@{member.version} is itself made of {spec.name!r}: a circle"
             problems.append(Problem(where, what, "pin a version of before, or leave it out"))
         if bundle.objective != spec.objective:
@@ -90,39 +91,32 @@ def check_members(
             what += _listed(bundles[members[0].name])
             problems.append(Problem(where, what, "all members predict the same classes"))
         problems += _columns(spec, where, bundle)
+        problems += _clocks(spec, where, bundle)
     if problems:
         raise InputError(problems)
 
 
 def clean_since(spec: ModelSpec, bundles: Mapping[str, Bundle]) -> datetime | None:
-    """The event time from which on no member was fitted to any row; None where ``overlap: keep``
-    says not to ask. Raises InputError for members without event times."""
+    """The moment, of this model's event time, from which on no member was fitted to any row; None
+    where ``overlap: keep`` says not to ask. Raises InputError for members of another event time."""
     assert spec.ensemble is not None
     if spec.ensemble.overlap == "keep":
         return None
-    moments: list[datetime] = []
-    problems = []
-    for name, bundle in bundles.items():
-        moment = last_fitted(bundle)
-        if moment is None:
-            what = "its rows have no event time, so those it was fitted on can't be left out"
-            fix = "write overlap: keep and take the figures for flattering"
-            problems.append(Problem(f"{_OF}, {name}", what, fix))
-        else:
-            moments.append(moment)
+    problems = [
+        problem
+        for name, bundle in bundles.items()
+        for problem in _clocks(spec, f"{_OF}, {name}", bundle)
+    ]
     if problems:
         raise InputError(problems)
-    return max(moments)
+    return max(_fitted_before(one) for bundle in bundles.values() for one in bundle.whole())
 
 
-def last_fitted(bundle: Bundle) -> datetime | None:
-    """``fitted_before`` of a version and of all that it is made of."""
+def _fitted_before(bundle: Bundle) -> datetime:
     dataset = bundle.lineage["dataset"]
-    known = dataset["as_of"] or dataset["end"]
-    own = fitted_before(bundle.spec, datetime.fromisoformat(known) if known else None)
-    moments = [own, *(last_fitted(inner) for inner in bundle.members.values())]
-    found = [moment for moment in moments if moment is not None]
-    return max(found) if len(found) == len(moments) else None
+    moment = fitted_before(bundle.spec, datetime.fromisoformat(dataset["as_of"] or dataset["end"]))
+    assert moment is not None  # it has an event time
+    return moment
 
 
 def _find(project: Project, registry: Registry, name: str) -> MemberRef:
@@ -146,10 +140,27 @@ def _find(project: Project, registry: Registry, name: str) -> MemberRef:
     return MemberRef(name=name, **ref.model_dump())
 
 
-def _models_in(bundle: Bundle) -> Iterator[str]:
-    yield bundle.model
-    for inner in bundle.members.values():
-        yield from _models_in(inner)
+def _clocks(spec: ModelSpec, where: str, bundle: Bundle) -> Iterator[Problem]:
+    """What a member and those it is made of were fitted on is told by their own event times, which
+    say nothing of another column."""
+    assert spec.ensemble is not None
+    if spec.ensemble.overlap == "keep":
+        return
+    mine = spec.source.event_time
+    for one in bundle.whole():
+        time = one.spec.source.event_time
+        if time == mine:
+            continue
+        whose = "its" if one is bundle else f"it is made of {one.model!r}, whose"
+        what = f"event time is {time!r}, this model's is {mine!r}"
+        if time is None:
+            what = "rows have no event time"
+        yield Problem(
+            where,
+            f"{whose} {what}, so the rows it was fitted on can't be left out",
+            "take members of this event time, or write overlap: keep and take the figures for "
+            "flattering",
+        )
 
 
 def _columns(spec: ModelSpec, where: str, bundle: Bundle) -> Iterator[Problem]:

@@ -5,8 +5,6 @@ On those it looks better than it is, so the two are compared on the others.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import numpy as np
 import pandas as pd
 
@@ -16,7 +14,6 @@ from perennial.data.overlap import RowKey, maybe_fitted, timed_by
 from perennial.data.splits import assign, narrowed, split_columns
 from perennial.spec import ModelSpec
 from perennial.stores import tables
-from perennial.stores.ensembles import last_fitted
 from perennial.stores.project import Project
 from perennial.stores.trained import dataset_of
 
@@ -40,10 +37,9 @@ def fitted_rows(
     found = maybe_fitted(version.spec, own.as_of or own.end, own.rows_by, spec, test)
     if found.any() and tables.intact(own):
         found = found & _by_its_rows(own, version.spec, spec, test, dataset, parts)
-    members = _members_until(version)
-    time = timed_by(version.spec, spec)
-    if members is not None and time is not None:
-        found = found | (test[time] < members).to_numpy()
+    for member in _judged_members(version):
+        its = dataset_of(project, member)
+        found = found | maybe_fitted(member.spec, its.as_of or its.end, its.rows_by, spec, test)
     return found
 
 
@@ -90,11 +86,10 @@ def _test_keys(
     return tested
 
 
-def _members_until(version: Bundle) -> datetime | None:
-    """The event time before which an ensemble's members were fitted; None for any other version,
-    and where ``overlap: keep`` says not to ask."""
+def _judged_members(version: Bundle) -> list[Bundle]:
+    """All that an ensemble is made of, each with a clock of its own; none of any other version, nor
+    where ``overlap: keep`` says not to ask."""
     ensemble = version.spec.ensemble
     if ensemble is None or ensemble.overlap == "keep":
-        return None
-    moments = [last_fitted(member) for member in version.members.values()]
-    return max((moment for moment in moments if moment is not None), default=None)
+        return []
+    return list(version.whole())[1:]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from perennial.bundle.read import Bundle, open_bundle
+from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import InputError, IntegrityError
+from perennial.contracts.refs import Member
 from perennial.spec import ModelSpec, parse_spec
-from perennial.stores.ensembles import find_members, open_members
+from perennial.stores.ensembles import check_members, clean_since, find_members, open_members
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
-from tests.fuzz.served import NOW, SPEC, make_project
+from tests.fuzz.served import NOW, SPEC, content, make_project
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +125,88 @@ def test_a_damaged_member_is_told_before_anything_is_trained(tmp_path: Path) -> 
     (Path(member.uri) / "state.json").write_text("{ }")
     with pytest.raises(IntegrityError, match=r"state\.json: 3 bytes, the manifest says 2"):
         find_members(Project(tmp_path), spec, "")
+
+
+WHY = "so the rows it was fitted on can't be left out (take members of this event time, or write "
+WHY += "overlap: keep and take the figures for flattering)"
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """Members by name: ``early``, ``late`` and ``fine``, which is made of these, tell rows by
+    ``sent`` as the ensemble does, ``booked``, of which ``both`` is made, by another moment of
+    theirs, ``snapshot`` by none."""
+    folder, made = tmp_path_factory.mktemp("bundles"), content("early", "binary", 5)
+    found: dict[str, Bundle] = {}
+
+    def add(text: str, end: str | None, **changes: Any) -> None:
+        spec = parse_spec(text)
+        lineage = {"dataset": {"as_of": None, "end": end}}
+        ref = write_bundle(folder, replace(made, spec=spec, lineage=lineage, **changes))
+        found[spec.name] = open_bundle(Path(ref.uri), ref.digest)
+
+    def text(name: str) -> str:
+        return SPEC.format(name=name, objective="binary")
+
+    moment = "  sent: {type: datetime}\n"
+    add(text("early"), "2026-01-12T00:00:00+00:00")
+    add(text("late"), "2026-01-20T00:00:00+00:00")
+    booked = text("booked").replace("event_time: sent", "event_time: booked_at")
+    add(booked + moment, "2026-01-02T00:00:00+00:00")
+    snapshot = text("snapshot").replace(", event_time: sent", "").replace(", delay: 1d", "")
+    split = "split: {kind: random, validation: 0.2, test: 0.2}\n"
+    add(snapshot + moment + split, None)
+    for name, other in (("both", "booked"), ("fine", "late")):
+        pair = {each: found[each] for each in ("early", other)}
+        add(
+            f"{text(name)}ensemble: {{of: [early, {other}], overlap: keep}}\n",
+            "2026-01-12T00:00:00+00:00",
+            booster=None,
+            features_source="",
+            weights=dict.fromkeys(pair, 0.5),
+            members=tuple((member(each, bundle), bundle) for each, bundle in pair.items()),
+        )
+    return found
+
+
+def member(name: str, bundle: Bundle) -> Member:
+    return Member(name=name, model=bundle.model, version=1, digest=bundle.digest)
+
+
+def test_members_that_tell_rows_by_another_moment_are_refused_also_within_members(
+    timed: dict[str, Bundle],
+) -> None:
+    members = [member(name, bundle) for name, bundle in timed.items()]
+    spec = blend("early, late, booked, snapshot, both, fine")
+    said = [
+        f"model.yaml, ensemble.of, booked: its event time is 'booked_at', this model's is 'sent', "
+        f"{WHY}",
+        f"model.yaml, ensemble.of, snapshot: its rows have no event time, {WHY}",
+        "model.yaml, ensemble.of, both: it is made of 'booked', whose event time is 'booked_at', "
+        f"this model's is 'sent', {WHY}",
+    ]
+    for compared in (
+        lambda: check_members(spec, members, timed),
+        lambda: clean_since(spec, timed),
+    ):
+        with pytest.raises(InputError) as refused:
+            compared()
+        assert list(map(str, refused.value.problems)) == said
+
+    kept = parse_spec(
+        SPEC.format(name="blend", objective="binary")
+        + "ensemble: {of: [early, booked, snapshot, both], overlap: keep}\n"
+    )
+    check_members(kept, members, timed)
+    assert clean_since(kept, timed) is None
+
+
+def test_rows_are_clean_from_the_moment_on_that_the_latest_of_all_was_fitted_to(
+    timed: dict[str, Bundle],
+) -> None:
+    since = {
+        name: clean_since(blend("early, fine"), {name: timed[name]}) for name in ("early", "fine")
+    }
+    assert since["early"] is not None
+    assert since["fine"] == clean_since(blend("early, late"), {"late": timed["late"]})
+    assert since["fine"] - since["early"] == timedelta(days=8)

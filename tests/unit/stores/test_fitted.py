@@ -11,7 +11,7 @@ import pytest
 
 from perennial.bundle.read import Bundle, open_bundle
 from perennial.bundle.write import BundleContent, write_bundle
-from perennial.contracts.refs import DatasetRef, RowsBy
+from perennial.contracts.refs import DatasetRef, Member, RowsBy
 from perennial.data.splits import assign
 from perennial.spec import parse_spec
 from perennial.stores import tables
@@ -85,7 +85,7 @@ class Trained:
     def fitted(self) -> pd.DataFrame:
         return self.frame[(self.parts == 0) | (self.parts == 1)]
 
-    def bundle(self, root: Path) -> Bundle:
+    def bundle(self, root: Path, *members: Bundle) -> Bundle:
         first = golden()
         dataset = self.dataset.model_dump(mode="json")
         if self.dataset.rows_by == "position":
@@ -94,6 +94,10 @@ class Trained:
             spec=self.spec, schema=first.schema, booster=first.booster, features_source="",
             state={}, reference=first.contents["reference.parquet"], profile={}, metrics={},
             lineage={"dataset": dataset},
+            members=tuple(
+                (Member(name=name, model="m", version=1, digest=member.digest), member)
+                for name, member in zip("ab", members, strict=False)
+            ),
         )  # fmt: skip
         ref = write_bundle(root / "bundles", content)
         return open_bundle(Path(ref.uri), ref.digest)
@@ -208,3 +212,41 @@ def test_without_its_data_a_version_knows_nothing_of_later_events(tmp_path: Path
     later = candidate.test["mark"] >= 1500
     assert later.any()
     assert found_in(tmp_path, version, candidate).tolist() == (~later).tolist()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["there", "no longer there"])
+def test_what_an_ensemble_is_made_of_knows_rows_by_its_own_event_time(
+    tmp_path: Path, told: bool
+) -> None:
+    """Every other row was noted long before it happened, so a member by that time knows it."""
+    frame = rows(1800)
+    early = pd.to_timedelta(np.where(frame["mark"] % 2, 0, 20), unit="D")
+    frame["noted"] = frame["at"] - early
+    for name in ("member", "ensemble", "candidate"):
+        (tmp_path / name).mkdir()
+    noted = EVENTS.replace("at,", "noted,")
+    member = Trained(
+        tmp_path / "member", frame[:1500], DAYS, noted, more="  at: {type: datetime}"
+    ).bundle(tmp_path)
+    made_of = "ensemble: {of: [a, b], combine: stacking, overlap: <overlap>}"
+    column = "  noted: {type: datetime}\n"
+    candidate = Trained(tmp_path / "candidate", frame, DAYS, EVENTS, more=column if told else "")
+
+    def found(overlap: str) -> list[bool]:
+        ensemble = Trained(
+            tmp_path / "ensemble", frame[:1500], DAYS, EVENTS,
+            more=column + made_of.replace("<overlap>", overlap),
+        )  # fmt: skip
+        known = fitted_rows(
+            Place(tmp_path),
+            ensemble.bundle(tmp_path, member, member),
+            candidate.spec,
+            candidate.test,
+            candidate.dataset,
+            candidate.parts,
+        )
+        return known.tolist()
+
+    before = (candidate.test["mark"] % 2 == 0) | (not told)
+    assert found("drop") == before.tolist()
+    assert not any(found("keep"))
