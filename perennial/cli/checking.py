@@ -31,13 +31,14 @@ def look_over(project: Project, name: str, as_of: datetime | None) -> None:
     from perennial.stores import sources, tables
     from perennial.stores.ingested import ingested
 
-    spec, program = _compiled(project, name)
+    spec, program, classes = _compiled(project, name)
     table = project.uri("tables", name)
     source = sources.inspect(spec, project.root, tables.watermark(spec, table), as_of)
     if ingested(table, source) is not None:
         return
     for batch in sources.read(spec, project.root, source):
-        _try_features(spec, program, _checked(spec, batch.table), insist=False)
+        frame, _ = _try_features(spec, program, _checked(spec, batch.table), insist=False)
+        _try_label(spec, frame, classes)
         return
 
 
@@ -49,7 +50,7 @@ def check_model(project: Project, name: str) -> Iterator[str]:
     """
     from perennial.stores import sources
 
-    spec, program = _compiled(project, name)
+    spec, program, classes = _compiled(project, name)
     columns, gates = counted(len(spec.columns), "column"), counted(len(spec.gates), "gate")
     yield f"model.yaml: {spec.objective}, {columns}, {gates}"
     features = counted(len(program.features), "feature")
@@ -74,21 +75,25 @@ def check_model(project: Project, name: str) -> Iterator[str]:
     frame, state = _try_features(spec, program, checked, insist=True)
     if len(frame):
         _try_encoding(spec, program, frame, state, whole=next(batches, None) is None)
+        _try_label(spec, frame, classes)
     tried = counted(min(len(frame), _TRIED_ROWS), "row")
     yield f"features: computed for {tried}, each from its own row alone"
 
 
-def _compiled(project: Project, name: str) -> tuple[ModelSpec, Program]:
+def _compiled(project: Project, name: str) -> tuple[ModelSpec, Program, tuple[str, ...] | None]:
+    """The model, what makes its features, and the classes that an ensemble's members predict."""
     from perennial.data.features import FeatureProgram
 
     ref, spec = project.load_model(name)
     source = feature_source(Path(ref.directory))
     if spec.ensemble is None:
-        return spec, FeatureProgram.load(source, spec)
+        return spec, FeatureProgram.load(source, spec), None
     from perennial.bundle.predictor import member_program
     from perennial.stores.ensembles import find_members, open_members
 
-    return spec, member_program(open_members(find_members(project, spec, source), project), spec)
+    bundles = open_members(find_members(project, spec, source), project)
+    classes = next(iter(bundles.values())).schema.classes
+    return spec, member_program(bundles, spec), classes
 
 
 def _checked(spec: ModelSpec, rows: object) -> Checked:
@@ -138,3 +143,13 @@ def _try_encoding(
         return  # a feature without any value here may have some in the rows that follow
     check_constraints(spec, schema)
     encode(features, schema, program.place)
+
+
+def _try_label(spec: ModelSpec, frame: pd.DataFrame, classes: tuple[str, ...] | None) -> None:
+    """Compare the labels of some rows with the classes that an ensemble's members predict. Raises
+    InputError as training would."""
+    from perennial.data.labels import check_classes
+
+    known = frame[spec.label.column].dropna()
+    if classes is not None and known.nunique() > 1:  # of a single class others may follow
+        check_classes(known, spec, classes)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from perennial import __version__
+from perennial.contracts.errors import InputError
 from perennial.contracts.refs import BundleRef
 from perennial.contracts.retraining import Finding, Trigger
 from perennial.contracts.rollouts import Check, CheckOutcome, Guard, Plan, Rollout, Step
@@ -20,6 +21,7 @@ from perennial.decisions.rollout import step
 from perennial.spec.production import Retrain
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
+from tests.fuzz.served import ROW, SPEC, make_project
 from tests.workplace import Workplace
 
 HERE = "perennial init makes one; --project names another place"
@@ -195,6 +197,41 @@ def test_check_refuses_a_constraint_of_what_is_no_feature(project: Workplace) ->
     assert process.returncode == 2
     assert "'shop' is a category, which has no direction" in process.stderr
     assert "'warmth' is no feature; did you mean 'warm'?" in process.stderr
+
+
+def test_check_compares_an_ensembles_label_with_what_its_members_predict(tmp_path: Path) -> None:
+    from perennial.cli.checking import check_model, look_over
+
+    make_project(tmp_path)
+    folder = tmp_path / "models" / "blend"
+    folder.mkdir()
+    text = SPEC.format(name="blend", objective="binary")
+    text += "ensemble: {of: [parcels, parcels@2]}\n"
+    rows = pd.DataFrame([ROW | {"customer": f"c-{i}"} for i in range(40)])
+
+    def check(outcome: str, label: str = "{column: outcome, delay: 1d") -> str:
+        """What is said of 40 rows of which one ends otherwise than the others."""
+        (folder / "model.yaml").write_text(text.replace("{column: outcome, delay: 1d", label))
+        rows.assign(outcome=["no", *[outcome] * 39]).to_csv(tmp_path / "data.csv", index=False)
+        said = []
+        for checked in (lambda: [*check_model(Project(tmp_path), "blend")],
+                        lambda: look_over(Project(tmp_path), "blend", None)):  # fmt: skip
+            try:
+                checked()
+            except InputError as refused:
+                said.append(refused.message)
+            else:
+                said.append("")
+        assert said[0] == said[1]
+        return said[0]
+
+    assert check("yes") == ""
+    assert check("no") == "", "rows that follow may have the other class"
+    assert check("yes", "{column: outcome, delay: 1d, positive: no") == (
+        "label 'outcome': its classes are 'yes' and, positive, 'no'; the members' are 'no', 'yes' "
+        "(the label and label.positive must be those of the members)"
+    )
+    assert check("late").startswith("label 'outcome': its classes are 'late' and, positive, 'no'")
 
 
 def test_a_feature_without_a_value_in_the_first_rows_may_have_some_in_others(
