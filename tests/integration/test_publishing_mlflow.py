@@ -133,7 +133,8 @@ def test_a_mean_of_pinned_members_is_published_with_a_name_that_mlflow_takes_for
     assert content.weights == {"parcels@1": 3.0, "parcels@2": 1.0}
     ref = write_bundle(shelved.project.home / "bundles" / MODEL, content)
     shelved.registry.register(
-        MODEL, ref, params=dict(content.weights), metrics={}, judgement={}, links={}, actor="t",
+        MODEL, ref, params={**content.weights, "objective": 0.5}, metrics={}, judgement={},
+        links={}, actor="t",
         reason="", now=NOW,
     )  # fmt: skip
     shelved.route(1)
@@ -143,7 +144,10 @@ def test_a_mean_of_pinned_members_is_published_with_a_name_that_mlflow_takes_for
     assert (done.versions, done.aliases, done.error) == ((1,), {"champion": 1}, "")
     client = MlflowClient(address, address)
     run = client.get_run(client.get_model_version_by_alias(MODEL, "champion").run_id)
-    assert run.data.params == {"objective": "binary", "parcels_1": "3.0", "parcels_2": "1.0"}
+    assert run.data.params == {
+        "objective": "binary", "weights/parcels_1": "3.0", "weights/parcels_2": "1.0",
+        "weights/objective": "0.5",
+    }  # fmt: skip
 
 
 def test_aliases_follow_the_route_and_others_are_left_alone(shelved: Shelf, address: str) -> None:

@@ -184,7 +184,9 @@ class MlflowModel:
         from mlflow.entities import Metric, Param, RunTag
 
         at, identity = _millis(version), run.info.run_id
-        params = {"objective": bundle.objective, **version.params}
+        kind = "" if bundle.weights is None else "weights/"  # a member may be called anything
+        params: dict[str, object] = {"objective": bundle.objective}
+        params |= {f"{kind}{name}": value for name, value in version.params.items()}
         metrics = [
             Metric(name, value, at, 0)
             for name, value in version.metrics.items()
