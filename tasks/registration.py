@@ -73,13 +73,16 @@ def register(
                 emit(Event.CANDIDATE_REFUSED, model.name, told)
             return Decision(action="kept", version=None, reason=evaluation.reason)
 
+        spec = read_definition(model)
+        mean = spec.ensemble is not None and spec.ensemble.combine == "mean"
+        params = study.best_params if mean else spec.training.of_booster(study.best_params)
         version = registry.register(
-            model.name, bundle, params=study.best_params, judgement=evidence, actor=actor,
+            model.name, bundle, params=params, judgement=evidence, actor=actor,
             metrics={e.metric: e.value for e in report.estimates},
             links=_links(study, evaluation, as_of, reason), reason=evaluation.reason, now=now,
         )  # fmt: skip
         tracker_of(model).link_registration(study, version)
-        plan = plan_of(read_definition(model).rollout)
+        plan = plan_of(spec.rollout)
         cause = f"judged {both}"
         told = payload_of(
             model.name, evaluation.reason, cause, evidence=evidence,

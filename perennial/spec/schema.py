@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated
 
@@ -75,6 +75,12 @@ class Training(Section):
     """Of the booster, for subsample and colsample."""
 
     rules = (_known_params,)
+
+    def of_booster(self, found: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
+        """All that a booster was trained with beside constraints: what a study ``found``, and what
+        ``params`` fix, which win."""
+        fixed = {k: v for k, v in self.params.items() if isinstance(v, int | float | str)}
+        return {**found, **fixed}
 
 
 def _known_parameters(tuning: Tuning) -> Iterator[Mistake]:

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import optuna
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
 from perennial.stores import tables
+from perennial.stores.hindsight import plan_backtest
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.workplace import Workplace, demand_rows
@@ -169,6 +171,28 @@ def test_the_champion_is_compared_on_rows_it_was_not_fitted_to(flow_project: Wor
     )
     assert verdict["evidence"]["n"] == 640  # its test part, and the day before it
     assert verdict["evidence"]["detail"] == "without the 160 rows that version 1 was fitted to"
+
+
+def test_what_a_version_had_fixed_is_where_the_search_for_the_next_begins(
+    flow_project: Workplace,
+) -> None:
+    beats = "  - {beats: champion, metric: logloss, first_version: passed}\n"
+    flow_project.edit(beats, "")
+    flow_project.edit("trials: 4", "trials: 2")
+    fixed = "{rounds: 60, params: {subsample: 0.7, monotone_constraints: {temperature: 1}}}"
+    flow_project.edit("{rounds: 60}", fixed)
+    flow_project.run()
+    first = registry(flow_project).version("demand", 1)
+    assert set(first.params) == {"max_depth", "learning_rate", "subsample"}
+    recipe = plan_backtest(Project(flow_project.root), "demand", None, None, "7d", None).recipe
+    assert recipe.params == first.params
+
+    flow_project.edit(fixed, "{rounds: 60}")
+    flow_project.edit("max_depth: [2, 5]", "max_depth: [2, 5], subsample: [0.5, 1.0]")
+    flow_project.run()
+    link = registry(flow_project).version("demand", 2).links["study"]
+    study = optuna.load_study(study_name=link, storage=Project(flow_project.root).studies_url)
+    assert study.trials[0].params == pytest.approx(first.params)
 
 
 def test_a_champion_that_serves_gives_way_to_no_version_of_the_past_at_once(

@@ -127,9 +127,10 @@ def _recipe(project: Project, name: str) -> Recipe:
     champion = Registry(project.registry_url).champion(name)
     if champion is None:
         return Recipe(params={}, rounds=None, origin="XGBoost's defaults, as there is no champion")
-    study = open_stored(champion, project).lineage["study"]
+    bundle = open_stored(champion, project)
+    study = bundle.lineage["study"]
     return Recipe(
-        params=study["best_params"],
+        params=bundle.spec.training.of_booster(study["best_params"]),
         rounds=study["best_rounds"],
         origin=f"what version {champion.version}, the champion, was trained with",
     )

@@ -27,8 +27,8 @@ Action = Literal[
 class Version(Value):
     """A registered version: what was made, why it was let in, and where its traces are.
 
-    ``params`` are the booster's tuned parameters, ``judgement`` the verdicts that let it in,
-    ``links`` names and addresses elsewhere (Prefect run, W&B group, study, report).
+    ``params`` are the booster's, found and fixed, or a mean's weights, ``judgement`` the verdicts
+    that let it in, ``links`` names and addresses elsewhere (Prefect run, W&B group, study, report).
     """
 
     ref: VersionRef
