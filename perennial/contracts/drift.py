@@ -139,7 +139,8 @@ class ColumnDrift(Value):
     counts as drift, ``p_value`` the share of windows of independent rows without drift that are at
     least as far apart. ``usual`` is the greatest effect that a stretch of the training time had,
     as far as it is certain.
-    ``shift`` is how far the quantiles of a number moved on average, in spreads of the reference.
+    ``shift`` is how far the quantiles of a number moved on average, in spreads of the reference;
+    at least so far (``shift_at_least``) where some lie beyond the values that fixed the bins.
     ``found`` is the effect that such a window would show as drift with 90 % probability (None: not
     even the greatest), ``found_as`` the same as something to picture: standard deviations
     (``spreads``) between two normals, or the ``share`` of rows that turn into something new.
@@ -157,6 +158,7 @@ class ColumnDrift(Value):
     p_value: float | None = None
     usual: float = 0.0
     shift: float | None = None
+    shift_at_least: bool = False
     found: float | None = None
     found_as: tuple[float, Literal["spreads", "share"]] | None = None
     missing_before: float | None = None

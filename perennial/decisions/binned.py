@@ -34,26 +34,32 @@ def shares(counts: ColumnCounts, places: np.ndarray) -> np.ndarray:
     return np.bincount(places, np.array(counts.counts), places[-1] + 1)
 
 
-def quantiles(bins: Bins, counts: ColumnCounts, at: np.ndarray) -> np.ndarray | None:
-    """Of a number, by the line between the ends of its bins. None without values."""
-    if bins.kind != "number" or not bins.edges or not counts.present:
+def quantiles(
+    bins: Bins, counts: ColumnCounts, at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of a number, the least and the greatest that the quantiles at shares above 0 can be. Between
+    two edges both are on the line that joins them; of values beyond the outer edges just the
+    extreme one is known, and one of them alone may be far away. None without values."""
+    if bins.kind != "number" or not bins.edges or counts.least is None or counts.greatest is None:
         return None
-    ends, share = _distribution(bins, counts)
-    rising = np.append(True, np.diff(share) > 0)
-    ends, share = ends[rising], share[rising]
-    place = np.interp(at, share, np.arange(len(share)))
-    low, high = np.floor(place).astype(int), np.ceil(place).astype(int)
-    found: np.ndarray = ends[low] * (1 - place % 1) + ends[high] * (place % 1)
-    return found
+    edges = np.array(bins.edges)
+    share, place = _places(counts, at)
+    along = (at - share[place]) / (share[place + 1] - share[place])
+    line = np.append(edges[0], edges)[place] * (1 - along)
+    line += np.append(edges, edges[-1])[place] * along
+    least = np.where(place == 0, counts.least, line)
+    return least, np.where(place == len(edges), counts.greatest, line)
 
 
 def spread(bins: Bins, counts: ColumnCounts) -> float | None:
-    """Of a number: what its quartiles' distance is in standard deviations of a normal; where they
-    are equal, the standard deviation. None when there is no spread."""
-    quartiles = quantiles(bins, counts, np.array([0.25, 0.75]))
+    """Of a number: what its quartiles' distance is in standard deviations of a normal; where bins
+    don't tell them apart, the standard deviation. None when there is no spread."""
+    at = np.array([0.25, 0.75])
+    quartiles = quantiles(bins, counts, at)
     if quartiles is None:
         return None
-    wide = float(quartiles[1] - quartiles[0]) / _NORMAL_QUARTILES
+    (first, third), (_, (lower, upper)) = _places(counts, at)[1], quartiles
+    wide = float(upper - lower) / _NORMAL_QUARTILES if 0 < first < third < len(bins.edges) else 0.0
     finite = counts.present - counts.infinite
     if not wide > 0 and finite:
         variance = counts.squares / finite - (counts.total / finite) ** 2
@@ -88,12 +94,8 @@ def named(bins: Bins, places: np.ndarray, place: int) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _distribution(bins: Bins, counts: ColumnCounts) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending ends of the bins, from the least value to the greatest, and the share of values
-    below each."""
-    edges = np.array(bins.edges)
-    ends = [value for value in (counts.least, counts.greatest) if value is not None]
-    finite = [value for value in ends if isfinite(value)]
-    first, last = min([edges[0], *finite]), max([edges[-1], *finite])
-    below = np.cumsum(counts.counts[:-1]) / counts.present
-    return np.concatenate([[first], edges, [last]]), np.concatenate([[0.0], below])
+def _places(counts: ColumnCounts, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The share of values below each bin and below the end of the last, and the bin in which each
+    quantile lies."""
+    share = np.append(0.0, np.cumsum(counts.counts[:-1]) / counts.present)
+    return share, np.searchsorted(share, at) - 1

@@ -218,13 +218,15 @@ def _column(
     limit = max(certain, luck.at(max(min_effect, usual)))
     effect, found, certainly = luck.beyond(apart), luck.found(limit), luck.found(certain)
     drifted, blind = apart > limit, certainly is None or certainly > LARGE
+    shift, shift_at_least = _shift(bins, before, after)
     measured = measured.model_copy(
         update={
             "effect": effect,
             "limit": luck.beyond(limit),
             "p_value": luck.p_value(apart),
             "usual": usual,
-            "shift": _shift(bins, before, after),
+            "shift": shift,
+            "shift_at_least": shift_at_least,
             "found": found,
             "found_as": _pictured(bins, found) if found else None,
             "changes": _changes(bins, places, before, after) if drifted else (),
@@ -252,7 +254,7 @@ def _told(column: ColumnDrift, drifted: bool, blind: bool) -> tuple[ColumnOutcom
     on = f"on {counted(column.rows)}"
     measured = f"effect {figure(column.effect, 2)}"
     if drifted:
-        by = "" if column.shift is None else f", {_spreads(column.shift)}"
+        by = "" if column.shift is None else f", {_spreads(column)}"
         most = "; ".join(
             f"{c.values}: {percent(round(c.before, 4))} → {percent(round(c.after, 4))}"
             for c in column.changes
@@ -265,18 +267,25 @@ def _told(column: ColumnDrift, drifted: bool, blind: bool) -> tuple[ColumnOutcom
     return ColumnOutcome.STABLE, f"{measured}, limit {figure(column.limit, 2)} {on}"
 
 
-def _spreads(shift: float) -> str:
-    return f"{figure(abs(shift), 2)} spreads {'up' if shift >= 0 else 'down'}"
+def _spreads(column: ColumnDrift) -> str:
+    assert column.shift is not None
+    size = f"{figure(abs(column.shift), 2)} spreads {'up' if column.shift >= 0 else 'down'}"
+    return f"at least {size}" if column.shift_at_least else size
 
 
-def _shift(bins: Bins, before: ColumnCounts, after: ColumnCounts) -> float | None:
+def _shift(bins: Bins, before: ColumnCounts, after: ColumnCounts) -> tuple[float | None, bool]:
+    """How far the quantiles moved, and whether that is the least it can be. None where not even
+    the direction is known."""
     unit = spread(bins, before)
     was, now = quantiles(bins, before, _AT), quantiles(bins, after, _AT)
     if unit is None or was is None or now is None:
-        return None
+        return None, False
     with np.errstate(over="ignore", invalid="ignore"):
-        shift = float(np.mean(now - was)) / unit
-    return shift if isfinite(shift) else None
+        least = float(np.mean(now[0] - was[1])) / unit
+        most = float(np.mean(now[1] - was[0])) / unit
+    shift = min(least, most, key=abs)
+    known = isfinite(shift) and (least == most or least * most > 0)
+    return (shift, least != most) if known else (None, False)
 
 
 def _changes(

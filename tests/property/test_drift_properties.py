@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import isclose
 from typing import Any
 
 import numpy as np
@@ -128,13 +129,23 @@ def test_joined_bins_keep_every_value_and_the_missing_apart(
 
 
 @few
-@given(rows=TABLES, at=st.lists(st.floats(0, 1), min_size=2, max_size=9))
-def test_quantiles_rise_and_stay_between_the_ends(rows: Any, at: list[float]) -> None:
-    known = reference_statistics(table(rows), COLUMNS)
-    found = quantiles(known.bins["n"], known.window.columns["n"], np.sort(at))
+@given(rows=TABLES, at=st.lists(st.floats(0, 1, exclude_min=True), min_size=2, max_size=9))
+def test_quantiles_rise_and_those_beyond_the_edges_are_between_what_is_told(
+    rows: Any, at: list[float]
+) -> None:
+    known, shares = reference_statistics(table(rows), COLUMNS), np.sort(at)
+    counts = count_window(known.bins, [table(rows)]).columns["n"]
+    found = quantiles(known.bins["n"], counts, shares)
     if found is not None:
-        assert np.isfinite(found).all()
-        assert (np.diff(found) >= -1e-9 * np.abs(found[:-1])).all()
+        for each in found:
+            assert all(a <= b or isclose(a, b) for a, b in pairwise(each.tolist()))
+        least, greatest = found
+        values = np.sort(table(rows)["n"].drop_null().to_numpy())
+        values = values[~np.isnan(values)]
+        true = values[np.searchsorted(np.arange(1, len(values) + 1) / len(values), shares)]
+        beyond = least < greatest
+        assert ((least <= true) & (true <= greatest))[beyond].all()
+        assert np.isfinite(least[~beyond]).all()
 
 
 @settings(deadline=None, max_examples=20)

@@ -130,11 +130,51 @@ def test_a_drifted_column_says_by_how_much_and_where(reference: ReferenceStatist
     )
 
 
-def test_a_shift_beyond_every_number_is_drift_without_a_size() -> None:
+@pytest.mark.parametrize("by", [25, 40, 100, -30, -100])
+@pytest.mark.parametrize("outlier", [None, 1e9, -1e9, np.inf, -np.inf])
+def test_of_values_beyond_the_training_s_it_says_how_far_they_went_at_least(
+    by: float, outlier: float | None
+) -> None:
+    """An outlier is one row in 5,000, whatever its value."""
+    known = reference_statistics(pa.table({"x": rows(10_000, seed=0)["speed"]}), {"x": FLOAT})
+    window = rows(5000)["speed"] + by
+    plain = judged(known, {"x": window}).columns[0]
+    if outlier is not None:
+        window[0] = outlier
+    found = judged(known, {"x": window}).columns[0]
+    assert found.shift == pytest.approx(plain.shift, abs=0.001)
+    assert found.shift is not None
+    assert found.shift_at_least
+    assert 2 < found.shift * np.sign(by) < abs(by) / 10 + 0.05
+    told = f"at least {figure(abs(found.shift), 2)} spreads {'up' if by > 0 else 'down'}"
+    assert f", {told}, limit 0.1 on" in found.reason
+
+
+def test_values_beyond_both_ends_of_the_training_s_have_no_direction(
+    reference: ReferenceStatistics,
+) -> None:
+    window = rows(5000)
+    window["speed"] = 50 + 4 * (window["speed"] - 50)
+    found = column(judged(reference, window), "speed")
+    assert (found.outcome, found.shift) == (ColumnOutcome.DRIFTED, None)
+    assert "spreads" not in found.reason
+
+
+def test_the_spread_of_a_number_that_is_mostly_one_value_is_that_of_all_its_values(
+    reference: ReferenceStatistics,
+) -> None:
+    window = rows(5000)
+    window["rain"] += 1
+    found = column(judged(reference, window), "rain")
+    assert found.shift == pytest.approx(1 / rows(10_000, seed=0)["rain"].std(), rel=0.4)
+
+
+def test_a_shift_to_the_end_of_all_numbers_is_told_as_far_as_it_is_known() -> None:
     known = reference_statistics(pa.table({"x": np.linspace(0, 1, 400)}), {"x": FLOAT})
     verdict = judged(known, {"x": np.linspace(1e308, 1.7e308, 400)})
     assert verdict.outcome is DriftOutcome.DRIFTED
-    assert verdict.columns[0].shift is None
+    assert verdict.columns[0].shift == pytest.approx(1.349, abs=0.1)  # half its range
+    assert verdict.columns[0].shift_at_least
     assert DriftVerdict.model_validate_json(verdict.model_dump_json()) == verdict
 
 
