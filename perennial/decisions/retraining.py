@@ -71,8 +71,8 @@ def decide(
         return answer("retrain", f"{told}, although {but}" if but else told)
     no = (
         _faulty(trigger)
-        or _not_asked_for(trigger, settings)
         or _no_need(trigger)
+        or _not_asked_for(trigger, settings)
         or _of_another(trigger, champion)
         or _learned_already(trigger, went)
         or _overtaken(trigger, others)

@@ -120,6 +120,16 @@ def test_what_is_asked_for_with_nothing_in_its_way_is_done(asked: Trigger, reaso
             ALL,
             "inconclusive: 31 labels",
         ),
+        (
+            trigger("performance", finding=Finding.INCONCLUSIVE, reason="2 labels"),
+            Retrain(on=("drift",)),
+            "inconclusive: 2 labels",
+        ),
+        (
+            trigger(finding=Finding.BENIGN, reason="distance moved"),
+            Retrain(),
+            "benign drift: distance moved",
+        ),
     ],
 )  # fmt: skip
 def test_what_the_settings_or_the_finding_do_not_call_for_is_not_done(
