@@ -27,16 +27,27 @@ from perennial.spec.values import (
 )
 
 _PASSWORD = re.compile(r"^[\w+.-]+://[^/]*:[^/]+@|[?&;](password|pwd)(=|%3d)", re.IGNORECASE)
+_TABLE_NAME = re.compile(r'[\w$]+(\.[\w$]+)?|"[^"]+"(\."[^"]+")?')
 
 
 def _keys_of_the_kind(source: Source) -> Iterator[Mistake]:
-    if source.kind == "sql" and not source.query:
+    if source.kind == "sql" and not source.statement:
         yield "query", "an sql source needs a table's name or a SELECT"
     if source.kind != "sql" and source.query:
         yield "query", f"only an sql source has a query, this is {source.kind}"
     for key in ("delimiter", "decimal"):
         if source.kind != "csv" and key in source.model_fields_set:
             yield key, f"only a csv source has a {key}, this is {source.kind}"
+
+
+def _one_statement(source: Source) -> Iterator[Mistake]:
+    """Some drivers run all that a text holds, one after the other."""
+    if source.kind == "sql" and ";" in source.statement and not source.is_table:
+        yield (
+            "query",
+            "a semicolon in the middle: it must be one SELECT; "
+            "where a text in it has one, make a view and name that",
+        )
 
 
 def _no_password(source: Source) -> Iterator[Mistake]:
@@ -78,7 +89,17 @@ class Source(Section):
     """How far behind the newest row already ingested a late row may come and still be read; a
     label, as much later as `label.delay` says."""
 
-    rules = (_keys_of_the_kind, _no_password, _event_time_alone)
+    rules = (_keys_of_the_kind, _one_statement, _no_password, _event_time_alone)
+
+    @property
+    def statement(self) -> str:
+        """The query without what ends it; "" when there is none."""
+        return (self.query or "").strip().rstrip("; \n")
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the query is a table's name, not a SELECT."""
+        return _TABLE_NAME.fullmatch(self.statement) is not None
 
 
 class Label(Section):

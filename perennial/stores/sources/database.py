@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -22,7 +21,6 @@ from perennial.spec.values import nearest
 from perennial.stores.sources.batches import Piece, absent_columns, wanted_columns
 
 _CHUNK = 50_000
-_TABLE_NAME = re.compile(r'[\w$]+(\.[\w$]+)?|"[^"]+"(\."[^"]+")?')
 _SECRETS = ("password", "sslpassword", "passfile", "sslkey", "token", "authtoken", "access_token")
 _Bounds = tuple[datetime | None, datetime | None]
 
@@ -57,7 +55,7 @@ def read(
         bounds = _bounds(spec, connection, relation, (since, until))
         query = sa.select(*columns).select_from(relation).where(*bounds).order_by(*order)
         place, where = "query", f"{address}, source.query"
-        if _is_table(spec.source.query or ""):
+        if spec.source.is_table:
             place, where = str(spec.source.query), f"{address}, table {spec.source.query}"
         first = 1
         streaming = connection.execution_options(stream_results=True, yield_per=_CHUNK)
@@ -147,12 +145,8 @@ def _url(uri: str, root: Path) -> sa.URL:
 def _relation(spec: ModelSpec, connection: Any, address: str) -> tuple[Any, list[str]]:
     """The table or the SELECT, with names quoted by SQLAlchemy, and all its columns. Raises
     InputError for an unknown table and for columns it lacks."""
-    query = (spec.source.query or "").strip().rstrip("; \n")
-    if not _is_table(query):
-        if ";" in query:  # some drivers run all that a text holds, one after the other
-            what = "a semicolon in the middle: it must be one SELECT"
-            fix = "where a text in it has a semicolon, make a view and name that"
-            raise InputError(Problem(f"{address}, source.query", what, fix))
+    query = spec.source.statement
+    if not spec.source.is_table:
         # A colon in it is no parameter of ours; what follows a last comment is none of it.
         verbatim = sa.text(query.replace(":", "\\:") + "\n")
         relation = verbatim.columns(*(sa.column(n) for n in wanted_columns(spec))).subquery("rows")
@@ -176,10 +170,6 @@ def _relation(spec: ModelSpec, connection: Any, address: str) -> tuple[Any, list
 def _refuse(problems: list[Problem]) -> None:
     if problems:
         raise InputError(problems)
-
-
-def _is_table(query: str) -> bool:
-    return _TABLE_NAME.fullmatch(query.strip()) is not None
 
 
 def _bounds(spec: ModelSpec, connection: Any, relation: Any, window: _Bounds) -> list[Any]:

@@ -384,6 +384,28 @@ def test_a_password_in_the_address_is_refused_and_not_repeated(mistakes: Any, ur
 
 
 @pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("rows", []),
+        ("sales.rows ;", []),
+        ('"rows; of; old"', []),
+        ("SELECT * FROM rows;\n", []),
+        ("SELECT 1; SELECT 2", ["a semicolon in the middle: it must be one SELECT"]),
+        ("SELECT ';' AS mark FROM rows", ["a semicolon in the middle: it must be one SELECT"]),
+        (" ;", ["an sql source needs a table's name or a SELECT"]),
+    ],
+)
+def test_a_query_is_one_statement_before_any_database_is_asked(
+    mistakes: Any, query: str, said: list[str]
+) -> None:
+    where = {"source.kind": "sql", "source.query": query, "source.uri": "env:UNSET_URL"}
+    found = mistakes(where | {"label.colum": "late"})
+    told = [each.partition("; ")[0] for each in found if each.startswith("source.query: ")]
+    assert told == [f"source.query: {each}" for each in said]
+    assert len(found) > len(told)  # with the other mistakes
+
+
+@pytest.mark.parametrize(
     "uri",
     ["env:WAREHOUSE", "postgresql://reader@db:5432/rows", "sqlite:///rows.db", "s3://bucket/a@b:c"],
 )
