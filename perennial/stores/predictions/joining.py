@@ -237,8 +237,18 @@ def _variants(
 ) -> str:
     """A column, whichever of its types a version or an older model.yaml gave it, in SQL."""
     found = [f for f in variants(name, schema) if fits(f.type)]
-    values = [engine.name(f.name) + ("::VARCHAR" if text else "") for f in found]
+    values = [_text(f) if text else engine.name(f.name) for f in found]
     return f"coalesce({', '.join(values)})" if values else "NULL"
+
+
+def _text(field: pa.Field) -> str:
+    """A column's values as text, in SQL; a whole number's is the same as a float and an integer, as
+    far as a float tells it from its neighbours."""
+    name = engine.name(field.name)
+    if not pa.types.is_floating(field.type):
+        return f"{name}::VARCHAR"
+    whole = f"{name} = trunc({name}) AND abs({name}) < {2**53}"
+    return f"CASE WHEN {whole} THEN {name}::BIGINT::VARCHAR ELSE {name}::VARCHAR END"
 
 
 def _happened(spec: ModelSpec, predictions: Any) -> str:

@@ -295,6 +295,35 @@ def test_an_entity_whose_type_changed_keeps_its_labels(log: Log) -> None:
     assert found == {("a", 1): "yes", ("b", 2): "yes"}
 
 
+@pytest.mark.parametrize(
+    ("given", "labelled"),
+    [
+        ([7.0], [7]),
+        ([7], [7.0]),
+        ([0.0], [-0.0]),
+        ([1e10], [10**10]),
+        ([0.5], [0.5]),
+        ([1e17], [1e17]),
+    ],
+)
+def test_a_number_finds_its_labels_as_an_integer_and_as_a_float(
+    log: Log, given: list[Any], labelled: list[Any]
+) -> None:
+    log.predict(["a"], given)
+    at = pa.array([NOON], UTC_TIME)
+    log.label([None], "yes", customer=pa.array(labelled), at=at)
+    found, counts = log.joined()
+    assert (found, counts.unknown) == ({("a", 1): "yes"}, 0)
+
+
+@pytest.mark.parametrize(("given", "labelled"), [([7.5], [7]), ([2.0**53], [2**53 + 1])])
+def test_other_numbers_find_no_labels(log: Log, given: list[Any], labelled: list[Any]) -> None:
+    log.predict(["a"], given)
+    log.label([None], "yes", customer=pa.array(labelled), at=pa.array([NOON], UTC_TIME))
+    found, counts = log.joined()
+    assert (found, counts.unknown) == ({("a", 1): None}, 1)
+
+
 def test_rows_without_an_entity_are_no_label_of_each_other(log: Log) -> None:
     log.predict(["a"], pa.array([None], pa.string()))
     log.label_of(None, NOON, "yes", NOON + 3 * DAY)
