@@ -173,10 +173,14 @@ def drawn_by(spec: ModelSpec, rows_by: RowsBy = "content") -> tuple[str, ...]:
 def row_hashes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """uint64 a row, equal for equal values of these columns in this order."""
     keys = frame[list(columns)]
+    floats = [name for name in keys if keys[name].dtype.kind == "f"]
     hashes = np.empty(len(frame), dtype=np.uint64)
     for start in range(0, len(frame), _HASHED_AT_ONCE):
         rows = slice(start, start + _HASHED_AT_ONCE)
-        hashes[rows] = pd.util.hash_pandas_object(keys.iloc[rows], index=False).to_numpy()
+        some = keys.iloc[rows]
+        equal = {name: some[name] + 0.0 if name in floats else some[name] for name in keys}
+        alike = pd.DataFrame(equal, index=some.index)  # -0.0 as 0.0
+        hashes[rows] = pd.util.hash_pandas_object(alike, index=False).to_numpy()
     return hashes
 
 

@@ -246,6 +246,15 @@ def test_rows_without_a_group_stay_together() -> None:
     assert len(set(parts[::3])) == 1
 
 
+def test_a_group_of_zero_is_one_group_whatever_its_sign() -> None:
+    model = spec("{kind: group, group: x, validation: 0.3, test: 0.3}")
+    frame = days(200)
+    frame["x"] %= 50
+    parts = assign(frame, model, None)
+    frame.loc[50::100, "x"] = -0.0
+    assert (assign(frame, model, None) == parts).all()
+
+
 def test_known_labels_matter_for_every_kind_of_split() -> None:
     for kind in ("random", "stratified", "group, group: shop"):
         model = spec(f"{{kind: {kind}, validation: 0.3, test: 0.3}}", delay="1d")
