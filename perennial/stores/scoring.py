@@ -43,6 +43,7 @@ VERSION = "_version"
 _OURS = (VERSION, "_prediction", "_class", "_probabilities")
 _SLICE = 65_536  # rows whose features are in memory at a time
 _MOST_UNFIT = 1_000  # of a slice: beyond it the features are at fault, not the rows
+_OTHERS = "carry the other columns only"
 
 
 Columns = Sequence[str] | Literal["all"] | None
@@ -107,16 +108,24 @@ def look(
     """
     spec = _with_source(bundle.spec, uri, root)
     source = sources.inspect(spec, root, None, None)
-    present = sources.columns(spec, root, source)
+    files = sources.columns(spec, root, source)
+    present = list(dict.fromkeys(name for names in files.values() for name in names))
     identity = (spec.source.event_time, *spec.source.entity)
     if columns is None:
         carried = tuple(name for name in present if name in identity)
     else:
         carried = tuple(dict.fromkeys(present if columns == "all" else columns))
     needed = tuple(column.name for column in bundle.schema.inputs)
-    problems = absent_columns(spec, list(dict.fromkeys((*needed, *carried))), present, source.uri)
+    wanted = list(dict.fromkeys((*needed, *carried)))
+    problems = absent_columns(spec, wanted, present, source.uri)
+    for name in wanted:
+        lacking = next((file for file, names in files.items() if name not in names), None)
+        if name in present and lacking is not None:
+            fix = "every file must have it" if name in needed else _OTHERS
+            what = f"column {name!r} is not there, though in other files"
+            problems.append(Problem(lacking, what, fix))
     problems += [
-        Problem(f"column {name!r}", "is a name of Perennial's own", "carry the other columns only")
+        Problem(f"column {name!r}", "is a name of Perennial's own", _OTHERS)
         for name in carried
         if name in _OURS
     ]
@@ -133,7 +142,7 @@ def _alike(carried: Sequence[str]) -> Iterator[Problem]:
         other = names.setdefault(name.lower(), name)
         if other != name:
             what = f"differs from {other!r} in capitals only, which tables don't tell apart"
-            yield Problem(f"column {name!r}", what, "carry the other columns only")
+            yield Problem(f"column {name!r}", what, _OTHERS)
 
 
 def _with_source(spec: ModelSpec, uri: str, root: Path) -> ModelSpec:
@@ -286,7 +295,7 @@ def _type_problems(before: Any, now: Any) -> Iterator[Problem]:
         kinds = field.type, now.field(field.name).type
         if kinds[0] != kinds[1] and not any(map(pa.types.is_null, kinds)):
             what = f"is {kinds[0]} in one file and {kinds[1]} in another"
-            yield Problem(f"column {field.name!r}", what, "carry the other columns only")
+            yield Problem(f"column {field.name!r}", what, _OTHERS)
 
 
 def _storable(name: str, values: Any) -> Any:

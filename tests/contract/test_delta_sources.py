@@ -249,7 +249,7 @@ def test_columns_that_are_called_otherwise_in_the_files_are_read_by_the_tables_n
     where = table.commit()
     spec = model(str(where))
     source = sources.inspect(spec, Path("/"), None, None)
-    assert sources.columns(spec, Path("/"), source) == ["at", "id", "part"]
+    assert sources.columns(spec, Path("/"), source) == {source.uri: ["at", "id", "part"]}
     found = read(where)
     assert set(found) == set(range(8)) - ({2} if not legacy else set())
     assert (found[3], found[4]) == (("x y", "1.parquet row 4"), (None, "2.parquet row 1"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from perennial.contracts.refs import SourceRef
 from perennial.spec import ModelSpec
 from perennial.stores.sources import columnar, database, delimited, delta
 from perennial.stores.sources.batches import Batch, Piece, join, wanted_columns
-from perennial.stores.sources.files import address, kind_of, locate, overlaps
+from perennial.stores.sources.files import SourceFile, address, kind_of, locate, overlaps
 
 __all__ = ["Batch", "address", "columns", "inspect", "kind_of", "overlaps", "read"]
 
 _MICROSECOND = timedelta(microseconds=1)
+_AT_ONCE = 16
 
 
 def inspect(
@@ -31,7 +33,8 @@ def inspect(
     """Look at a source without reading it.
 
     The fingerprint is of the files' names, sizes and times of change (csv, parquet), the version
-    (delta), or the numbers of rows and labels and the first and last event time (sql). Reading
+    (delta), or the numbers of rows and labels and the first and last event time (sql), which say
+    nothing of another value in a row: what is the same by them must be read to be known. Reading
     starts at ``watermark - source.lateness - label.delay``, as a label is known ``label.delay``
     after its event and may then come as late as a row; at the beginning without a watermark or with
     ``full``. It includes the events of ``as_of`` itself (naive times are UTC). A source without
@@ -70,18 +73,24 @@ def _past(as_of: datetime) -> datetime:
     return moment
 
 
-def columns(spec: ModelSpec, root: Path, source: SourceRef) -> list[str]:
-    """The columns of a source of files or a Delta table: of its first file, where it has several.
+def columns(spec: ModelSpec, root: Path, source: SourceRef) -> dict[str, list[str]]:
+    """The columns of each file of a source of files, in the order these are read in, or of a Delta
+    table, by the path of each.
 
     Raises InputError for what can't be read at all.
     """
-    match source.kind:
-        case "csv":
-            return delimited.columns(spec, locate(spec.source, root))
-        case "parquet":
-            return columnar.parquet_columns(locate(spec.source, root))
-        case _:
-            return delta.delta_columns(source.uri, source.fingerprint)
+    if source.kind == "delta":
+        return {source.uri: delta.delta_columns(source.uri, source.fingerprint)}
+    files = locate(spec.source, root)
+
+    def of(file: SourceFile) -> list[str]:
+        if source.kind == "csv":
+            return delimited.columns(spec, files, file)
+        return columnar.parquet_columns(files, file)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # in a bucket each waits for its answer
+        paths = (file.path for file in files.files)
+        return dict(zip(paths, pool.map(of, files.files), strict=True))
 
 
 def read(

@@ -37,9 +37,8 @@ def read_parquet(
             raise InputError(_unreadable(file.path, error)) from None
 
 
-def parquet_columns(files: Files) -> list[str]:
-    """The columns of the first file. Raises InputError when it is no Parquet file."""
-    file = files.files[0]
+def parquet_columns(files: Files, file: SourceFile) -> list[str]:
+    """The columns of one of the files. Raises InputError when it is no Parquet file."""
     try:
         return list(_opened(files, file)[0].names)
     except (pa.ArrowInvalid, OSError) as error:

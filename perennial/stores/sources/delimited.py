@@ -35,9 +35,9 @@ def read(spec: ModelSpec, files: Files, wanted: Sequence[str]) -> Iterator[Piece
         yield from _read_file(spec, files.system, file, wanted)
 
 
-def columns(spec: ModelSpec, files: Files) -> list[str]:
-    """The names in the header of the first file. Raises as ``read``."""
-    return _header(spec, files.system, files.files[0], ())
+def columns(spec: ModelSpec, files: Files, file: SourceFile) -> list[str]:
+    """The names in the header of one of the files. Raises as ``read``."""
+    return _header(spec, files.system, file, ())
 
 
 def _read_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -520,6 +521,41 @@ def test_a_column_of_two_types_is_told(place: Place) -> None:
 
     assert refused.value.message == (
         "column 'size': is int64 in one file and string in another (carry the other columns only)"
+    )
+
+
+@pytest.mark.parametrize("lacking", ["a", "b"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("columns", ["all", ["sender"]])
+def test_a_column_that_only_some_files_have_is_told_whichever_comes_first(
+    place: Place, lacking: str, ending: str, columns: Any
+) -> None:
+    (place.root / "folder").mkdir()
+    for n, name in enumerate(["a", "b"]):
+        rows = place.rows[:100].drop(columns=["sender"] if name == lacking else [])
+        os.utime(place.root / place.write(f"folder/{name}.{ending}", rows), (n, n))
+
+    with pytest.raises(InputError) as refused:
+        place.job("folder", columns=columns)
+
+    assert refused.value.message == (
+        f"{place.root}/folder/{lacking}.{ending}: column 'sender' is not there, though in other "
+        "files (carry the other columns only)"
+    )
+    assert len(content(place.run("folder", columns=["sent"]).uri)) == 200
+
+
+def test_a_column_the_version_reads_is_missed_in_any_file_before_any_work(place: Place) -> None:
+    (place.root / "folder").mkdir()
+    place.write("folder/a.parquet", place.rows[:100])
+    place.write("folder/b.parquet", place.rows[100:].drop(columns="depot"))
+
+    with pytest.raises(InputError) as refused:
+        place.job("folder")
+
+    assert refused.value.message == (
+        f"{place.root}/folder/b.parquet: column 'depot' is not there, though in other files "
+        "(every file must have it)"
     )
 
 
