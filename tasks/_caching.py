@@ -22,7 +22,7 @@ from prefect.results import ResultStore, get_result_store
 from pydantic_core import to_jsonable_python
 
 import perennial
-from perennial.contracts.refs import DatasetRef, ModelRef, ValidationRef
+from perennial.contracts.refs import DatasetRef, ModelRef, StagedRef, ValidationRef
 from perennial.contracts.runs import RouteRef
 from perennial.stores.artefacts import intact
 from tasks._definition import read_definition
@@ -37,8 +37,8 @@ class Stage(CachePolicy):
     ``libraries`` are distributions whose versions decide the result.
 
     A cached reference whose target is gone or damaged is a miss, so is a dataset as of now to which
-    the clock alone has added labels since, and so is every stage of a run with ``force``: the new
-    result is stored as the key's next generation.
+    the clock alone has added labels since, so are rows staged of a database, and so is every stage
+    of a run with ``force``: the new result is stored as the key's next generation.
     """
 
     name: str = ""
@@ -89,6 +89,8 @@ def _holds(inputs: Mapping[str, Any], result: object) -> bool:
     """Whether a cached result would come out the same again."""
     if not intact(result):
         return False
+    if isinstance(result, StagedRef):
+        return bool(inputs["source"].kind != "sql")  # an UPDATE leaves no trace that a look finds
     if isinstance(result, DatasetRef) and inputs.get("as_of") is None:
         from perennial.stores import tables
 

@@ -36,7 +36,8 @@ class ModelRef(Value):
 
 
 class SourceRef(Value):
-    """What a source held when it was looked at; ``fingerprint`` changes when its content may have.
+    """What a source held when it was looked at; ``fingerprint`` changes when its content may have,
+    but for values that a database changes in rows that it has.
 
     ``since`` is where reading starts (the last event ingested minus lateness and label delay; None:
     from the beginning), ``until`` where it ends (exclusive; None: no bound).

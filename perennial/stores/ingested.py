@@ -13,10 +13,12 @@ def remember(table: str, source: SourceRef) -> None:
 
 
 def ingested(table: str, source: SourceRef) -> SourceRef | None:
-    """The source as it was taken in last, if ``source`` holds the same; else None.
+    """The source as it was taken in last, if ``source`` holds the same as far as a look tells; else
+    None.
 
     The two may differ in where reading starts: a table that has taken in everything from the
-    beginning needs nothing from a later start. A table that is gone has taken in nothing.
+    beginning needs nothing from a later start. Of a database it is ``source``, from where it has to
+    be read now: a look doesn't tell that. A table that is gone has taken in nothing.
     """
     note = read(_note(table))
     if note is None or not has_log(table):
@@ -24,7 +26,9 @@ def ingested(table: str, source: SourceRef) -> SourceRef | None:
     before = SourceRef.model_validate_json(note)
     starts = before.since is None or (source.since is not None and before.since <= source.since)
     same = before.model_copy(update={"since": source.since}) == source
-    return before if same and starts else None
+    if not (same and starts):
+        return None
+    return source if source.kind == "sql" else before
 
 
 def forget(table: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,6 +103,34 @@ def test_a_correction_takes_effect_whatever_its_files_name_and_the_run_tells_of_
     dataset = tables.dataset(spec, project.uri("tables", "demand"), None)
     rows = pd.concat(tables.scan(dataset, spec, ["temperature"]))
     assert (rows["temperature"] == -39).sum() == 20
+
+
+def test_what_a_database_changes_in_a_row_is_taken_in_and_where_nothing_changed_only_staged(
+    flow_project: Workplace,
+) -> None:
+    rows = demand_rows("2024-01-01", 90)
+    flow_project.edit(
+        "kind: csv, uri: data/*.csv", "kind: sql, uri: 'sqlite:///rows.db', query: rows"
+    )
+    project = Project(flow_project.root)
+    _, spec = project.load_model("demand")
+    with closing(sqlite3.connect(flow_project.root / "rows.db")) as connection:
+        rows.to_sql("rows", connection, index=False)
+        flow_project.run()
+        flow_project.run()  # from here on it is the window that is read
+        same = flow_project.run()
+        assert ran(same) == ["stage"]
+        assert same["decision"]["action"] == "unchanged"
+
+        connection.execute(
+            "UPDATE rows SET temperature = 59 WHERE rowid = (SELECT max(rowid) FROM rows)"
+        )
+        connection.commit()
+    mended = flow_project.run()
+    assert ran(mended)[:3] == ["stage", "publish", "split"]
+    dataset = tables.dataset(spec, project.uri("tables", "demand"), None)
+    read = pd.concat(tables.scan(dataset, spec, ["temperature"]))
+    assert (len(read), (read["temperature"] == 59).sum()) == (len(rows), 1)
 
 
 def test_a_cached_result_whose_target_is_gone_is_made_again(flow_project: Workplace) -> None:

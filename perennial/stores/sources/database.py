@@ -29,7 +29,8 @@ def state(spec: ModelSpec, root: Path) -> tuple[str, str]:
     """The database's address without its password, and text that changes when its rows may have:
     their number, that of the labels, and the first and last event time.
 
-    Another value in a row that was there before is not noticed by this.
+    Another value in a row that was there before is not noticed by this, nor one row in place of
+    another: databases have no cheap trace of it in common.
     """
     with _connected(spec, root) as (connection, address):
         relation, _ = _relation(spec, connection, address)

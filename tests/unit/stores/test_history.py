@@ -112,6 +112,14 @@ def test_after_a_restore_the_source_is_read_again_from_the_restored_rows_on(two:
     assert artefacts.intact(again)
 
 
+def test_a_database_that_looks_the_same_is_read_from_where_its_rows_may_change(two: Any) -> None:
+    source = SourceRef(kind="sql", uri="trips.db", fingerprint="f", since=None, until=None)
+    remember(two.table, source)
+    now = source.model_copy(update={"since": datetime(2024, 1, 3, tzinfo=UTC)})
+    assert ingested(two.table, now) == now
+    assert ingested(two.table, now.model_copy(update={"fingerprint": "g"})) is None
+
+
 def test_a_version_whose_files_are_gone_is_refused_and_the_log_marks_it(two: Any) -> None:
     table = deltalake.DeltaTable(two.table)
     table.vacuum(0, dry_run=False, enforce_retention_duration=False)

@@ -153,6 +153,20 @@ def test_a_key_moves_to_its_next_generation_when_the_target_is_gone_or_the_run_i
     assert _generation("k", results, forced=False) == "k-1"
 
 
+@pytest.mark.parametrize(("kind", "generation"), [("csv", "0"), ("sql", "1")])
+def test_rows_of_a_database_are_staged_anew_as_no_look_tells_what_an_update_changed(
+    project: Workplace, monkeypatch: pytest.MonkeyPatch, kind: str, generation: str
+) -> None:
+    model, spec = Project(project.root).load_model("demand")
+    found = sources.inspect(spec, project.root, None, None)
+    staged = staging.stage(spec, project.root, found, project.root / "staging")
+    stage = Stage(name="stage")
+    asked: Any = {"model": model, "source": found.model_copy(update={"kind": kind})}
+    results = _Results({f"{stage.base_key(asked)}-0": staged})
+    monkeypatch.setattr("tasks._caching.get_result_store", lambda: results)
+    assert stage.compute_key(None, asked, {}).rpartition("-")[2] == generation  # type: ignore[arg-type]
+
+
 def test_a_dataset_as_of_now_is_made_again_when_the_clock_has_added_labels(
     project: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
