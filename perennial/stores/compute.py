@@ -10,10 +10,12 @@ import hashlib
 import itertools
 import os
 import platform
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -168,8 +170,8 @@ def connect(settings: Settings, shared: Path | None = None) -> Iterator[Compute]
     """What runs the work of a model whose ``compute`` section this is.
 
     Workers must see the folder ``shared``. Raises InputError where Dask isn't installed, there is
-    no address, or workers are not like this process; UnavailableError when the scheduler does not
-    answer or has no workers.
+    no address, or the scheduler or a worker is not like this process; UnavailableError when the
+    scheduler does not answer or has no workers.
     """
     if settings.kind == "local":
         yield HERE
@@ -224,8 +226,9 @@ def connect_client(address: str) -> Iterator[Cluster]:
         yield Cluster(client, address)
 
 
-def description() -> dict[str, str]:
-    """The versions that decide what a worker computes, and a digest of Perennial's own code."""
+def installed() -> dict[str, str]:
+    """The versions on this machine's disk that decide what is computed, and a digest of Perennial's
+    own code there."""
     versions = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
@@ -238,30 +241,74 @@ def description() -> dict[str, str]:
     return {**versions, "perennial's code": code.hexdigest()[:12]}
 
 
+_AT_FIRST = installed()
+"""As this module was loaded, which every stage's functions need: an upgrade changes the disk, and
+nothing that a process has loaded."""
+
+
+def running() -> dict[str, str]:
+    """What this process computes with, in the words of ``installed``."""
+    loaded = {name: sys.modules.get(name.replace("-", "_")) for name in _AT_FIRST}
+    told = {name: getattr(module, "__version__", None) for name, module in loaded.items()}
+    return _AT_FIRST | {name: said for name, said in told.items() if isinstance(said, str)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a process of the cluster runs, what its disk had as it loaded Perennial, and has now."""
+
+    runs: Mapping[str, str]
+    had: Mapping[str, str]
+    has: Mapping[str, str]
+
+
+def report() -> Report:
+    """Of this process."""
+    return Report(running(), _AT_FIRST, installed())
+
+
 def differences(
-    here: Mapping[str, str], there: Mapping[str, Mapping[str, str] | BaseException]
+    here: Mapping[str, str], there: Mapping[str, Report | BaseException]
 ) -> Iterator[Problem]:
-    """A problem for each worker, by its address, that is not like this process, or could not even
-    say what it is like."""
-    fix = "start the worker from the same environment as the flow"
-    for worker, versions in there.items():
-        if isinstance(versions, BaseException):
-            what = f"it can't run Perennial: {_line(versions)}"
-            yield Problem(f"worker {worker}", what, fix)
+    """A problem for each process of the cluster, by its name, that is not like this process, that
+    still runs what was there before an upgrade, or that could not even say what it is like."""
+    fix = "start the {} from the same environment as the flow"
+    for place, told in there.items():
+        kind = place.partition(" ")[0]
+        if isinstance(told, BaseException):
+            what = f"it can't run Perennial: {_line(told)}"
+            yield Problem(place, what, fix.format(kind))
             continue
-        other = [
-            f"{name} {versions.get(name, 'missing')} (here {known})"
-            for name, known in here.items()
-            if versions.get(name) != known
+        changed = [
+            f"{name} {told.had.get(name, 'missing')} (now {told.has.get(name, 'missing')})"
+            for name in {**told.had, **told.has}
+            if told.had.get(name) != told.has.get(name)
         ]
-        if other:
-            yield Problem(f"worker {worker}", f"it has {', '.join(other)}", fix)
+        other = [
+            f"{name} {told.runs.get(name, 'missing')} (here {known})"
+            for name, known in here.items()
+            if told.runs.get(name) != known
+        ]
+        if changed:
+            what = f"it still runs what was there before an upgrade: {', '.join(changed)}"
+            yield Problem(place, what, f"restart the {kind}")
+        elif other:
+            yield Problem(place, f"it has {', '.join(other)}", fix.format(kind))
 
 
 def _check_alike(cluster: Cluster) -> None:
+    """Workers compute; the scheduler reads every task before it hands it on."""
     with cluster.answering():
-        found = cluster.client.run(description, on_error="return")
-    problems = list(differences(description(), found))
+        found = cluster.client.run(report, on_error="return")
+        there = {f"worker {worker}": told for worker, told in found.items()}
+        scheduler = f"scheduler {cluster.address}"
+        try:
+            there[scheduler] = cluster.client.run_on_scheduler(report)
+        except OSError:  # it does not answer
+            raise
+        except Exception as error:
+            there[scheduler] = error
+    problems = list(differences(running(), there))
     if problems:
         raise InputError(problems)
 

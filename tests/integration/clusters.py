@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from distributed import Client, LocalCluster
 
 from perennial.stores.compute import Cluster
+from tests.waiting import until
 
 
 @contextmanager
@@ -34,16 +36,50 @@ def two_workers(near: Path) -> Iterator[str]:
 
 
 @contextmanager
-def worker_of(address: str, near: Path, name: str, path: Path) -> Iterator[None]:
+def scheduler_of(near: Path, path: Path) -> Iterator[str]:
+    """The address of a scheduler in a process of its own, which finds Python's packages below
+    ``path`` first."""
+    told = near / "scheduler.json"
+    arguments = ["dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    with _process([*arguments, "--scheduler-file", str(told)], near, "scheduler", path):
+        until(told.exists, 240)
+        yield json.loads(told.read_text())["address"]
+
+
+@contextmanager
+def worker_of(
+    address: str,
+    near: Path,
+    name: str,
+    path: Path,
+    threads: int = 1,
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[None]:
     """One more worker, which finds Python's packages below ``path`` first."""
-    command = [
-        sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", name,
-        "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(near),
+    arguments = [
+        "dask_worker", address, "--name", name, "--nthreads", str(threads), "--no-nanny",
+        "--local-directory", str(near),
     ]  # fmt: skip
+    with _process(arguments, near, name, path, environment):
+        yield
+
+
+@contextmanager
+def _process(
+    arguments: Sequence[str],
+    near: Path,
+    name: str,
+    path: Path,
+    environment: Mapping[str, str] = os.environ,
+) -> Iterator[None]:
+    module, *rest = arguments
     with (near / f"{name}.log").open("wb") as log:
-        worker = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": str(path)},
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{module}", *rest, "--no-dashboard"],
+            env={
+                **environment,
+                "PYTHONPATH": f"{path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            },
             cwd=near,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -51,12 +87,12 @@ def worker_of(address: str, near: Path, name: str, path: Path) -> Iterator[None]
     try:
         yield
     finally:
-        worker.terminate()
+        process.terminate()
         try:
-            worker.wait(60)
+            process.wait(60)
         except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+            process.kill()
+            process.wait()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import pytest
 import xgboost as xgb
 from distributed import Client, LocalCluster
 
+import perennial
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.contracts.errors import InputError, PerennialError
@@ -32,7 +34,7 @@ from perennial.spec import ModelSpec, parse_spec
 from perennial.spec.compute import Compute as Settings
 from perennial.stores import sources, staging, tables, windows
 from perennial.stores.bundles import open_stored
-from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute, connect
+from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute, connect, installed
 from perennial.stores.distributed import train_distributed
 from perennial.stores.folders import folder_digest
 from perennial.stores.matrices import read_matrix, read_schema, read_training, write_matrices
@@ -40,7 +42,14 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.watching import watch
 from tests.contract.s3 import BUCKET, moto
-from tests.integration.clusters import Killer, client_of, running, two_workers, worker_of
+from tests.integration.clusters import (
+    Killer,
+    client_of,
+    running,
+    scheduler_of,
+    two_workers,
+    worker_of,
+)
 from tests.waiting import until
 from tests.watched import DAY, END, make_watched
 from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
@@ -94,6 +103,59 @@ def test_workers_of_other_environments_are_refused_each_with_what_it_has(tmp_pat
         f"worker {by_name['old']}: it has pandas 1.5.0 (here {pd.__version__}), "
         f"xgboost 1.5.0 (here {xgb.__version__}) {fix}",
     ])  # fmt: skip
+
+
+def test_a_scheduler_of_another_environment_is_refused_as_it_reads_every_task(
+    tmp_path: Path,
+) -> None:
+    empty = tmp_path / "empty"
+    (empty / "perennial").mkdir(parents=True)
+    (empty / "perennial" / "__init__.py").touch()
+    with (
+        scheduler_of(tmp_path, empty) as scheduler,
+        worker_of(scheduler, tmp_path, "alike", tmp_path),
+        pytest.raises(InputError) as error,
+        connect(Settings(kind="dask", address=scheduler)),
+    ):
+        pass
+    assert error.value.message == (
+        f"scheduler {scheduler}: it can't run Perennial: No module named 'perennial.stores' "
+        "(start the scheduler from the same environment as the flow)"
+    )
+
+
+def test_a_worker_that_outlives_an_upgrade_is_refused_until_it_is_restarted(
+    tmp_path: Path,
+) -> None:
+    package = tmp_path / "environment" / "perennial"
+    whole = Path(perennial.__file__).parent
+    shutil.copytree(whole, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = package / "data" / "encoding.py"
+    before.write_text(f"{before.read_text()}# not the flow's yet\n")
+    with LocalCluster(
+        n_workers=0, processes=False, protocol="tcp://", dashboard_address=None
+    ) as place:
+        address = place.scheduler_address
+        settings = Settings(kind="dask", address=address)
+        with worker_of(address, tmp_path, "worker", package.parent):
+            with pytest.raises(InputError, match=r"it has perennial's code \w+ \(here"):
+                connected(settings)
+            shutil.copy(whole / "data" / "encoding.py", before)  # the upgrade
+            now = installed()["perennial's code"]
+            said = (
+                r"^worker tcp://\S+: it still runs what was there before an upgrade: "
+                rf"perennial's code \w+ \(now {now}\) \(restart the worker\)$"
+            )
+            with pytest.raises(InputError, match=said):
+                connected(settings)
+        with worker_of(address, tmp_path, "worker", package.parent):
+            assert connected(settings) == 1
+
+
+def connected(settings: Settings) -> int:
+    """The threads there are, where the cluster is not refused."""
+    with connect(settings) as compute:
+        return compute.threads
 
 
 @pytest.fixture(scope="module")

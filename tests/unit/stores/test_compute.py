@@ -6,12 +6,20 @@ import pickle
 import sys
 
 import pytest
+import xgboost as xgb
 from distributed import Client, LocalCluster
 
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.spec.compute import Compute as Settings
 from perennial.stores import compute
-from perennial.stores.compute import ADDRESS_VARIABLE, HERE, address_of, connect, differences
+from perennial.stores.compute import (
+    ADDRESS_VARIABLE,
+    HERE,
+    Report,
+    address_of,
+    connect,
+    differences,
+)
 from tests.waiting import until
 
 NOWHERE = Settings(kind="dask", address="tcp://127.0.0.1:9")
@@ -83,17 +91,36 @@ def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-def test_a_worker_of_another_environment_is_named_with_both_versions() -> None:
+def test_a_process_of_another_environment_is_named_with_both_versions() -> None:
     here = {"python": "3.11", "xgboost": "3.2.0"}
+    older, without = here | {"xgboost": "3.1.0"}, {"python": "3.11"}
     there = {
-        "tcp://a:1": dict(here),
-        "tcp://b:2": {"python": "3.11", "xgboost": "3.1.0"},
-        "tcp://c:3": {"python": "3.11"},
+        "worker tcp://a:1": Report(here, here, here),
+        "worker tcp://b:2": Report(older, older, older),
+        "scheduler tcp://c:3": Report(without, without, without),
     }
     assert [str(problem) for problem in differences(here, there)] == [
         "worker tcp://b:2: it has xgboost 3.1.0 (here 3.2.0) (start the worker from the same "
         "environment as the flow)",
-        "worker tcp://c:3: it has xgboost missing (here 3.2.0) (start the worker from the same "
-        "environment as the flow)",
+        "scheduler tcp://c:3: it has xgboost missing (here 3.2.0) (start the scheduler from the "
+        "same environment as the flow)",
     ]
-    assert compute.description() == pickle.loads(pickle.dumps(compute.description()))
+    assert compute.report() == pickle.loads(pickle.dumps(compute.report()))
+
+
+def test_a_process_that_runs_what_an_upgrade_replaced_is_to_be_restarted() -> None:
+    here = {"python": "3.11", "xgboost": "3.2.0"}
+    before = here | {"xgboost": "3.1.0"}
+    there = {"worker tcp://a:1": Report(before, before, here)}
+    assert [str(problem) for problem in differences(here, there)] == [
+        "worker tcp://a:1: it still runs what was there before an upgrade: xgboost 3.1.0 (now "
+        "3.2.0) (restart the worker)",
+    ]
+
+
+def test_a_library_that_is_loaded_has_the_version_it_was_loaded_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert compute.running() == compute.installed()
+    monkeypatch.setattr(xgb, "__version__", "3.1.0")
+    assert compute.running() == compute.installed() | {"xgboost": "3.1.0"}
