@@ -24,6 +24,8 @@ addEventListener("load", () => {
     const all = [...page.body.querySelectorAll("*")].filter((e) => !clipped(e));
     return {
       width: page.documentElement.scrollWidth,
+      cut: [...page.querySelectorAll("svg")]
+        .filter((e) => e.getBoundingClientRect().right > width + 0.5).map(name),
       outside: all.filter((e) => e.getBoundingClientRect().right > width + 0.5).map(name),
       spilling: all.filter((e) => e.clientWidth && e.scrollWidth > e.clientWidth + 1).map(name),
       active: [...page.querySelectorAll("script, img, iframe, [onerror]")].map(name),
@@ -40,11 +42,13 @@ addEventListener("load", () => {
 class Layout:
     """A page as the browser laid it out, in CSS pixels. Elements are told by tag and text.
 
-    ``outside`` reach beyond the page's right edge; what ``spilling`` ones hold is wider than they
+    ``outside`` reach beyond the page's right edge; ``cut`` are pictures that do, also where one can
+    scroll to the rest; what ``spilling`` ones hold is wider than they
     are; ``active`` are elements that run or fetch something.
     """
 
     width: int
+    cut: list[str]
     outside: list[str]
     spilling: list[str]
     active: list[str]

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from perennial.contracts.drift import ColumnDrift
 from perennial.contracts.performance import PerformanceChange
 from perennial.contracts.retraining import Finding
@@ -73,7 +75,7 @@ def render_html(look: Look) -> str:
         performance=list(performance_rows(look)),
         columns=rows[:_MOST_COLUMNS],
         hidden=len(rows[_MOST_COLUMNS:]),
-        drawing=_drawing(look),
+        drawings=list(_drawings(look).values()),
         links=list(_links(look)),
     )
 
@@ -97,8 +99,9 @@ def render_markdown(look: Look) -> str:
         text.append(row(*map(plain, cells)))
     if hidden := len(columns[_MOST_COLUMNS_IN_MARKDOWN:]):
         text += ["", f"… and {hidden:,} more, on the page."]
-    if drawing := _drawing(look):
-        text += ["", picture("Values before (grey) and after", drawing)]
+    if drawings := _drawings(look):
+        shown = (picture(f"{name} before (grey) and after", svg) for name, svg in drawings.items())
+        text += ["", " ".join(shown)]
     if look.notes:
         text += ["", *(f"- {plain(note)}" for note in look.notes)]
     if look.reports:
@@ -181,7 +184,7 @@ def _links(look: Look) -> Iterator[tuple[str, str]]:
         yield "this look as JSON", PurePath(look.reports.json_uri).name
 
 
-def _drawing(look: Look) -> str:
+def _drawings(look: Look) -> dict[str, Markup]:
     outcomes = {c.column: str(c.outcome) for c in (look.drift.columns if look.drift else ())}
     return draw(look.pictures, outcomes)
 

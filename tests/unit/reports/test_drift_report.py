@@ -56,8 +56,9 @@ def test_the_artifact_has_the_finding_tables_picture_and_places() -> None:
     )
     assert "The page: `/p/drift/a/drift.html`" in lines
     assert "Its history: `evidently ui --workspace /p/evidently`" in lines
-    (encoded,) = re.findall(r"\(data:image/svg\+xml;base64,([^)]+)\)", text)
-    assert ET.fromstring(base64.b64decode(encoded)).tag.endswith("svg")
+    pictures = re.findall(r"\(data:image/svg\+xml;base64,([^)]+)\)", text)
+    assert len(pictures) == 2
+    assert all(ET.fromstring(base64.b64decode(each)).tag.endswith("svg") for each in pictures)
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
 
@@ -71,13 +72,18 @@ def test_a_look_at_nothing_can_be_shown() -> None:
     assert render_markdown(nothing).startswith("# ? parcels: inconclusive\n")
 
 
-def test_the_picture_stands_alone_and_shows_shares_by_length() -> None:
-    drawn = ET.fromstring(draw(look().pictures, {BAD: "drifted"}))
-    bars = [
-        float(bar.get("width", ""))
-        for bar in drawn.iter("{http://www.w3.org/2000/svg}rect")
-        if bar.get("class") in ("before", "after")
-    ]
-    longest = max(bars)
-    assert [round(bar / longest, 2) for bar in bars] == [0.25, 1.0, 0.75, 0.0, 1.0, 1.0]
-    assert draw({}, {}) == ""
+def test_each_picture_stands_alone_and_shows_shares_by_length() -> None:
+    drawn = draw(look().pictures, {BAD: "drifted"})
+    assert list(drawn) == [BAD, "items"]
+    shares = {}
+    for name, text in drawn.items():
+        svg = ET.fromstring(text)
+        bars = [
+            float(bar.get("width", ""))
+            for bar in svg.iter("{http://www.w3.org/2000/svg}rect")
+            if bar.get("class") in ("before", "after")
+        ]
+        assert svg.get("aria-label") == f"{name} before and after"
+        shares[svg.get("class")] = [round(bar / max(bars), 2) for bar in bars]
+    assert shares == {"drift drifted": [0.25, 1.0, 0.75, 0.0], "drift stable": [1.0, 1.0]}
+    assert draw({}, {}) == {}
