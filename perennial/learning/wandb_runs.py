@@ -8,6 +8,7 @@ the last user in this one.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -15,12 +16,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -31,10 +33,21 @@ ANSWER_SECONDS = 30
 
 _CORE = "wandb-core"
 """W&B's own process, which sends what runs log."""
+_LOCK = "lock"
+"""In a run's folder; its process holds it as long as the run goes on."""
 _FINISHED = "finished"
-"""Marks the folder of an offline run that may be uploaded."""
+"""Marks the folder of a run that may be uploaded."""
+_SETTLED = "settled"
+"""Marks the folder of an offline run of which nothing (more) is ever uploaded, and says why."""
 _ABANDONED_SECONDS = 3600.0
-"""After so long without a word a run that never finished was killed: it is uploaded as it is."""
+"""After so long without a word a run that never finished, and that no process of this machine
+holds, was killed: it is uploaded as it is. Locks don't reach other machines on every disk."""
+_HEADER_BYTES = 7
+"""A log's size until its first block is full, or the run finishes."""
+_UNREADABLE = "ERROR Failed to read"
+"""W&B's tool opens all that it is given, and sends nothing when there is one it can't read."""
+_TORN = "the file ends with an incomplete record"
+"""What it says of one run, after it has sent the rest of it."""
 _SYNC_AT_ONCE = 100
 _SYNC_SECONDS = 600
 """For so many runs; W&B's own tool waits for a silent server for ever."""
@@ -66,7 +79,8 @@ class Runs:
         self._project = project
         self._directory = None if mode() == "disabled" else directory
         self._broken = False
-        self._running: list[Any] = []
+        self._running: dict[Any, IO[bytes]] = {}
+        """Run → its lock."""
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -92,7 +106,7 @@ class Runs:
             begun = begin(
                 self._project, group, job, name, directory=self._directory, config=config, tags=tags
             )
-            self._running.append(begun)
+            self._running[begun] = _locked(_folder(begun))
             run.opened(begun)
 
         self.attempt(init)
@@ -100,10 +114,10 @@ class Runs:
 
     def finish(self, run: Any, *, failed: bool) -> None:
         if run in self._running:
-            self._running.remove(run)
-            run.finish(exit_code=int(failed))
-            if run.offline:
-                (Path(run.dir).parent / _FINISHED).touch()
+            with self._running.pop(run):
+                run.finish(exit_code=int(failed))
+                (_folder(run) / _FINISHED).touch()
+                (_folder(run) / _SETTLED).unlink(missing_ok=True)  # it was only taken for killed
 
     def _finish_running(self) -> None:
         """What an error left open is ended too, all at once: each may wait for a silent server."""
@@ -137,7 +151,7 @@ class Run:
 
     def opened(self, run: Any) -> None:
         self._run = run
-        self.place = str(Path(run.dir).parent.resolve()) if run.offline else run.url
+        self.place = str(_folder(run).resolve()) if run.offline else run.url
 
     def point(self, step: int, values: Mapping[str, Any]) -> None:
         """A point of the run's curves; steps must rise."""
@@ -183,6 +197,17 @@ def begin(
     )
 
 
+def _folder(run: Any) -> Path:
+    return Path(run.dir).parent
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    lock = (folder / _LOCK).open("wb")
+    with suppress(OSError):  # a disk without locks: there the run's last word tells
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
 @dataclass(frozen=True, slots=True)
 class Synced:
     """How many runs that were tracked offline were uploaded now; ``error`` is "" when all were."""
@@ -193,36 +218,54 @@ class Synced:
 
 def sync(directory: Path) -> Synced:
     """Upload the offline runs below a folder by ``wandb sync``, which marks each that it has
-    uploaded, so that it is uploaded once; runs keep their ids. Those still going on are left."""
-    waiting = [place for place in sorted(directory.glob("wandb/offline-run-*")) if _is_due(place)]
+    uploaded, so that it is uploaded once; runs keep their ids. Those still going on are left, and
+    so are those whose file is empty and those that a newer run of the same id took the place of."""
+    waiting = _due(directory)
     if waiting and (silence := _silence()):
         return Synced(0, f"{len(waiting)} offline runs were not uploaded: {silence}")
-    command = [sys.executable, "-m", "wandb", "sync", "--skip-synced"]
+    starts = range(0, len(waiting), _SYNC_AT_ONCE)
+    batches = deque(waiting[start : start + _SYNC_AT_ONCE] for start in starts)
+    reason = ""
+    while batches:
+        batch = batches.popleft()
+        try:
+            said = _upload(batch, directory)
+        except subprocess.TimeoutExpired:
+            reason = f": W&B did not answer for {_SYNC_SECONDS} s"
+            break
+        if _UNREADABLE in said and len(batch) > 1:
+            batches.extendleft([place] for place in reversed(batch))
+        elif not all(map(_is_done, batch)):
+            reason = _reason(said)
+    left = sum(not _is_done(place) for place in waiting)
+    error = f"{left} offline runs were not uploaded{reason}" if left else ""
+    return Synced(len(waiting) - left, error)
+
+
+def _upload(batch: Sequence[Path], directory: Path) -> str:
+    """What W&B's tool says, which has uploaded these runs or not."""
     environment = {
         **os.environ,
         "WANDB_MODE": "online",
         "WANDB_ERROR_REPORTING": "false",
         "WANDB_DIR": str(directory),  # where its log goes
     }
-    said = ""
-    for start in range(0, len(waiting), _SYNC_AT_ONCE):
-        batch = waiting[start : start + _SYNC_AT_ONCE]
-        try:
-            done = subprocess.run(
-                [*command, *map(str, batch)], env=environment, capture_output=True, text=True,
-                timeout=_SYNC_SECONDS, check=False,
-            )  # fmt: skip
-            said = done.stderr or done.stdout
-        except subprocess.TimeoutExpired:
-            said = f"W&B did not answer for {_SYNC_SECONDS} s"
-        if not all(map(_is_synced, batch)):
-            break
-    left = [place for place in waiting if not _is_synced(place)]
-    if not left:
-        return Synced(len(waiting), "")
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--skip-synced", *map(str, batch)],
+        env=environment, capture_output=True, text=True, timeout=_SYNC_SECONDS, check=False,
+    )  # fmt: skip
+    said = done.stderr or done.stdout
+    torn = [line for line in said.splitlines() if _TORN in line]
+    for place in batch:  # W&B writes the end of one that finished just now a moment later
+        if _is_silent(place) and any(place.name in line for line in torn):
+            _settle(place, f"uploaded, but for its end: {_TORN}")
+    return said
+
+
+def _reason(said: str) -> str:
     lines = [line.removeprefix("wandb: ") for line in said.splitlines() if line.strip()]
-    reason = f": {lines[-1][:200]}" if lines else ""
-    return Synced(len(waiting) - len(left), f"{len(left)} offline runs were not uploaded{reason}")
+    errors = [line for line in lines if line.startswith("ERROR") and _TORN not in line] or lines
+    return f": {errors[-1][:200]}" if errors else ""
 
 
 def _silence() -> str:
@@ -243,16 +286,74 @@ def cause_of(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _is_due(place: Path) -> bool:
-    logs = list(place.glob("*.wandb"))
-    if not logs or _is_synced(place):
+def _due(directory: Path) -> list[Path]:
+    """The folders to upload now: of each run the newest that holds something, once it has ended.
+    Older ones would take its place in W&B, where a run is one id; they and empty ones are settled.
+    """
+    runs: dict[str, list[Path]] = defaultdict(list)
+    for place in directory.glob("wandb/*run-*"):
+        if any(place.glob("*.wandb")):
+            runs[place.name.rpartition("-")[2]].append(place)
+    due = []
+    for places in runs.values():
+        newest_first = deque(sorted(places, key=_begun, reverse=True))
+        while newest_first:
+            place = newest_first.popleft()
+            if _goes_on(place):
+                break  # the older ones wait for what becomes of it
+            if _is_silent(place) and _size(place) <= _HEADER_BYTES:
+                _settle(place, "it ended before anything was written")
+                continue
+            if _is_offline(place) and not _is_done(place):
+                due.append(place)
+            for older in newest_first:
+                _settle(older, f"{place.name} is the same run, begun again")
+            break
+    return sorted(due)
+
+
+def _begun(place: Path) -> str:
+    """``20260301_060000-<id>`` of ``offline-run-20260301_060000-<id>``."""
+    return place.name.partition("run-")[2]
+
+
+def _is_offline(place: Path) -> bool:
+    return place.name.startswith("offline-")
+
+
+def _size(place: Path) -> int:
+    return max(log.stat().st_size for log in place.glob("*.wandb"))
+
+
+def _goes_on(place: Path) -> bool:
+    if (place / _FINISHED).exists():
         return False
-    silent = time.time() - max(log.stat().st_mtime for log in logs)
-    return (place / _FINISHED).exists() or silent > _ABANDONED_SECONDS
+    return not _is_silent(place) or _is_held(place / _LOCK)
 
 
-def _is_synced(place: Path) -> bool:
-    return any(place.glob("*.wandb.synced"))
+def _is_silent(place: Path) -> bool:
+    last_word = max(log.stat().st_mtime for log in place.glob("*.wandb"))
+    return time.time() - last_word > _ABANDONED_SECONDS
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it has none, or the disk knows no locks
+        return False
+    return False
+
+
+def _settle(place: Path, why: str) -> None:
+    if _is_offline(place) and not _is_done(place):
+        (place / _SETTLED).write_text(f"{why}\n")
+
+
+def _is_done(place: Path) -> bool:
+    return (place / _SETTLED).exists() or any(place.glob("*.wandb.synced"))
 
 
 def mode() -> Any:
