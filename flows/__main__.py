@@ -24,6 +24,10 @@ def main(name: str, parameters: str) -> int:
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     assert isinstance(flow, Flow)
     values = json.loads(parameters)
+    if not PREFECT_API_URL.value():  # Prefect starts a server for the run
+        from flows._server import end_with_this_process  # its modules take a while to import
+
+        end_with_this_process()
     try:
         connect_storage()  # Prefect loads the block before the flow's body can say what it lacks
         result: BaseModel = flow(**values)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 
+from perennial.contracts.errors import PerennialError
 from perennial.stores.project import PROJECT_VARIABLE, Project
 
 
@@ -38,23 +41,37 @@ class Context:
 
         A process, because this package must not import Prefect (docs/adr). The flow talks to the
         server of PREFECT_API_URL, or to one that Prefect starts for the run. Ends this command with
-        the flow's exit code, after the flow has said why, when it did not complete.
+        the flow's exit code, after the flow has said why, when it did not complete. Raises
+        PerennialError when it was killed.
         """
         command = [sys.executable, "-m", "flows", name, json.dumps(parameters)]
         environment = self.environment()
         if environment["PERENNIAL_PROGRESS"]:
             place = environment.get("PREFECT_API_URL") or "a Prefect server, which may take a while"
             typer.echo(f"starting with {place}", err=True)
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as flow:
-            try:
-                printed, _ = flow.communicate()
-            except KeyboardInterrupt:
-                flow.wait()  # it got the Ctrl-C too, and tells the server
-                raise
-        if flow.returncode:
-            raise typer.Exit(flow.returncode if flow.returncode in (1, 2) else 1)
-        result: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+        # A file: a killed flow's pipe would stay open for as long as what it had started.
+        with tempfile.TemporaryFile() as printed:
+            with subprocess.Popen(command, env=environment, stdout=printed) as flow:
+                try:
+                    flow.wait()
+                except KeyboardInterrupt:
+                    flow.wait()  # it got the Ctrl-C too, and tells the server
+                    raise
+            if flow.returncode < 0:
+                raise PerennialError(_killed(-flow.returncode))
+            if flow.returncode:
+                raise typer.Exit(flow.returncode if flow.returncode in (1, 2) else 1)
+            printed.seek(0)
+            result: dict[str, Any] = json.loads(printed.read().splitlines()[-1])
         return result
+
+
+def _killed(number: int) -> str:
+    why = "most likely out of memory" if number == signal.SIGKILL else signal.strsignal(number)
+    return (
+        f"the flow was killed by signal {number} ({why}); the same command goes on where this "
+        "stopped"
+    )
 
 
 def context_of(context: typer.Context) -> Context:
