@@ -32,6 +32,7 @@ def model(name: str, *versions: VersionState, **changed: Any) -> ModelState:
         "description": "Will it arrive more than 15 minutes late?",
         "objective": "binary",
         "generation": 12,
+        "check_every": timedelta(seconds=3),
         "problem": "",
     }
     return ModelState(name=name, versions=versions, **values | changed)

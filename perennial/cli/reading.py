@@ -15,6 +15,7 @@ from perennial.cli.context import context_of
 from perennial.cli.output import console, table_of
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.rollouts import Rollout
+from perennial.spec.production import Rollout as RolloutSpec
 from perennial.spec.schema import nearest
 from perennial.stores.project import Project
 from perennial.stores.storage.objects import read
@@ -45,7 +46,7 @@ def status(
     if not found:
         typer.echo(f"no models in {project.models}; perennial init makes one")
     for model in found:
-        _print_status(console(), model)
+        _print_status(console(), project, model)
 
 
 def versions(
@@ -190,7 +191,7 @@ def _retraining_values(retraining: Retraining) -> dict[str, Any]:
     return retraining.model_dump(mode="json", exclude={"trigger": {"evidence"}})
 
 
-def _print_status(console: Console, model: dict[str, Any]) -> None:
+def _print_status(console: Console, project: Project, model: dict[str, Any]) -> None:
     champion = model["champion"]
     console.print(model["model"], style="bold")
     if champion is None:
@@ -205,7 +206,8 @@ def _print_status(console: Console, model: dict[str, Any]) -> None:
     if model["rollout"] is not None:
         from perennial.reports.rollout_progress import standing
 
-        line = f"  rollout   {standing(Rollout.model_validate(model['rollout']))}"
+        rollout, every = Rollout.model_validate(model["rollout"]), _check_every(project, model)
+        line = f"  rollout   {standing(rollout, every, datetime.now(UTC))}"
         console.print(line, soft_wrap=True)
     for version, why in model["quarantined"].items():
         console.print(f"  held back version {version}: {why}", soft_wrap=True)
@@ -262,6 +264,14 @@ def _print_version(console: Console, version: Version, values: dict[str, Any]) -
 
 def _figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "–")
+
+
+def _check_every(project: Project, model: dict[str, Any]) -> timedelta:
+    """How often the model's rollout is looked at: as model.yaml says, if that can be read."""
+    try:
+        return project.load_model(model["model"])[1].rollout.check_every
+    except InputError:
+        return RolloutSpec().check_every
 
 
 def _ago(moment: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from perennial.contracts.rollouts import Check, Rollout, Step
 from perennial.reports.figures import number
@@ -23,6 +24,10 @@ _NEXT = {
     "paused": "It is paused and the route stays: {resume} goes on, {abort} ends it.",
     "running": "By hand: {promote}, {pause} or {abort}.",
 }
+_MINUTE = "%Y-%m-%d %H:%M"
+_SECOND = f"{_MINUTE}:%S"
+_STARTING = timedelta(minutes=2)
+"""How long it may take until a run looks at what has begun."""
 
 
 def headline(rollout: Rollout) -> str:
@@ -36,13 +41,19 @@ def headline(rollout: Rollout) -> str:
     return f"{name}: {place}" if phase == "running" else f"{name}: {phase} at {place}"
 
 
-def standing(rollout: Rollout) -> str:
-    """One that has not ended, in a line: the headline, since when, and the last look or the reason
-    for which it stands."""
+def standing(rollout: Rollout, check_every: timedelta, now: datetime) -> str:
+    """One that has not ended, in a line, as it stood ``now`` (UTC): the headline, since when, the
+    last look, and the reason for which it stands or that nobody looks."""
     state = rollout.state
-    told = f"{headline(rollout)}, since {state.entered_at:%Y-%m-%d %H:%M}"
+    told = f"{headline(rollout)}, since {state.entered_at:{_MINUTE}}"
     if state.last is not None and state.last.step == state.step:
-        told += f"; last look {state.last.outcome}, {state.last.requests:,} requests so far"
+        told += f"; last look {state.last.at:{_SECOND}}: {state.last.outcome}"
+        told += f", {state.last.requests:,} requests so far"
+    # Each look at one that runs is a change; at one that waits or is paused it leaves no trace.
+    silent = now - rollout.updated_at > max(3 * check_every, _STARTING)
+    if silent and state.phase == "running":
+        since = f"nobody has looked since {rollout.updated_at:{_MINUTE}}"
+        told += f"; {since}, perennial rollout {rollout.model} watches it"
     return told if state.phase == "running" else f"{told}; {state.reason}"
 
 

@@ -18,6 +18,7 @@ from perennial.decisions.routing import assign
 from perennial.serving.replies import Refusal
 from perennial.serving.state import ModelState, VersionState
 from perennial.spec import ModelSpec
+from perennial.spec.production import Rollout as RolloutSpec
 from perennial.stores.bundles import open_stored
 from perennial.stores.project import Project
 from perennial.stores.registry import Route, Version
@@ -153,6 +154,7 @@ class LiveModel:
             description=newest.spec.description if newest else "",
             objective=newest.spec.objective if newest else "",
             generation=self.route.generation,
+            check_every=(newest.spec.rollout if newest else RolloutSpec()).check_every,
             versions=tuple(
                 VersionState(
                     version=number,

@@ -104,6 +104,7 @@ class Service:
         self.registry_problem = ""
         self.decisions: tuple[AuditEntry, ...] = ()
         self.rollouts: tuple[Rollout, ...] = ()
+        self._read_at: datetime | None = None
         self.draining = False
         self._expected: frozenset[str] | None = None
         self.waiting_requests = 0
@@ -191,6 +192,7 @@ class Service:
         self.registry_problem = problem
         if decisions is not None:
             self.decisions, self.rollouts = decisions, rollouts
+            self._read_at = datetime.now(UTC)
 
     def model(self, name: str) -> LiveModel:
         """A model by its name. Raises Refusal when it is not served, or not yet."""
@@ -384,6 +386,7 @@ class Service:
             registry_problem=self.registry_problem,
             decisions=self.decisions,
             rollouts=self.rollouts,
+            read_at=self._read_at,
             log_problem=self.spool.problem,
             lag=self.spool.lag(),
             beside=self.beside(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from perennial.contracts.rollouts import Rollout
 from perennial.contracts.serving import SpoolLag
@@ -32,12 +32,14 @@ class VersionState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """A model that is served. ``problem`` says why its route is not followed; "" when it is."""
+    """A model that is served. ``check_every`` is how often its newest version wants its rollout
+    looked at; ``problem`` says why its route is not followed; "" when it is."""
 
     name: str
     description: str
     objective: str
     generation: int
+    check_every: timedelta
     versions: tuple[VersionState, ...]
     problem: str
 
@@ -46,8 +48,8 @@ class ModelState:
 class ServiceState:
     """The whole service. ``registry_problem`` is "" while the registry answers, and ``log_problem``
     while the prediction log takes records; ``decisions`` are the newest first, at most 20;
-    ``rollouts`` those that have not ended; ``beside`` is what the processes beside the server
-    tell."""
+    ``rollouts`` those that have not ended, both as the registry had them at ``read_at`` (None: it
+    was not read yet); ``beside`` is what the processes beside the server tell."""
 
     started_at: datetime
     ready: bool
@@ -56,5 +58,6 @@ class ServiceState:
     decisions: tuple[AuditEntry, ...]
     lag: SpoolLag
     rollouts: tuple[Rollout, ...] = ()
+    read_at: datetime | None = None
     log_problem: str = ""
     beside: Beside = field(default_factory=Beside)

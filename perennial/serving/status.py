@@ -73,6 +73,7 @@ def render_status(state: ServiceState, metrics: Metrics, now: datetime | None = 
         latency=latency,
         rate=rate,
         standing=standing,
+        read_at=state.read_at or now,
         size=size,
         moment=moment,
     )

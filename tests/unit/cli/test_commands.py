@@ -350,12 +350,13 @@ def rolling_out(registered: Workplace) -> Workplace:
 
 
 def test_status_says_what_is_rolled_out_and_what_is_quarantined(rolling_out: Workplace) -> None:
-    since = f"{NOW - timedelta(hours=1):%Y-%m-%d %H:%M}"
+    since, looked = (f"{NOW - timedelta(minutes=m):%Y-%m-%d %H:%M}" for m in (60, 50))
     why = "step 1 of 1 (canary of 5 %): 40 of 50 requests failed"
     assert said(rolling_out, "status", "demand", "--decisions", "1").splitlines()[1:4] == [
         "  serving   version 1 of 3, 3 hours old; roc_auc 0.71",
-        f"  rollout   demand@3: canary 5 %, step 1 of 1, since {since}; last look inconclusive, "
-        "1,250 requests so far",
+        f"  rollout   demand@3: canary 5 %, step 1 of 1, since {since}; last look {looked}:"
+        f"{NOW:%S}: inconclusive, 1,250 requests so far; nobody has looked since {looked}, "
+        "perennial rollout demand watches it",
         f"  held back version 2: {why}",
     ]
     (found,) = json.loads(said(rolling_out, "status", "--json"))

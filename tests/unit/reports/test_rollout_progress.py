@@ -16,7 +16,7 @@ from perennial.contracts.rollouts import (
     Step,
 )
 from perennial.contracts.verdicts import Evidence, Outcome, Verdict
-from perennial.reports.rollout_progress import headline, render_markdown
+from perennial.reports.rollout_progress import headline, render_markdown, standing
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 ERRORS = Guard(name="error_rate", kind="error_rate", limit=0.01)
@@ -111,6 +111,37 @@ def test_the_page_says_where_it_stands_and_what_was_measured() -> None:
 )
 def test_a_line_tells_the_phase_or_the_end(phase: str, line: str) -> None:
     assert headline(rollout(phase)) == line
+
+
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+NOBODY = "; nobody has looked since 2026-03-14 12:00, perennial rollout demand watches it"
+
+
+@pytest.mark.parametrize(
+    ("check_every", "silent", "told"),
+    [
+        (3 * SECOND, 2 * MINUTE, ""),  # a run takes a while to start
+        (3 * SECOND, 2 * MINUTE + SECOND, NOBODY),
+        (MINUTE, 3 * MINUTE, ""),
+        (MINUTE, 3 * MINUTE + SECOND, NOBODY),
+    ],
+)
+def test_a_running_one_says_when_it_was_looked_at_last_and_when_nobody_looks(
+    check_every: timedelta, silent: timedelta, told: str
+) -> None:
+    assert standing(rollout("running"), check_every, NOON + silent) == (
+        "demand@4: canary 25 %, step 2 of 3, since 2026-03-14 12:00; last look 2026-03-14 "
+        f"12:03:00: error, 1,234 requests so far{told}"
+    )
+    begun = standing(rollout("running", last=None), check_every, NOON + silent)
+    assert begun == f"demand@4: canary 25 %, step 2 of 3, since 2026-03-14 12:00{told}"
+
+
+@pytest.mark.parametrize("phase", ["waiting", "paused"])
+def test_one_that_stands_still_says_why_and_not_that_nobody_looks(phase: str) -> None:
+    told = standing(rollout(phase, last=None), 3 * SECOND, NOON + timedelta(days=3))
+    place = f"demand@4: {phase} at canary 25 %, step 2 of 3"
+    assert told == f"{place}, since 2026-03-14 12:00; so | it is"
 
 
 def test_what_has_ended_asks_nothing_of_anybody() -> None:

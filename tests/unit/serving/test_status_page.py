@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -108,18 +109,21 @@ def test_a_service_that_is_well_says_so_with_its_models_versions_and_traffic() -
     ) in text
 
 
-def test_a_rollout_under_way_is_told_with_its_model() -> None:
+def canary_of_churn() -> Rollout:
     guard = Guard(name="errors", kind="error_rate", limit=0.01)
     canary = Step(
         strategy="canary", weight=25, bake_seconds=60, timeout_seconds=600, min_requests=10,
         guards=(guard,),
     )  # fmt: skip
     plan = Plan(steps=(canary,))
-    began = start(plan, 4, 5, NOW)
-    rollout = Rollout(
-        id=1, model="churn", version=5, champion=4, plan=plan, state=began.state, revision=0,
-        actor="a test", reason="better", started_at=NOW, updated_at=NOW, ended_at=None,
+    return Rollout(
+        id=1, model="churn", version=5, champion=4, plan=plan, state=start(plan, 4, 5, NOW).state,
+        revision=0, actor="a test", reason="better", started_at=NOW, updated_at=NOW, ended_at=None,
     )  # fmt: skip
+
+
+def test_a_rollout_under_way_is_told_with_its_model() -> None:
+    rollout = canary_of_churn()
     paused = command(rollout, "pause", NOW, f"{HOSTILE} first")
     state = service(
         model("churn", version(4, "champion", 75)), model("quiet", version(1, "champion", 100)),
@@ -130,6 +134,23 @@ def test_a_rollout_under_way_is_told_with_its_model() -> None:
     assert text.count("Rollout under way") == text.count(told) == 1
     assert f"; {HOSTILE} first" in text
     assert text.index(told) < text.index("quiet")
+
+
+@pytest.mark.parametrize(
+    ("check_every", "read", "told"),
+    [(3, 60, False), (3, 180, True), (120, 180, False), (3, None, True)],
+)
+def test_a_rollout_that_nobody_looks_at_says_so_as_far_as_the_registry_was_read(
+    check_every: int, read: int | None, told: bool
+) -> None:
+    churn = model("churn", version(4), check_every=timedelta(seconds=check_every))
+    state = service(
+        churn, rollouts=(canary_of_churn(),),
+        read_at=None if read is None else NOW + timedelta(seconds=read),
+    )  # fmt: skip
+    text = Page(render_status(state, Metrics(), NOW + timedelta(hours=1))).text
+    silent = f"; nobody has looked since {NOW:%Y-%m-%d %H:%M}, perennial rollout churn watches it"
+    assert (silent in text) == told
 
 
 def test_the_champion_comes_first_then_the_others_by_weight_and_the_unrouted_last() -> None:
