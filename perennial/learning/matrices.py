@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xgboost as xgb
 
+from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.features import FeatureSchema
 from perennial.learning.memory import usable_memory
 from perennial.learning.pages import PageFolder
@@ -24,6 +28,9 @@ MAX_BIN = 256
 
 _PAGES = 16
 """Of a matrix that just exceeds its memory; XGBoost holds a few at a time."""
+
+_SPARE = 2**24
+"""Bytes that stay free beside pages, for whatever else writes there."""
 
 _FORBIDDEN_IN_NAMES = str.maketrans("[]<", "()‹")
 """XGBoost refuses these three in a feature's name."""
@@ -99,14 +106,20 @@ def quantile_matrix(
 
     Rows of more than ``memory`` bytes as float32 (by default half of what the process may use) lie
     in pages on disk while they are trained on, below the system's temporary folder: XGBoost's
-    external memory. Boosters are the same to the byte.
+    external memory. Boosters are the same to the byte. Raises InputError when the disk has no room
+    for them, before anything is written.
     """
     settings = {"max_bin": max_bin, "ref": ref, "nthread": threads, "enable_categorical": True}
     most = memory or usable_memory() // 2
     if sum(x.nbytes for x, _ in batches) <= most:
         return xgb.QuantileDMatrix(_Batches(batches, schema), **settings)
-    folder = PageFolder()
     paged = [page for batch in batches for page in _pages(batch, most // _PAGES)]
+    folder = PageFolder()
+    try:
+        _check_room(folder.path, paged, schema, max_bin)
+    except InputError:
+        folder.remove()
+        raise
     rows = xgb.ExtMemQuantileDMatrix(_Batches(paged, schema, f"{folder.path}/rows"), **settings)
     weakref.finalize(rows, folder.remove)  # after XGBoost has closed them
     return rows
@@ -117,6 +130,42 @@ def _pages(batch: Batch, size: int) -> Iterator[Batch]:
     rows = max(size // max(x.shape[1] * x.itemsize, 1), 1)
     for start in range(0, len(x), rows):
         yield x[start : start + rows], y[start : start + rows]
+
+
+def _check_room(folder: Path, pages: Sequence[Batch], schema: FeatureSchema, max_bin: int) -> None:
+    """XGBoost writes pages in threads of its own, where a full disk ends the whole process."""
+    free = shutil.disk_usage(folder).free - _SPARE
+    if free >= _most_bytes(pages, schema, max_bin, gaps=True):
+        return
+    needed = _most_bytes(pages, schema, max_bin, any(np.isnan(x).any() for x, _ in pages))
+    if free < needed:
+        raise InputError(
+            Problem(
+                str(folder.parent),
+                f"pages of {sum(len(x) for x, _ in pages):,} rows by {len(schema.features):,} "
+                f"features may take {_mib(needed + _SPARE)}, and {_mib(free + _SPARE)} are free",
+                "free some space, or name a folder on a larger disk in TMPDIR, and run again: "
+                "finished stages are not repeated",
+            )
+        )
+
+
+def _most_bytes(pages: Sequence[Batch], schema: FeatureSchema, max_bin: int, gaps: bool) -> int:
+    """Bytes that XGBoost 3.2 writes for these pages at most; ``gaps``: where values are missing.
+
+    It writes a value's bin twice, in rows and in columns: in as few bytes as hold the largest, but
+    in 4 in rows with gaps, and a bit for whether it is missing. Beside it a row's start, and in
+    each page the bins with their counts.
+    """
+    bins = [max_bin if f.levels is None else len(f.levels) for f in schema.features]
+    width = np.min_scalar_type(max(bins) - 1).itemsize
+    value = width + (4 if gaps else width) + 1 / 8
+    rows = sum(len(x) for x, _ in pages)
+    return math.ceil(rows * (len(bins) * value + 8) + len(pages) * (9 * sum(bins) + 2**10))
+
+
+def _mib(size: int) -> str:
+    return f"{math.ceil(size / 2**20):,} MiB"
 
 
 class _Batches(xgb.DataIter):  # type: ignore[misc]  # xgboost has no types

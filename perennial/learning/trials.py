@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import xgboost as xgb
 
-from perennial.contracts.errors import PerennialError
+from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.metrics import METRICS
 from perennial.learning.matrices import Matrices, quantised
 from perennial.learning.pruning import EVERY, hopeless
@@ -92,6 +92,8 @@ class TrialRunner(Trials):
         start = time.monotonic()
         try:
             return self._train(proposal, finished, tracked, start)
+        except InputError:  # of what is around it, a full disk: the trial itself may yet run
+            raise
         except (xgb.core.XGBoostError, PerennialError, MemoryError) as error:
             return TrialRecord(
                 number=proposal.number,
