@@ -25,15 +25,17 @@ from tasks.rollout import remind
     on_running=[tag_run],
 )
 def drift_watch(model: str, end: datetime | None = None) -> Look:
-    """Compare a window of predictions with what the champion was trained on and promised, look for
-    new data, and ask for what follows from either; have a rollout watched that nobody watches, and
-    published what was not yet. A look at the past asks for nothing.
+    """Have a rollout watched that nobody watches. Compare a window of predictions with what the
+    champion was trained on and promised, look for new data, and ask for what follows from either;
+    have published what was not yet. A look at the past asks for nothing.
 
     Args:
         model: Name of a model below ``models/``.
         end: Where the window of ``drift.window`` ends (UTC); now by default.
     """
     connect_storage()
+    if end is None:
+        remind(model)  # first: whatever fails below, versions in production are looked after
     definition = read_model(model)
     look = look_at_window(definition, end)
     if end is None:
@@ -42,6 +44,5 @@ def drift_watch(model: str, end: datetime | None = None) -> Look:
         if data is not None:
             ask(definition, data)
         reconcile(definition)
-        remind(definition)
         publish_versions(model)
     return look

@@ -24,7 +24,6 @@ from prefect.runtime import flow_run
 
 from perennial.contracts.errors import UnavailableError
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
-from perennial.contracts.refs import ModelRef
 from perennial.contracts.rollouts import Phase, Rollout
 from perennial.reports.markdown import code, plain
 from perennial.reports.rollout_progress import headline
@@ -192,15 +191,15 @@ def successor(rollout: Rollout) -> Rollout | None:
 
 
 @task(
-    task_run_name="look after the rollout of {model.name}",
+    task_run_name="look after the rollout of {model}",
     cache_policy=NO_CACHE,
     timeout_seconds=120,
     **RETRIES,
 )
-def remind(model: ModelRef) -> Rollout | None:
+def remind(model: str) -> Rollout | None:
     """Have a rollout watched that no run watches, because the event that told of it was lost.
-    Returns it; None when there is nothing to do."""
-    rollout = Registry(Project.current().registry_url).rollouts.active(model.name)
+    Returns it; None when there is nothing to do. Reads no model.yaml."""
+    rollout = Registry(Project.current().registry_url).rollouts.active(model)
     now = datetime.now(UTC)
     if rollout is None or now - rollout.updated_at < _ORPHANED:
         return None
@@ -209,17 +208,17 @@ def remind(model: ModelRef) -> Rollout | None:
             flow_filter=FlowFilter(name=FlowFilterName(any_=["rollout"])),
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[*TERMINAL_STATES])),
-                tags=FlowRunFilterTags(all_=[f"model:{model.name}"]),
+                tags=FlowRunFilterTags(all_=[f"model:{model}"]),
             ),
         )
     if runs:
         return None
     reason = f"rollout {rollout.id} of version {rollout.version} is watched by nobody"
     payload = payload_of(
-        model.name, reason, f"rollout {rollout.id} at {now.isoformat()}", evidence={}, report="",
+        model, reason, f"rollout {rollout.id} at {now.isoformat()}", evidence={}, report="",
         version=rollout.version,
     )  # fmt: skip
-    emit(Event.ROLLOUT_DUE, model.name, payload, {ROLLOUT_LABEL: BEGUN})
+    emit(Event.ROLLOUT_DUE, model, payload, {ROLLOUT_LABEL: BEGUN})
     get_run_logger().warning("%s", reason)
     return rollout
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import numpy as np
 
+from perennial.contracts.refs import BundleRef
+from perennial.stores.project import Project
+from perennial.stores.registry import Registry
+from perennial.stores.rolling_out import begin
+from tests.waiting import until
 from tests.weeks import DAY, START, looks, serve
 from tests.workplace import Workplace
 
@@ -68,6 +75,42 @@ def test_a_version_is_watched_from_its_first_day_to_the_day_the_world_turns(
     assert text.startswith("# ✗ demand@1: concept drift\n")
     assert "(data:image/svg+xml;base64," in text
     assert reports["html_uri"] in text
+
+
+def test_a_rollout_that_nobody_watches_is_told_of_while_the_source_is_away(
+    project: Workplace, own_prefect_server: str
+) -> None:
+    project.environment["PREFECT_API_URL"] = own_prefect_server
+    project.edit('schedule: "0 6 * * 1"', "on: [data]")
+    project.run()
+    place, since = Project(project.root), datetime.now(UTC)
+    registry = Registry(place.registry_url)
+    registry.register(
+        "demand", BundleRef(uri="/bundles/2", digest="2" * 64), params={}, metrics={},
+        judgement={}, links={}, actor="tests", reason="passed", now=since,
+    )  # fmt: skip
+    project.edit("retrain:", "rollout: {strategy: canary, guards: {error_rate: 0.01}}\nretrain:")
+    begun = begin(
+        place, registry, "demand", 2, {}, actor="tests", reason="better", cause="judged",
+        force=False, now=since - timedelta(minutes=5),
+    )  # fmt: skip
+    (project.root / "data").rename(project.root / "data.away")
+    look = project.start("drift_watch", model="demand")
+    _, err = look.communicate(timeout=300)
+    assert look.returncode == 2
+    assert "Task run 'look for new data of demand' - Finished in state Failed" in err, err
+    asked = {
+        "filter": {
+            "occurred": {"since": since.isoformat()},
+            "resource": {"id": ["perennial.model.demand"]},
+            "event": {"name": ["perennial.rollout.due"]},
+        }
+    }
+    url = f"{own_prefect_server}/events/filter"
+    until(lambda: httpx.post(url, json=asked, timeout=120).json()["events"])
+    (event,) = httpx.post(url, json=asked, timeout=120).json()["events"]
+    assert event["resource"]["perennial.rollout"] == "begun"
+    assert event["payload"]["reason"] == f"rollout {begun.id} of version 2 is watched by nobody"
 
 
 def test_what_is_asked_wrongly_is_told_before_anything_starts(project: Workplace) -> None:

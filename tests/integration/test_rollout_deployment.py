@@ -14,7 +14,6 @@ from prefect import flow
 
 from perennial.cli.prefect_server import call
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
-from perennial.contracts.refs import ModelRef
 from perennial.contracts.rollouts import Rollout
 from perennial.stores.rolling_out import begin
 from tasks._events import emit
@@ -107,21 +106,20 @@ def test_what_was_begun_is_watched_and_a_run_that_dies_is_followed(place: Rollin
 
 
 @flow(persist_result=False)
-def reminding(model: ModelRef) -> Rollout | None:
+def reminding(model: str) -> Rollout | None:
     return remind(model)
 
 
 def test_what_was_begun_and_nobody_watches_is_watched_after_the_next_look(place: Rolling) -> None:
-    model = place.project.load_model("forgotten")[0]
-    assert reminding(model) is None  # there is none
+    assert reminding("forgotten") is None  # there is none
     begun = started(place, "forgotten", before=timedelta(minutes=5))
     assert runs(place, "forgotten") == []  # the event was lost
-    found = reminding(model)
+    found = reminding("forgotten")
     assert found is not None
     assert found.id == begun.id
     until(lambda: last(place, "forgotten").state.last is not None)
     (run,) = runs(place, "forgotten")
-    assert reminding(model) is None  # somebody watches
+    assert reminding("forgotten") is None  # somebody watches
     assert place.registry.rollouts.command(
         "forgotten", "abort", actor="tests", reason="enough", now=datetime.now(UTC)
     ).ended
