@@ -46,6 +46,11 @@ class Process(Value):
             finally:
                 os.close(handle)
 
+    def ask(self, number: signal.Signals) -> None:
+        """Send a signal to one that may be halted: it goes on, to hear it."""
+        self.send(number)
+        self.send(signal.SIGCONT)
+
 
 @dataclass(frozen=True, slots=True)
 class Marked:
@@ -97,6 +102,12 @@ def marked(home: Path) -> list[Marked]:
     return found
 
 
+def values_of(variable: str) -> set[str]:
+    """What this environment variable is to the living processes of this user."""
+    folders = (folder for folder in _PROC.iterdir() if folder.name.isdigit())
+    return {_variable(folder, variable) for folder in folders if _stat(int(folder.name))} - {""}
+
+
 def wait(processes: Iterable[Process], seconds: float) -> list[Process]:
     """Wait until they have ended. Returns those that have not."""
     deadline = time.monotonic() + seconds
@@ -110,7 +121,7 @@ def wait(processes: Iterable[Process], seconds: float) -> list[Process]:
 def end(processes: Sequence[Process], number: signal.Signals, seconds: float) -> list[Process]:
     """Ask them to end, kill those that have not after ``seconds``. Returns who had to be killed."""
     for process in processes:
-        process.send(number)
+        process.ask(number)
     stubborn = wait(processes, seconds)
     for process in stubborn:
         process.send(signal.SIGKILL)
@@ -120,14 +131,18 @@ def end(processes: Sequence[Process], number: signal.Signals, seconds: float) ->
 
 def _mark_of(folder: Path) -> tuple[str, str]:
     """The part and the ``.perennial`` in a process's environment, "" without a mark."""
+    part, _, place = _variable(folder, _MARK).partition(":")
+    return part, place
+
+
+def _variable(folder: Path, name: str) -> str:
     try:
         entries = (folder / "environ").read_bytes().split(b"\0")
     except OSError:  # another user's, or it has just ended
-        return "", ""
-    start = f"{_MARK}=".encode()
+        return ""
+    start = f"{name}=".encode()
     text = next((entry.removeprefix(start) for entry in entries if entry.startswith(start)), b"")
-    part, _, place = os.fsdecode(text).partition(":")
-    return part, place
+    return os.fsdecode(text)
 
 
 def _stat(pid: int) -> tuple[Process, int, int] | None:

@@ -19,14 +19,17 @@ Say = Callable[[str], None]
 def stop_all(project: Project, parts: Mapping[str, Part], say: Say) -> int:
     """End all processes of the stack; returns how many there were.
 
-    First who works, while the server still takes down what became of it, then the server. Each is
-    asked as it likes to be asked, and killed when it doesn't end in its time. Raises PerennialError
-    when something is left even so.
+    First runs, then who else works, while the server still takes down what became of them, then
+    the server. Each is asked as it likes to be asked, and killed when it doesn't end in its time.
+    Raises PerennialError when something is left even so.
     """
     found = marked(project.home)
     leaders = [one for one in _outermost(found) if one.part in parts]
+    for one in leaders:
+        if one.part == WORKER:
+            end_runs(project, one.process)
     _ask([one for one in leaders if one.part != SERVER], parts, say)
-    # Runs that outlive their worker report to the server that they were stopped.
+    # Runs that have outlived a worker before this one, and what runs have left behind.
     runs = [one.process for one in marked(project.home) if one.part == WORKER]
     end(runs, signal.SIGTERM, _RUN_SECONDS)
     # What stands beside the serving process ends with it, after the last predictions.
@@ -37,6 +40,17 @@ def stop_all(project: Project, parts: Mapping[str, Part], say: Say) -> int:
         pids = ", ".join(str(one.process.pid) for one in left)
         raise PerennialError(f"processes that can't be ended, not even killed: {pids}")
     return len(found)
+
+
+def end_runs(project: Project, worker: Process) -> None:
+    """End the runs of a worker that is to end: each tells the server that it was stopped.
+
+    A worker that ends kills its runs before they can say so. It is halted meanwhile, or it would
+    begin what follows a run that died; it goes on when it is asked to end.
+    """
+    worker.send(signal.SIGSTOP)
+    runs = [one.process for one in marked(project.home) if one.parent == worker.pid]
+    end(runs, signal.SIGTERM, _RUN_SECONDS)
 
 
 def end_strays(project: Project, known: set[Process]) -> None:
@@ -56,7 +70,7 @@ def _outermost(found: list[Marked]) -> list[Marked]:
 
 def _ask(leaders: list[Marked], parts: Mapping[str, Part], say: Say) -> None:
     for one in leaders:
-        one.process.send(parts[one.part].stop_signal)
+        one.process.ask(parts[one.part].stop_signal)
     for one in leaders:
         part = parts[one.part]
         if wait([one.process], part.stop_seconds):

@@ -14,8 +14,9 @@ from perennial.cli.stack.deploying import deploy, set_up
 from perennial.cli.stack.parts import SERVER, SERVING, WORKER, Part, ensure_work_pool, parts_of
 from perennial.cli.stack.processes import current
 from perennial.cli.stack.running import Running, trim
+from perennial.cli.stack.runs import report_dead
 from perennial.cli.stack.state import StackState
-from perennial.cli.stack.stopping import end_strays, stop_all
+from perennial.cli.stack.stopping import end_runs, end_strays, stop_all
 from perennial.contracts.errors import InputError, PerennialError, Problem
 from perennial.stores.project import Project
 
@@ -142,8 +143,19 @@ class Supervisor:
 
     def _start_if_absent(self, name: str) -> None:
         if self._running[name].state.status == "waiting":
-            self._running[name].start()
+            self._start(self._running[name])
         self._write()
+
+    def _start(self, part: Running) -> None:
+        if part.part.name == WORKER:
+            try:
+                dead = report_dead(self._ports[SERVER])
+            except OSError as error:  # they show as running for some minutes
+                say(f"runs that died can't be told to the Prefect server: {error}")
+            else:
+                if dead:
+                    say(f"runs that had died: {dead}")
+        part.start()
 
     def _await(self, name: str) -> None:
         """Wait until a part is ready. Raises PerennialError when it ends or takes too long."""
@@ -200,7 +212,7 @@ class Supervisor:
             seconds = part.failed(f"{what}; see {part.log}")
             say(f"{title}: {what}, is started again in {seconds:.1f} s; see {part.log}")
         elif part.due and (needed is None or self._running[needed].state.status == "running"):
-            part.start()
+            self._start(part)
         if part.state != before:
             self._write()
 
@@ -219,9 +231,12 @@ class Supervisor:
             stop_all(self._project, self._parts, say)
             states.remove(self._project)
             return
-        for part in self._running.values():
-            if not part.adopted:
-                part.end()
+        for part in reversed(self._running.values()):  # the server last
+            if part.adopted:
+                continue
+            if part.part.name == WORKER and part.state.process is not None:
+                end_runs(self._project, part.state.process)
+            part.end()
         self._write()
 
     def _end(self) -> None:

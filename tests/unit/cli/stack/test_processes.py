@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from perennial.cli.stack.processes import Process, end, find, mark, marked, wait
+from perennial.cli.stack.processes import Process, end, find, mark, marked, values_of, wait
 
 STUBBORN = (
     "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
@@ -49,6 +49,26 @@ def test_a_process_is_itself_until_it_ends() -> None:
         assert wait([process], 5.0) == []  # a zombie, since nobody has asked for its exit code yet
         assert not process.alive
         assert find(child.pid) is None
+
+
+def test_a_halted_process_hears_that_it_is_to_end() -> None:
+    with running("sleep", "60") as child:
+        process = found(child)
+        process.send(signal.SIGSTOP)
+        assert end([process], signal.SIGTERM, 5.0) == []
+        assert child.wait() == -signal.SIGTERM
+
+
+def test_a_variable_is_known_of_living_processes_only(tmp_path: Path) -> None:
+    value = str(tmp_path)
+    with running("env", f"OF_THIS_TEST={value}", "sleep", "60") as child:
+        deadline = time.monotonic() + 60
+        while value not in values_of("OF_THIS_TEST"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.kill()
+        child.wait()
+        assert value not in values_of("OF_THIS_TEST")
 
 
 def test_a_process_whose_number_is_used_again_is_not_signalled() -> None:
