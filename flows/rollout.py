@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from prefect import flow
@@ -29,6 +30,7 @@ def rollout(
     reason: str = "by hand",
     force: bool = False,
     deaths: int = 0,
+    died: datetime | None = None,
 ) -> Watch:
     """See the model's rollout through to its end, from wherever it stands. Any number of runs may
     do so at once. While it goes on it takes a ``RolloutOrder`` as input.
@@ -41,10 +43,11 @@ def rollout(
         force: Also a version that is in quarantine, or older than the one being rolled out.
         deaths: How many runs in a row died while they watched; set by the automation that starts
             the next. After too many the rollout is aborted.
+        died: When the last of them did. Deaths before another run looked are over.
     """
     connect_storage()
     seen: list[Rollout] = []
-    current = take_up(model, version, settings, reason, force, deaths)
+    current = take_up(model, version, settings, reason, force, deaths, died)
     begun = publish_meanwhile(model)
     while current is not None:
         while not current.ended:

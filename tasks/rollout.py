@@ -29,7 +29,7 @@ from perennial.reports.markdown import code, plain
 from perennial.reports.rollout_progress import headline
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
-from perennial.stores.rolling_out import begin, look, spec_of
+from perennial.stores.rolling_out import begin, look, neglected, spec_of
 from tasks._desk import Desk, RolloutOrder, actor, place_of  # noqa: F401  # orders are given to us
 from tasks._events import emit, payload_of
 from tasks._running import RETRIES, Measured, measured
@@ -42,8 +42,8 @@ _STRETCH = 300.0
 _PATIENCE = 5.0
 """Seconds between two tries while the registry does not answer."""
 _TOLD_AGAIN = timedelta(days=1)
-_ORPHANED = timedelta(minutes=2)
-"""How long an event may take to become a run that looks before it counts as lost."""
+_LOOKED_SINCE = timedelta(minutes=2)
+"""How much later than a death a look must be to be another run's, by the clocks of two machines."""
 _TOLD: dict[Phase, Event] = {
     "promoted": Event.ROLLOUT_PROMOTED,
     "rolled back": Event.ROLLOUT_ROLLED_BACK,
@@ -61,9 +61,14 @@ def take_up(
     reason: str,
     force: bool,
     deaths: int,
+    died: datetime | None,
 ) -> Rollout | None:
     """The rollout to watch: begun, with a version, else the one that has not ended. Without any it
     is the last one if that has just ended: a run that died may not have told of it.
+
+    Deaths count only for a rollout that nothing has happened to since the last of them, in
+    ``died``: a server that was started again may tell of one when another run has long been
+    watching, or another rollout is under way.
 
     Waits for a registry that doesn't answer: nobody else would watch.
     """
@@ -80,10 +85,11 @@ def take_up(
             )
         )  # fmt: skip
     active = _patiently(lambda: registry.rollouts.active(model))
-    if active is not None and deaths > MOST_DEATHS:
-        return _patiently(lambda: _given_up(registry, model, deaths))
     if active is not None:
-        return active
+        past = died is not None and active.updated_at > died + _LOOKED_SINCE
+        if past or deaths <= MOST_DEATHS:
+            return active
+        return _patiently(lambda: _given_up(registry, model, deaths))
     last = _patiently(lambda: registry.rollouts.last(model, 1))
     just_ended = [r for r in last if r.ended_at and datetime.now(UTC) - r.ended_at < _TOLD_AGAIN]
     return just_ended[0] if just_ended else None
@@ -199,9 +205,10 @@ def successor(rollout: Rollout) -> Rollout | None:
 def remind(model: str) -> Rollout | None:
     """Have a rollout watched that no run watches, because the event that told of it was lost.
     Returns it; None when there is nothing to do. Reads no model.yaml."""
-    rollout = Registry(Project.current().registry_url).rollouts.active(model)
     now = datetime.now(UTC)
-    if rollout is None or now - rollout.updated_at < _ORPHANED:
+    left_alone = neglected(Registry(Project.current().registry_url), now)
+    rollout = next((one for one in left_alone if one.model == model), None)
+    if rollout is None:
         return None
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(

@@ -13,6 +13,7 @@ import typer
 from perennial.cli.context import Context, context_of
 from perennial.cli.output import console
 from perennial.cli.reading import name_and_version, open_registry
+from perennial.cli.watchers import deployment_of, have_watched, is_watched
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.contracts.rollouts import ENDS, Command, Rollout
 from perennial.spec.values import nearest
@@ -63,7 +64,8 @@ def rollout(
         typer.Option("--force", help="Also a version in quarantine, or older than the one now."),
     ] = False,
     detach: Annotated[
-        bool, typer.Option("--detach", help="A worker of the Prefect server watches it.")
+        bool,
+        typer.Option("--detach", help="A worker of the Prefect server watches it, if none does."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -83,13 +85,15 @@ def rollout(
         done = registry.rollouts.command(name, order, actor=_actor(), reason=reason, now=now)
         _show((done,), as_json)
         return
-    deployment = _deployment(name) if detach else None
+    deployment = deployment_of(_call, name) if detach else None  # before anything is begun
     if version is None:
         current = _under_way(registry, name, settings)
     else:
         current = _begun(found, registry, name, version, settings, reason, force)
     if deployment is not None and not current.ended:
-        _call("POST", f"/deployments/{deployment['id']}/create_flow_run", {})
+        # A run that has done its watching may be about to end: what has just begun gets its own.
+        if version is not None or not is_watched(_call, name):
+            have_watched(_call, deployment)
         _show((current,), as_json)
         return
     watched = (current,) if current.ended else _watched(found, name)
@@ -221,12 +225,6 @@ def _watched(found: Context, name: str) -> tuple[Rollout, ...]:
             err=True,
         )
         raise
-
-
-def _deployment(name: str) -> dict[str, Any]:
-    """The deployment whose worker is to watch. Asked for before anything is begun."""
-    found: dict[str, Any] = _call("GET", f"/deployments/name/rollout/{name}")
-    return found
 
 
 def _call(method: str, path: str, body: Any = None) -> Any:

@@ -53,6 +53,7 @@ _DEATHS = (
     f"{{{{ (1 if flow_run.total_run_time.total_seconds() > {_LONG} "
     "else (flow_run.parameters.deaths or 0) + 1) }}"  # the server appends a filter
 )
+_DIED = "{{ event.occurred.isoformat() }}"
 _ANYBODYS = {
     "reason": f"{{{{ {_REASON} }}}}",
     "trigger": f"{{{{ event.payload.trigger | default({_OWN}, true) }}}}",
@@ -187,7 +188,7 @@ def _rollout_triggers(spec: ModelSpec) -> list[dict[str, Any]]:
             f"{name}: died",
             ["prefect.flow-run.Crashed", "prefect.flow-run.Failed"],
             {"prefect.resource.id": "prefect.flow-run.*"},
-            {"model": spec.name, "deaths": _DEATHS},
+            {"model": spec.name, "deaths": _DEATHS, "died": _DIED},
             match_related=[
                 {"prefect.resource.role": "flow", "prefect.resource.name": "rollout"},
                 {"prefect.resource.role": "tag", "prefect.resource.id": tag},

@@ -19,6 +19,8 @@ from perennial.stores.registry import Registry
 from perennial.stores.registry.rollouts import StaleRolloutError
 
 _log = getLogger("perennial.rollout")
+_UNSEEN = timedelta(minutes=2)
+"""How long an event may take to become a run that looks before it counts as lost."""
 _OF_A_STRATEGY = ("steps", "split", "approval")
 
 
@@ -111,6 +113,12 @@ def look(
         )
     except StaleRolloutError:
         return registry.rollouts.one(rollout.id)
+
+
+def neglected(registry: Registry, now: datetime) -> list[Rollout]:
+    """All models' rollouts that have not ended and that nothing has happened to for minutes: the
+    event that tells of one may be lost, or its next look is yet to come."""
+    return [one for one in registry.rollouts.running() if now - one.updated_at >= _UNSEEN]
 
 
 def _checked(project: Project, spec: ModelSpec, rollout: Rollout, now: datetime) -> Check:

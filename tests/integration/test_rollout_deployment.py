@@ -13,6 +13,7 @@ import pytest
 from prefect import flow
 
 from perennial.cli.prefect_server import call
+from perennial.cli.stack.care import Care
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
 from perennial.contracts.rollouts import Rollout
 from perennial.stores.rolling_out import begin
@@ -22,7 +23,7 @@ from tests.rolling import Rolling, rolling
 from tests.waiting import until
 from tests.workplace import environment_of
 
-MODELS = ("begun", "detached", "forgotten", "hopeless")
+MODELS = ("begun", "detached", "forgotten", "hopeless", "neglected")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,34 @@ def test_what_was_begun_and_nobody_watches_is_watched_after_the_next_look(place:
     ).ended
     until(lambda: runs(place, "forgotten")[0]["state_type"] == "COMPLETED")
     assert [r["id"] for r in runs(place, "forgotten")] == [run["id"]]
+
+
+def test_the_stack_has_watched_what_nobody_watches(place: Rolling) -> None:
+    care, now = Care(place.project), datetime.now(UTC)
+    port = int(place.environment["PREFECT_API_URL"].removesuffix("/api").rpartition(":")[2])
+    place.of("undeployed")
+    place.versions(2, "undeployed")
+    assert list(care.look(port, now)) == []  # there is none
+    for model in ("neglected", "undeployed"):
+        started(place, model, before=timedelta(minutes=1))
+    assert list(care.look(port, now)) == []  # the event may yet come to a run
+    said = list(care.look(port, now + timedelta(minutes=2)))
+    assert said == [
+        "rollout of neglected@2: nobody watches it, a run is started",
+        "rollout of undeployed@2: nobody watches it, and no run can be started: "
+        "HTTP Error 404: Not Found",
+    ]
+    until(lambda: last(place, "neglected").state.last is not None)
+    # What can't be helped is tried again after 2 minutes, then 4.
+    again = [list(care.look(port, now + timedelta(minutes=m))) for m in (3, 4, 7, 8)]
+    assert again == [[], said[1:], [], said[1:]]
+    begun = place.command("rollout", "neglected", "--detach")
+    assert (begun.returncode, len(runs(place, "neglected"))) == (0, 1)
+    for model in ("neglected", "undeployed"):
+        place.registry.rollouts.command(
+            model, "abort", actor="tests", reason="enough", now=datetime.now(UTC)
+        )
+    until(lambda: runs(place, "neglected")[0]["state_type"] == "COMPLETED")
 
 
 def test_a_rollout_is_begun_by_hand_and_left_to_a_worker(place: Rolling) -> None:

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from perennial.cli.prefect_server import free_port, is_free
 from perennial.cli.stack import state as states
+from perennial.cli.stack.care import Care
 from perennial.cli.stack.deploying import deploy, set_up
 from perennial.cli.stack.parts import SERVER, SERVING, WORKER, Part, ensure_work_pool, parts_of
 from perennial.cli.stack.processes import current
@@ -25,6 +27,7 @@ _STARTING_TICK_SECONDS = 0.2
 _TAKEN_OVER_SECONDS = 20.0
 """How long a part that was there already may take to answer, before it is started anew."""
 _TRIM_SECONDS = 60.0
+_CARE_SECONDS = 30.0
 
 OPTIONS = {SERVER: "--port", SERVING: "--serve-port"}
 
@@ -190,6 +193,8 @@ class Supervisor:
 
     def _watch(self) -> None:
         trimmed = time.monotonic()
+        # In a thread: a registry that doesn't answer must not keep parts from being started again.
+        threading.Thread(target=self._care_for_rollouts, daemon=True).start()
         while not self._stop.is_set():
             for part in self._running.values():
                 self._keep(part)
@@ -200,6 +205,21 @@ class Supervisor:
                     trim(log)
             starting = any(part.state.status != "running" for part in self._running.values())
             self._stop.wait(_STARTING_TICK_SECONDS if starting else _TICK_SECONDS)
+
+    def _care_for_rollouts(self) -> None:
+        care, last = Care(self._project), ""
+        while not self._stop.wait(_CARE_SECONDS):
+            if self._running[SERVER].state.status != "running":
+                continue
+            try:
+                for line in care.look(self._ports[SERVER], datetime.now(UTC)):
+                    say(line)
+                problem = ""
+            except Exception as error:  # whatever it is, the next look may be better
+                problem = f"rollouts can't be looked after: {error}"
+            if problem and problem != last:
+                say(problem)
+            last = problem
 
     def _keep(self, part: Running) -> None:
         """Look after one part: note its end, start it again when it is time."""

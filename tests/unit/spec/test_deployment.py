@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -109,6 +109,12 @@ def test_the_next_run_is_told_how_many_died_in_a_row(
     parameters = dict(died["parameters"])
     RunDeployment._upgrade_v1_templates(parameters)
     context = HydrationContext(
-        raise_on_error=True, render_jinja=True, jinja_context={"flow_run": dead}
+        raise_on_error=True,
+        render_jinja=True,
+        jinja_context={"flow_run": dead, "event": {"occurred": datetime(2026, 5, 1, tzinfo=UTC)}},
     )
-    assert hydrate(parameters, context) == {"model": "demand", "deaths": deaths}
+    assert hydrate(parameters, context) == {
+        "model": "demand",
+        "deaths": deaths,
+        "died": "2026-05-01T00:00:00+00:00",
+    }
