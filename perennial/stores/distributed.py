@@ -44,6 +44,8 @@ _RETURN_SECONDS = 60
 """How long is waited for a worker that died to be replaced, before fewer go on."""
 _NOTICE_SECONDS = 10
 """How long a scheduler may take to notice that a worker died."""
+_OTHERS_SECONDS = 2
+"""How long the cause of a failure may be told after what it did to another worker."""
 _LOCK = "perennial-training"
 """Of two trainings at once each could wait for a worker that the other has."""
 
@@ -127,13 +129,17 @@ def _train(cluster: Cluster, shares: Mapping[str, _Share]) -> bytes:
         for worker, share in shares.items()
     ]
     while not all(future.done() for future in running):
-        failed = [future for future in running if future.status == "error"]
-        if failed:
-            failed[0].result()
+        if any(future.status == "error" for future in running):
+            with suppress(TimeoutError):
+                wait(running, timeout=_OTHERS_SECONDS)
+            break
         if not set(shares) <= set(cluster.workers):
             raise _DiedError
         with suppress(TimeoutError):
             wait(running, timeout=1)
+    errors = [future.exception() for future in running if future.status == "error"]
+    if errors:
+        raise next((error for error in errors if isinstance(error, PerennialError)), errors[0])
     contents: list[bytes | None] = [future.result() for future in running]
     return next(content for content in contents if content is not None)
 

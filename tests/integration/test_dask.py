@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -285,6 +286,24 @@ def test_what_xgboost_refuses_is_told_as_it_is_on_one_machine(
 ) -> None:
     with pytest.raises(PerennialError, match="XGBoost can't train: Invalid"):
         train_distributed(cluster, matrices, str(matrices), SPEC, {"max_depth": "deep"}, 3)
+
+
+def no_room(folder: Path) -> Any:
+    """In place of shutil.disk_usage, on a worker."""
+    return SimpleNamespace(free=0)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_without_room_for_its_pages_is_told_of_whatever_that_does_to_the_other(
+    matrices: Path, which: int
+) -> None:
+    spec = parse_spec(MODEL_YAML + "compute: {memory: 0.01MiB}\n")
+    with two_workers(matrices.parent) as address, client_of(address) as cluster:
+        for _ in range(3):  # of the two failures either may come first; workers are new each time
+            worker = list(cluster.workers)[which]
+            cluster.client.run(setattr, shutil, "disk_usage", no_room, workers=[worker])
+            with pytest.raises(InputError, match=r"may take [0-9]+ MiB, and 0 MiB are free"):
+                train_distributed(cluster, matrices, str(matrices), spec, PARAMS, 3)
 
 
 def test_rows_checked_on_a_cluster_are_staged_to_the_byte_as_here(
