@@ -52,7 +52,7 @@ _LOCK = "perennial-training"
 
 @dataclass(frozen=True)
 class _Share:
-    """What one worker trains on, and with whom."""
+    """What one worker trains on, and with whom; on all its threads where the settings say 0."""
 
     place: str
     stretches: tuple[Stretch, ...]
@@ -89,7 +89,7 @@ def train_distributed(
     from perennial.learning.training import booster_params, first_line, load_booster
 
     schema = read_schema(folder)
-    settings = booster_params(schema, spec, params, threads=1)
+    settings = booster_params(schema, spec, params, threads=0)
     parts: list[Part] = ["train", "validation"] if part == "train+validation" else ["train"]
     files = [(f"{part}.x.npy", f"{part}.y.npy") for part in parts]
     counts = [len(np.load(folder / y, mmap_mode="r")) for _, y in files]
@@ -163,7 +163,7 @@ def _fit_share(share: _Share) -> bytes | None:
         rows = quantile_matrix(
             share.schema, batches, share.settings["max_bin"], threads, memory=share.memory
         )
-        settings = {**share.settings, "nthread": threads}
+        settings = {**share.settings, "nthread": share.settings["nthread"] or threads}
         booster = xgb.train(settings, rows, share.rounds, verbose_eval=False)
         first = xgb.collective.get_rank() == 0
     return booster_bytes(booster) if first else None
