@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +59,9 @@ def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
         compute = stack.enter_context(computing(spec))
         elsewhere = None
         if isinstance(compute, Cluster):
-            from tasks._trials import ClusterTrials, trials_on
+            from tasks._trials import trials_on
 
-            runner = stack.enter_context(trials_on(compute))
-            elsewhere = partial(ClusterTrials, compute, runner, share(project, folder), spec)
+            elsewhere = stack.enter_context(trials_on(compute, share(project, folder), spec))
         found = run_study(
             spec,
             read_training(folder, spec.compute.memory),

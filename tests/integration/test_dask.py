@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ import pandas as pd
 import pytest
 import xgboost as xgb
 from distributed import Client, LocalCluster
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 import perennial
 from perennial.bundle.predictor import Predictor
@@ -31,7 +33,7 @@ from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign, split_columns
 from perennial.learning.training import booster_bytes, load_booster, predict, train_booster
 from perennial.learning.tuning import tune
-from perennial.spec import ModelSpec, parse_spec
+from perennial.spec import ModelSpec, parse_spec, spec_text
 from perennial.spec.compute import Compute as Settings
 from perennial.stores import sources, staging, tables, windows
 from perennial.stores.bundles import open_stored
@@ -42,6 +44,7 @@ from perennial.stores.matrices import read_matrix, read_schema, read_training, w
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.watching import watch
+from tasks import _trials
 from tests.contract.s3 import BUCKET, moto
 from tests.integration.clusters import (
     Killer,
@@ -53,7 +56,7 @@ from tests.integration.clusters import (
 )
 from tests.waiting import until
 from tests.watched import DAY, END, make_watched
-from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows
+from tests.workplace import FEATURES_PY, MODEL_YAML, Workplace, demand_rows, environment_of
 
 SPEC = parse_spec(MODEL_YAML)
 SLOW = FEATURES_PY.replace("def warm(", "import time\n\n\ndef warm(").replace(
@@ -281,6 +284,22 @@ def test_a_worker_killed_in_training_is_replaced_and_the_booster_is_the_same(
     assert found == expected
 
 
+def test_gradient_based_sampling_is_the_same_whatever_threads_a_worker_has(matrices: Path) -> None:
+    params = PARAMS | {"sampling_method": "gradient_based", "subsample": 0.5}
+    found = []
+    for threads in (1, 2):
+        with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None
+            ) as place,
+            Client(place, set_as_default=False) as client,
+        ):
+            cluster = Cluster(client, place.scheduler_address)
+            booster, _ = train_distributed(cluster, matrices, str(matrices), SPEC, params, 10)
+            found.append(booster_bytes(booster))
+    assert found[0] == found[1]
+
+
 def test_what_xgboost_refuses_is_told_as_it_is_on_one_machine(
     matrices: Path, cluster: Cluster
 ) -> None:
@@ -394,6 +413,7 @@ def test_drift_counted_on_a_cluster_is_the_look_of_this_process(
 STUDY = """
 import dataclasses, json, sys
 from pathlib import Path
+import psutil
 from prefect import flow, task
 from prefect.runtime import flow_run
 from perennial.learning.tuning import tune
@@ -403,27 +423,55 @@ from perennial.stores.matrices import read_training
 from tasks import _trials
 folder, address, spec = Path(sys.argv[1]), sys.argv[2], parse_spec(sys.argv[3])
 
+def opened():
+    if not hasattr(sys, "opened"):
+        sys.opened = []
+        sys.addaudithook(lambda name, about: name == "open" and sys.opened.append(str(about[0])))
+    return sum(path.endswith("train.x.npy") for path in sys.opened)
+
+def kept():
+    return len(_trials._runners)
+
+def started():
+    return [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+
 @task
 def study():
-    with connect_client(address) as cluster, _trials.trials_on(cluster) as runner:
-        made = lambda: cluster.client.run(lambda: _trials._runner.cache_info().misses)
-        before = made()
-        found = tune(
-            spec, read_training(folder), study_name="there", storage_url="sqlite:///study.db",
-            workers=2,
-            elsewhere=lambda end: _trials.ClusterTrials(cluster, runner, str(folder), spec, end),
-        )
-        ran = [count - before.get(worker, 0) for worker, count in made().items()]
-    return found.records, ran
+    opened()
+    matrices = read_training(folder)
+    with connect_client(address) as cluster:
+        run = cluster.client.run
+        before, children = run(opened), run(started)
+        with _trials.trials_on(cluster, str(folder), spec) as elsewhere:
+            found = tune(
+                spec, matrices, study_name="there", storage_url="sqlite:///study.db", workers=2,
+                elsewhere=elsewhere,
+            )
+            ended = {
+                "made": [(n - before.get(w, 0)) / opened() for w, n in run(opened).items()],
+                "kept": list(run(kept).values()),
+            }
+        ended["left"] = list(run(kept).values())
+        ended["started"] = [c for w, all in run(started).items() for c in all
+                            if c not in children.get(w, [])]
+    return {"trials": [dataclasses.asdict(record) for record in found.records], **ended}
 
 @flow
 def tuning():
-    return *study(), flow_run.get_id()
+    return {**study(), "run": flow_run.get_id()}
 
-records, ran, run = tuning()
-print(json.dumps([[dataclasses.asdict(record) for record in records], ran, run]))
+print(json.dumps(tuning()))
 """
 LONGER = MODEL_YAML.replace("rounds: 60", "rounds: 400, early_stopping_rounds: 400")
+
+
+FOUR_TRIALS = [(f"trial {number}", "COMPLETED") for number in range(4)]
+
+
+def trial_runs(server: str, flow_run: str) -> list[tuple[str, str]]:
+    asked = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    runs = httpx.post(f"{server}/task_runs/filter", json=asked).raise_for_status().json()
+    return sorted((r["name"], r["state_type"]) for r in runs if "trial" in r["name"])
 
 
 def told(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -439,22 +487,78 @@ def study_here(text: str, matrices: Path, near: Path) -> list[dict[str, Any]]:
     return told([asdict(record) for record in found.records])
 
 
-def study_there(
-    project: Workplace, text: str, matrices: Path, address: str
-) -> tuple[list[dict[str, Any]], list[int], str]:
-    """The trials, how many matrices each worker made for them, and the flow run's id."""
+def study_there(project: Workplace, text: str, matrices: Path, address: str) -> dict[str, Any]:
+    """The trials; of each worker, how often it read the matrices for them, how many runners it kept
+    until they had ended and had left then, and what processes it started; the flow run's id."""
     printed = project.python("-c", STUDY, str(matrices), address, text)
-    records, ran, run = json.loads(printed.splitlines()[-1])
-    return told(records), ran, run
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return {**found, "trials": told(found["trials"])}
 
 
 def test_trials_run_side_by_side_on_both_workers_as_task_runs_of_their_own(
     flow_project: Workplace, address: str, matrices: Path
 ) -> None:
-    found, ran, _ = study_there(flow_project, MODEL_YAML, matrices, address)
-    assert found == study_here(MODEL_YAML, matrices, flow_project.root)
-    assert len(found) == 4
-    assert ran == [1, 1]  # each worker made the matrix once, and trained on it
+    found = study_there(flow_project, MODEL_YAML, matrices, address)
+    assert found["trials"] == study_here(MODEL_YAML, matrices, flow_project.root)
+    assert len(found["trials"]) == 4
+    assert found["made"] == [1, 1]  # each worker made the matrix once, and trained on it
+    assert found["kept"] == [1, 1]
+    assert found["left"] == [0, 0]
+
+
+def test_a_worker_of_two_threads_has_one_matrix_and_tells_each_flows_own_server_of_its_trials(
+    project: Workplace,
+    prefect_server: str,
+    matrices: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    near = tmp_path_factory.mktemp("worker")
+    with (
+        LocalCluster(
+            n_workers=0, processes=False, protocol="tcp://", dashboard_address=None
+        ) as place,
+        worker_of(place.scheduler_address, near, "w", near, 2, environment_of(near)),
+    ):
+        found = study_there(project, MODEL_YAML, matrices, place.scheduler_address)
+        (project.root / "study.db").unlink()
+        project.environment["PREFECT_API_URL"] = prefect_server
+        again = study_there(project, MODEL_YAML, matrices, place.scheduler_address)
+    assert found["trials"] == again["trials"] == study_here(MODEL_YAML, matrices, project.root)
+    assert found["made"] == [1]
+    assert found["left"] == [0]
+    assert found["started"] == []  # no server of the worker's own
+    until(lambda: trial_runs(prefect_server, again["run"]) == FOUR_TRIALS)
+
+
+def test_workers_that_do_not_reach_the_prefect_server_are_refused_before_any_trial(
+    cluster: Cluster, matrices: Path
+) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(InputError) as error,
+        _trials.trials_on(cluster, str(matrices), SPEC),
+    ):
+        pass
+    worker = next(iter(cluster.client.run(int)))
+    assert error.value.message == (
+        "the Prefect server http://127.0.0.1:9/api: not reached by 2 of 2 workers, such as "
+        f"{worker} (every trial is a task run that its worker tells the server of: set "
+        "PREFECT_API_URL to the address of one that the flow and the workers reach)"
+    )
+
+
+def test_a_worker_lets_a_study_go_when_its_time_is_up_though_the_flow_was_killed(
+    matrices: Path,
+) -> None:
+    study = (str(matrices), spec_text(SPEC), time.time() + 10)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as place,
+        Client(place, set_as_default=False) as client,
+    ):
+        client.submit(lambda: _trials._runner(study) and None, pure=False).result()
+        assert list(_trials._runners) == [study]
+        until(lambda: not _trials._runners)
+    assert time.time() >= study[2]
 
 
 def test_a_worker_killed_in_a_trial_is_replaced_and_the_study_is_the_same_with_no_trial_twice(
@@ -468,17 +572,12 @@ def test_a_worker_killed_in_a_trial_is_replaced_and_the_study_is_the_same_with_n
         return all(of_each) and sum("run_trial" in key for key in seen) > 2
 
     with Killer(address, in_the_second_round) as killer:
-        found, _, run = study_there(flow_project, LONGER, matrices, address)
+        found = study_there(flow_project, LONGER, matrices, address)
     assert killer.killed
-    assert found == study_here(LONGER, matrices, flow_project.root)
-    assert [trial["number"] for trial in found] == [0, 1, 2, 3]
+    assert found["trials"] == study_here(LONGER, matrices, flow_project.root)
+    assert [trial["number"] for trial in found["trials"]] == [0, 1, 2, 3]
     with sqlite3.connect(flow_project.root / "study.db") as kept:
         assert kept.execute("SELECT count(*) FROM trials").fetchone() == (4,)
 
-    def trials() -> list[tuple[str, str]]:
-        asked = {"flow_runs": {"id": {"any_": [run]}}}
-        url = f"{flow_project.environment['PREFECT_API_URL']}/task_runs/filter"
-        runs = httpx.post(url, json=asked).raise_for_status().json()
-        return sorted((r["name"], r["state_type"]) for r in runs if "trial" in r["name"])
-
-    until(lambda: trials() == [(f"trial {number}", "COMPLETED") for number in range(4)])
+    server = flow_project.environment["PREFECT_API_URL"]
+    until(lambda: trial_runs(server, found["run"]) == FOUR_TRIALS)
