@@ -138,7 +138,9 @@ def _tried_before(registry: Registry, version: VersionRef, rollout: Rollout | No
     if replaced is not None:
         why = f"{replaced.action}: {replaced.reason}"
         became = f"served until {replaced.at:%Y-%m-%d %H:%M} UTC ({why})"
-    force = " --force" if number in registry.quarantined(version.model) else ""
+    champion = registry.route(version.model).champion or 0
+    held = number < champion or number in registry.quarantined(version.model)
+    force = " --force" if held else ""
     again = f"perennial rollout {version.model}@{number}{force} tries it once more"
     return f"version {number} is this bundle and {became}; {again}"
 

@@ -61,7 +61,10 @@ def rollout(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "by hand",
     force: Annotated[
         bool,
-        typer.Option("--force", help="Also a version in quarantine, or older than the one now."),
+        typer.Option(
+            "--force",
+            help="Also a version in quarantine, or older than the champion or the one rolled out.",
+        ),
     ] = False,
     detach: Annotated[
         bool,

@@ -253,6 +253,26 @@ def test_an_older_version_or_the_same_supersedes_a_running_one_only_if_forced(
     assert registry.rollouts.one(1).state.phase == "superseded"
 
 
+def test_what_is_older_than_the_champion_is_rolled_out_only_if_forced_or_judged_against_it(
+    registry: Registry,
+) -> None:
+    promoted(registry, 3)
+    before = told(registry)
+    with pytest.raises(InputError) as refused:  # as an order that waited while 3 was promoted
+        begun(registry, 2)
+    assert str(refused.value) == (
+        "delay@2: it is older than the champion, version 3 "
+        "(perennial rollout delay@2 --force rolls it out all the same)"
+    )
+    assert told(registry) == before
+    judged = begun(registry, 2, expected_champion=3)
+    assert (judged.champion, judged.state.phase) == (3, "running")
+    commanded(registry, "abort")
+    forced = begun(registry, 1, force=True)
+    assert registry.rollouts.active("delay") == forced
+    assert_replays(registry)
+
+
 def test_what_can_not_be_rolled_out_is_refused_and_nothing_is_written(registry: Registry) -> None:
     before = told(registry)
     for version, why in (
@@ -580,6 +600,9 @@ def test_a_rollback_to_nowhere_is_refused_and_nothing_is_written(registry: Regis
     assert told(registry) == running != before
     with pytest.raises(InputError, match="no version of it was ever promoted"):
         registry.rollback("iris", None, actor="anna", reason="", now=NOW)
+    promoted(registry, 3)
+    with pytest.raises(InputError, match="delay@2 --force gives it requests step by step"):
+        rolled_back(registry, 2)
 
 
 def test_a_promotion_from_elsewhere_supersedes_a_running_rollout(registry: Registry) -> None:

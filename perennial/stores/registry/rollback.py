@@ -74,7 +74,8 @@ def _former_champion(connection: sa.Connection, route: Route, to: int | None) ->
         raise InputError(Problem(name, "it is the champion already"))
     if to not in former:
         what = "it never was the champion, so nothing goes back to it"
-        fix = f"perennial rollout {name} gives it requests step by step"
+        older = " --force" if route.champion and to < route.champion else ""
+        fix = f"perennial rollout {name}{older} gives it requests step by step"
         raise InputError(Problem(name, what, fix))
     refuse_quarantined(connection, route.model, to)
     return to

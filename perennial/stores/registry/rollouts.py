@@ -56,12 +56,13 @@ class Rollouts:
         """Begin to roll a version out, once for a cause: a repeat returns the rollout as it is.
 
         A rollout of an older version that has not ended is superseded by it. ``force`` releases a
-        version from quarantine, and supersedes a newer version's rollout too.
-        ``expected_champion`` is the one that the version was judged against: StaleRouteError, and
-        nothing written, when it is another by now.
+        version from quarantine, supersedes a newer version's rollout too, and begins one that is
+        older than the champion. ``expected_champion`` is the one that the version was judged
+        against, and may be newer: StaleRouteError, and nothing written, when it is another by now.
 
-        Raises InputError for a version that is unknown, quarantined, or the champion already, for a
-        model without champion, and while the same or a newer version is rolled out.
+        Raises InputError for a version that is unknown, quarantined, the champion already or older
+        than that, for a model without champion, and while the same or a newer version is rolled
+        out.
         """
         with writing(self._engine) as connection:
             route = locked_route(connection, model, now)
@@ -83,6 +84,10 @@ class Rollouts:
                 raise InputError(Problem(name, "it is the champion already"))
             if not force:
                 refuse_quarantined(connection, model, version)
+                if version < route.champion and expected_champion is None:
+                    what = f"it is older than the champion, version {route.champion}"
+                    fix = f"perennial rollout {name} --force rolls it out all the same"
+                    raise InputError(Problem(name, what, fix))
             running = running_rollout(connection, model)
             if running is not None:
                 if running.version >= version and not force:
