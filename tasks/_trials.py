@@ -87,8 +87,8 @@ async def _end(place: str) -> None:
 
 
 async def _told() -> None:
-    """Once this worker has told of its task runs, or could not for a while. Prefect would go on with
-    this server for as long as the process lives; the next flow may have another."""
+    """Once this worker has told of its task runs, or could not for a while. Prefect would go on
+    with this server for as long as the process lives; the next flow may have another."""
     waiting = EventsWorker.drain_all(timeout=ANSWER_SECONDS, at_exit=False)
     assert not isinstance(waiting, tuple)
     await waiting
