@@ -40,7 +40,8 @@ def rollout(
         version: Begin to roll out this version first.
         settings: Other values for keys of ``rollout`` in model.yaml, for this rollout.
         reason: Why the version is rolled out; kept in the registry's audit.
-        force: Also a version that is in quarantine, or older than the one being rolled out.
+        force: Also a version that is in quarantine, or older than the champion or the one that is
+            being rolled out.
         deaths: How many runs in a row died while they watched; set by the automation that starts
             the next. After too many the rollout is aborted.
         died: When the last of them did. Deaths before another run looked are over.
@@ -50,9 +51,10 @@ def rollout(
     current = take_up(model, version, settings, reason, force, deaths, died)
     begun = publish_meanwhile(model)
     while current is not None:
-        while not current.ended:
+        if not current.ended:
             current = watch(current)
-        seen.append(conclude(current))
+        if current.ended:
+            seen.append(conclude(current))
         current = successor(current)
     for ended in seen:  # not before: while a page is drawn nothing is watched
         report(ended)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
@@ -13,7 +13,15 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.client.schemas.objects import FlowRunInput
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRunInput, StateType
+from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.input import RunInput
 from prefect.runtime import flow_run
@@ -37,6 +45,8 @@ _BRIEFLY = {PREFECT_API_REQUEST_TIMEOUT: 2.0, PREFECT_CLIENT_MAX_RETRIES: 0}
 """A look comes before a page: no server that is slow or away may hold up the next."""
 _LEFT_ALONE = 30.0
 """Seconds that a Prefect server which didn't answer is not asked again."""
+_SETTLED = timedelta(seconds=30)
+"""How long a run must have gone on to be sure to watch: it may yet be refused."""
 _taken: set[str] = set()
 """Keys of the orders that this process took: a server that is slow to forget one shows it again,
 and an approval done twice would be that of another step."""
@@ -117,6 +127,26 @@ def _obey(registry: Registry, model: str, item: FlowRunInput) -> None:
         )  # fmt: skip
     except (InputError, ValidationError) as error:
         get_run_logger().warning("An order was left undone: %s", error)
+
+
+def is_relieved(now: datetime) -> bool:
+    """Whether a younger run of this run's deployment watches: then this one leaves its place at the
+    worker to others. A run without deployment is somebody's at a terminal, and stays."""
+    context = FlowRunContext.get()
+    own = context.flow_run if context else None
+    if own is None or own.deployment_id is None:
+        return False
+    at_work = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[own.deployment_id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+        start_time=FlowRunFilterStartTime(before_=now - _SETTLED),
+    )
+    try:
+        with temporary_settings(_BRIEFLY), get_client(sync_client=True) as client:
+            runs = client.read_flow_runs(flow_run_filter=at_work)
+    except _NO_ANSWER:
+        return False
+    return any(run.created and own.created and run.created > own.created for run in runs)
 
 
 def place_of(rollout: Rollout) -> tuple[int, int, Phase]:

@@ -30,7 +30,13 @@ from perennial.reports.rollout_progress import headline
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.rolling_out import begin, look, neglected, spec_of
-from tasks._desk import Desk, RolloutOrder, actor, place_of  # noqa: F401  # orders are given to us
+from tasks._desk import (
+    Desk,
+    RolloutOrder,  # noqa: F401  # orders are given to us
+    actor,
+    is_relieved,
+    place_of,
+)
 from tasks._events import emit, payload_of
 from tasks._running import RETRIES, Measured, measured
 
@@ -191,9 +197,14 @@ def report(rollout: Rollout) -> None:
     **RETRIES,
 )
 def successor(rollout: Rollout) -> Rollout | None:
-    """The model's rollout that has begun meanwhile, so that it is watched from its beginning."""
+    """What this run watches next: the rollout, as long as it goes on, then one that has begun
+    meanwhile, so that it is watched from its beginning. None when there is none, or a younger run
+    watches it."""
     registry = _registry()
-    return _patiently(lambda: registry.rollouts.active(rollout.model))
+    active = _patiently(lambda: registry.rollouts.active(rollout.model))
+    if not rollout.ended and (active is None or active.id != rollout.id):
+        return _patiently(lambda: registry.rollouts.one(rollout.id))  # its end is yet to be told
+    return None if active is None or is_relieved(datetime.now(UTC)) else active
 
 
 @task(

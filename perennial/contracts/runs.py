@@ -132,8 +132,9 @@ class ReproductionSummary(Value):
 
 
 class Watch(Value):
-    """What a run of the flow ``rollout`` saw: the rollouts of the model it watched, in order, each
-    as the run left it. Of more than one the earlier were superseded. Empty: there was none."""
+    """What a run of the flow ``rollout`` saw: the rollouts of the model it watched to their ends,
+    in order. Of more than one the earlier were superseded. Empty: there was none, or a younger run
+    went on with it."""
 
     model: str
     rollouts: tuple[Rollout, ...]

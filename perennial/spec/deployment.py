@@ -133,8 +133,7 @@ def _of_model(spec: ModelSpec, deploy: Deploy) -> Iterator[dict[str, Any]]:
         "rollout",
         f"Rolls out new versions of {spec.name}, and rolls back bad ones",
         triggers=_rollout_triggers(spec),
-        **one_at_a_time,
-    )
+    )  # any number at once: an order that waited for who watches would come when that is over
     yield deployment("batch-scoring", f"Batch scoring by {spec.name}")
     if spec.source.event_time is not None:  # else there is no past to walk through
         what = f"Which policy of retraining {spec.name} should have, by its past"

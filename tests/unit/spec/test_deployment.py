@@ -85,6 +85,10 @@ def test_a_rollout_that_was_begun_is_watched_and_one_that_was_promoted_at_once_i
     assert (begun["within"], begun["parameters"]) == (0, {"model": "demand"})
 
 
+def test_an_order_by_prefect_does_not_wait_for_the_end_of_what_is_watched() -> None:
+    assert "concurrency_limit" not in rollout_deployment()
+
+
 def test_only_the_models_own_runs_of_the_rollout_are_followed_when_they_die() -> None:
     _, died = rollout_deployment()["triggers"]
     assert died["expect"] == ["prefect.flow-run.Crashed", "prefect.flow-run.Failed"]
