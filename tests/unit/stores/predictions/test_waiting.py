@@ -108,7 +108,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.real = time.time
         self.ahead = self.passed = 0.0
-        began = time.monotonic()
+        began = int(time.monotonic())  # sums of whole numbers are exact
         monkeypatch.setattr(time, "time", lambda: self.real() + self.ahead + self.passed)
         monkeypatch.setattr(time, "monotonic", lambda: began + self.passed)
 
