@@ -26,6 +26,8 @@ SERVER, WORKER, SERVING = "server", "worker", "serving"
 WORKER_SETTINGS = {
     # From a run's start asked for to its process started, at most; see docs/adr/0020.
     "PREFECT_WORKER_QUERY_SECONDS": "1",
+    # A worker that is taken over counts as running once it has given a sign of life since.
+    "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
     # A sign of life of each run, as often as Prefect allows: one that is lost does no harm then to
     # the automation that marks runs without any as crashed; see docs/adr/0023.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
@@ -67,7 +69,7 @@ class Part(ABC):
 
     @abstractmethod
     def ready(self, at: datetime) -> bool:
-        """Whether it does its work; ``at`` is when it was started."""
+        """Whether it does its work; ``at`` is when it was started or taken over."""
 
 
 class Server(Part):

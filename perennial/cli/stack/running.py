@@ -30,6 +30,7 @@ class Running:
         self.adopted = False
         """Whether a supervisor before this one started it."""
         self._child: subprocess.Popen[bytes] | None = None
+        self._since = self.state.at
         self._started = time.monotonic()
         self._wait = _FIRST_WAIT_SECONDS
         self._not_before = 0.0
@@ -54,9 +55,13 @@ class Running:
         return self.state.status == "waiting" and time.monotonic() >= self._not_before
 
     def adopt(self, state: PartState) -> None:
-        """Take over a process that was started by a supervisor that is gone."""
+        """Take over a process that was started by a supervisor that is gone, which may have left it
+        halted. What it did before says nothing about whether it works now."""
         self.state = state.model_copy(update={"status": "starting"})
         self.adopted = True
+        self._since = _now()
+        if state.process is not None:
+            state.process.send(signal.SIGCONT)
         self._started = time.monotonic()
 
     def start(self) -> None:
@@ -74,17 +79,18 @@ class Running:
                 start_new_session=True,
             )
         self.adopted = False
+        self._since = _now()
         self._started = time.monotonic()
         self._change(
             process=find(self._child.pid),
             port=self.part.ports.get(self.part.name),
-            at=_now(),
+            at=self._since,
             status="starting",
         )
 
     def look(self) -> bool:
         """Ask a part that is starting whether it is ready. Returns whether it has become so."""
-        if self.state.status != "starting" or not self.part.ready(self.state.at):
+        if self.state.status != "starting" or not self.part.ready(self._since):
             return False
         if self.ended:  # somebody else answers at its port
             return False

@@ -46,11 +46,16 @@ def end_runs(project: Project, worker: Process) -> None:
     """End the runs of a worker that is to end: each tells the server that it was stopped.
 
     A worker that ends kills its runs before they can say so. It is halted meanwhile, or it would
-    begin what follows a run that died; it goes on when it is asked to end.
+    begin what follows a run that died; it goes on when it is asked to end, or when this is
+    interrupted.
     """
     worker.send(signal.SIGSTOP)
-    runs = [one.process for one in marked(project.home) if one.parent == worker.pid]
-    end(runs, signal.SIGTERM, _RUN_SECONDS)
+    try:
+        runs = [one.process for one in marked(project.home) if one.parent == worker.pid]
+        end(runs, signal.SIGTERM, _RUN_SECONDS)
+    except BaseException:
+        worker.send(signal.SIGCONT)
+        raise
 
 
 def end_strays(project: Project, known: set[Process]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from perennial.cli.stack.parts import Part, Worker, parts_of, runs_at_once
 from perennial.cli.stack.processes import find
 from perennial.cli.stack.running import Running
 from perennial.stores.project import Project
+from tests.waiting import until
 
 
 class Sleeper(Part):
@@ -108,6 +109,49 @@ def test_a_part_is_taken_over_and_ended_as_it_likes(part: Running, tmp_path: Pat
     other.end()
     assert part.ended
     assert part.how_it_ended() == "ended by SIGTERM"
+
+
+def test_a_part_that_was_left_halted_goes_on_when_it_is_taken_over(
+    part: Running, tmp_path: Path
+) -> None:
+    part.start()
+    until_ready(part)
+    process = part.state.process
+    assert process is not None
+    process.send(signal.SIGSTOP)
+    until(lambda: run_state(process.pid) == "T")
+    Running(part.part, tmp_path).adopt(part.state)
+    until(lambda: run_state(process.pid) != "T")
+    assert process.alive
+
+
+def run_state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+class Beating(Sleeper):
+    """Ready as a worker is: by a sign of life since it was started or taken over."""
+
+    beat: datetime
+
+    def ready(self, at: datetime) -> bool:
+        return self.beat >= at
+
+
+def test_what_a_part_did_before_it_was_taken_over_does_not_make_it_ready(tmp_path: Path) -> None:
+    beating = Beating(Project(tmp_path), {})
+    part, other = Running(beating, tmp_path), Running(beating, tmp_path)
+    part.start()
+    try:
+        beating.beat = datetime.now(UTC)
+        assert part.look()
+        other.adopt(part.state)
+        assert not other.look()
+        assert other.state.at == part.state.at  # when it was started
+        beating.beat = datetime.now(UTC)
+        assert other.look()
+    finally:
+        part.kill()
 
 
 def test_a_part_that_ends_at_once_has_ended(tmp_path: Path) -> None:
