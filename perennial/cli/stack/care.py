@@ -38,33 +38,53 @@ class Care:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._tries: dict[int, _Try] = {}
+        self._unasked: set[int] = set()
+        """Rollouts of which it was told that nobody could say who watches them."""
 
     def look(self, port: int, now: datetime) -> Iterator[str]:
         """Start a run for each rollout that nobody watches; yields a line on each. When nothing
-        comes of it the next waits longer. Raises PerennialError where the registry does not answer.
+        comes of it the next waits longer, until somebody watches again. Rollouts of other projects
+        at the same registry are theirs. Raises PerennialError where the registry does not answer.
         """
         from perennial.stores.registry import Registry
         from perennial.stores.rolling_out import neglected
 
         registry = Registry(self._project.registry_url)
         try:
-            found = neglected(registry, now)
+            found = self._of_this_project(neglected(registry, now))
         finally:
             registry.close()
         self._tries = {one.id: self._tries[one.id] for one in found if one.id in self._tries}
+        self._unasked &= {one.id for one in found}
         ask = partial(_ask, port)
         for one in found:
             if not self._due(one, now):
                 continue
+            title = f"rollout of {one.model}@{one.version}"
             try:
-                if is_watched(ask, one.model):
-                    continue
+                watched = is_watched(ask, one.model)
+            except OSError as error:  # no try: a server that is slow says nothing about who watches
+                if one.id not in self._unasked:
+                    yield f"{title}: it can't be asked who watches it: {error}"
+                self._unasked.add(one.id)
+                continue
+            self._unasked.discard(one.id)
+            if watched:
+                self._tries.pop(one.id, None)
+                continue
+            try:
                 have_watched(ask, deployment_of(ask, one.model))
                 said = "a run is started"
             except OSError as error:
                 said = f"and no run can be started: {error}"
             self._note(one, now)
-            yield f"rollout of {one.model}@{one.version}: nobody watches it, {said}"
+            yield f"{title}: nobody watches it, {said}"
+
+    def _of_this_project(self, found: list[Rollout]) -> list[Rollout]:
+        if not found:
+            return found
+        folders, wrong = self._project.model_folders()
+        return [one for one in found if wrong or one.model in folders]  # a wrong one has no name
 
     def _due(self, rollout: Rollout, now: datetime) -> bool:
         last = self._tries.get(rollout.id)
