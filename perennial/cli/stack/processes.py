@@ -108,6 +108,17 @@ def values_of(variable: str) -> set[str]:
     return {_variable(folder, variable) for folder in folders if _stat(int(folder.name))} - {""}
 
 
+def hidden(pid: int) -> bool:
+    """Whether a process lives whose environment this user may not read."""
+    try:
+        (_PROC / str(pid) / "environ").read_bytes()
+    except PermissionError:
+        return _stat(pid) is not None
+    except OSError:
+        return False
+    return False
+
+
 def wait(processes: Iterable[Process], seconds: float) -> list[Process]:
     """Wait until they have ended. Returns those that have not."""
     deadline = time.monotonic() + seconds

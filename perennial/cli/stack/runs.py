@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Mapping
+from typing import Any
+
 from perennial.cli.prefect_server import LOOK_SECONDS, api_url, call
-from perennial.cli.stack.processes import values_of
+from perennial.cli.stack.processes import hidden, values_of
 from perennial.spec.places import WORK_POOL
 
 _OF_A_RUN = "PREFECT__FLOW_RUN_ID"
@@ -15,7 +19,8 @@ def report_dead(port: int) -> int:
     """Tell the server which runs of the work pool have no process any more; returns how many.
 
     For when no worker lives: one that does reports its runs itself, and one that has just taken a
-    run has no process for it yet. Raises OSError.
+    run has no process for it yet. What may be a process that can't be seen from here is left as it
+    is. Raises OSError.
     """
     url = f"{api_url(port)}/flow_runs"
     asked = {
@@ -24,8 +29,15 @@ def report_dead(port: int) -> int:
     }
     found = call("POST", f"{url}/filter", asked, LOOK_SECONDS)
     living = values_of(_OF_A_RUN)
-    dead = [run for run in found if run["id"] not in living]
+    dead = [run for run in found if run["id"] not in living and not _unseen(run)]
     for run in dead:
         state = {"type": _BECOMES[run["state_type"]], "message": _WHY}
         call("POST", f"{url}/{run['id']}/set_state", {"state": state}, LOOK_SECONDS)
     return len(dead)
+
+
+def _unseen(run: Mapping[str, Any]) -> bool:
+    """Whether its process may live on another machine or as another user's. Workers tell its
+    number, some also where: "host:number"."""
+    host, _, pid = str(run.get("infrastructure_pid") or "").rpartition(":")
+    return host not in ("", socket.gethostname()) or (pid.isdecimal() and hidden(int(pid)))

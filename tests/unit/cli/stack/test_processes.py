@@ -12,7 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from perennial.cli.stack.processes import Process, end, find, mark, marked, values_of, wait
+import pytest
+
+from perennial.cli.stack.processes import (
+    Process,
+    end,
+    find,
+    hidden,
+    mark,
+    marked,
+    values_of,
+    wait,
+)
 
 STUBBORN = (
     "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"
@@ -69,6 +80,22 @@ def test_a_variable_is_known_of_living_processes_only(tmp_path: Path) -> None:
         child.kill()
         child.wait()
         assert value not in values_of("OF_THIS_TEST")
+
+
+def test_another_users_process_lives_though_its_environment_is_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with running("sleep", "60") as child:
+        assert not hidden(child.pid)
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        assert hidden(child.pid)
+        child.kill()
+        child.wait()
+        assert not hidden(child.pid)
+
+
+def refuse(path: Path) -> bytes:
+    raise PermissionError(path)
 
 
 def test_a_process_whose_number_is_used_again_is_not_signalled() -> None:
