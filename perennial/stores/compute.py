@@ -298,13 +298,15 @@ def differences(
 
 def _check_alike(cluster: Cluster) -> None:
     """Workers compute; the scheduler reads every task before it hands it on."""
+    from distributed.comm.core import CommClosedError
+
     with cluster.answering():
         found = cluster.client.run(report, on_error="return")
         there = {f"worker {worker}": told for worker, told in found.items()}
         scheduler = f"scheduler {cluster.address}"
         try:
             there[scheduler] = cluster.client.run_on_scheduler(report)
-        except OSError:  # it does not answer
+        except CommClosedError:  # it does not answer; what it raises itself may be an OSError too
             raise
         except Exception as error:
             there[scheduler] = error

@@ -43,9 +43,8 @@ _ATTEMPTS = 5
 _RETURN_SECONDS = 60
 """How long is waited for a worker that died to be replaced, before fewer go on."""
 _NOTICE_SECONDS = 10
-"""How long a scheduler may take to notice that a worker died."""
-_OTHERS_SECONDS = 2
-"""How long the cause of a failure may be told after what it did to another worker."""
+"""How long a scheduler may take to notice that a worker died, or a worker to tell the cause of what
+failed on another."""
 _LOCK = "perennial-training"
 """Of two trainings at once each could wait for a worker that the other has."""
 
@@ -128,13 +127,17 @@ def _train(cluster: Cluster, shares: Mapping[str, _Share]) -> bytes:
         cluster.client.submit(_fit_share, share, workers=[worker], pure=False)
         for worker, share in shares.items()
     ]
+    until: float | None = None
     while not all(future.done() for future in running):
-        if any(future.status == "error" for future in running):
-            with suppress(TimeoutError):
-                wait(running, timeout=_OTHERS_SECONDS)
+        errors = [future.exception() for future in running if future.status == "error"]
+        if any(isinstance(error, PerennialError) for error in errors):
             break
         if not set(shares) <= set(cluster.workers):
             raise _DiedError
+        if errors:
+            until = until or time.monotonic() + _NOTICE_SECONDS
+            if time.monotonic() > until:
+                break
         with suppress(TimeoutError):
             wait(running, timeout=1)
     errors = [future.exception() for future in running if future.status == "error"]
