@@ -35,7 +35,9 @@ def drift_watch(model: str, end: datetime | None = None) -> Look:
     """
     connect_storage()
     if end is None:
-        remind(model)  # first: whatever fails below, versions in production are looked after
+        # First: whatever fails below, versions in production are looked after. Nor does it keep the
+        # look from being taken when it fails itself.
+        reminded = remind(model, return_state=True)
     definition = read_model(model)
     look = look_at_window(definition, end)
     if end is None:
@@ -45,4 +47,5 @@ def drift_watch(model: str, end: datetime | None = None) -> Look:
             ask(definition, data)
         reconcile(definition)
         publish_versions(model)
+        reminded.result()
     return look

@@ -113,6 +113,38 @@ def test_a_rollout_that_nobody_watches_is_told_of_while_the_source_is_away(
     assert event["payload"]["reason"] == f"rollout {begun.id} of version 2 is watched by nobody"
 
 
+UNREMINDED = """
+import sys
+sys.stderr = sys.stdout
+from prefect import task
+import flows.drift_watch as flow
+from perennial.contracts.errors import UnavailableError
+
+@task(task_run_name="remind")
+def remind(model):
+    raise UnavailableError(f"nobody can say who watches {model}")
+
+flow.remind = remind
+try:
+    flow.drift_watch("demand")
+except UnavailableError as error:
+    print("at the end:", error)
+"""
+
+
+def test_a_reminder_that_fails_keeps_no_look_from_being_taken_and_fails_the_run(
+    flow_project: Workplace,
+) -> None:
+    said = flow_project.python("-c", UNREMINDED)
+    for name, state in (
+        ("remind", "Failed"),
+        ("look at demand", "Completed"),
+        ("reconcile retrainings of demand", "Completed"),
+    ):
+        assert f"Task run '{name}' - Finished in state {state}" in said, said
+    assert "at the end: nobody can say who watches demand" in said
+
+
 def test_what_is_asked_wrongly_is_told_before_anything_starts(project: Workplace) -> None:
     unknown = project.command("drift", "demnd")
     assert unknown.returncode == 2
