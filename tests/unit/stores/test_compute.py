@@ -84,6 +84,27 @@ def test_work_for_which_there_is_no_worker_any_more_is_not_waited_for_without_en
     )
 
 
+def unreadable() -> Report:
+    raise OSError("Input/output error")
+
+
+def test_a_scheduler_that_fails_to_read_its_own_disk_is_told_of_as_a_worker_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compute, "report", unreadable)
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", dashboard_address=None
+    ) as place:
+        settings = Settings(kind="dask", address=place.scheduler_address)
+        with pytest.raises(InputError) as error, connect(settings):
+            pass
+    worker, scheduler = error.value.message.splitlines()
+    assert worker.startswith("worker tcp://")
+    assert scheduler.startswith(f"scheduler {place.scheduler_address}: ")
+    for told in (worker, scheduler):
+        assert "it can't run Perennial: Input/output error (start the " in told
+
+
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     said = r"not installed \(pip install 'perennial-ml\[dask\]'\)"
