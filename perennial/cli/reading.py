@@ -15,7 +15,6 @@ from perennial.cli.context import context_of
 from perennial.cli.output import console, table_of
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.rollouts import Rollout
-from perennial.spec.production import Rollout as RolloutSpec
 from perennial.spec.schema import nearest
 from perennial.stores.project import Project
 from perennial.stores.storage.objects import read
@@ -205,8 +204,10 @@ def _print_status(console: Console, project: Project, model: dict[str, Any]) -> 
         )
     if model["rollout"] is not None:
         from perennial.reports.rollout_progress import standing
+        from perennial.stores.rolling_out import check_every
 
-        rollout, every = Rollout.model_validate(model["rollout"]), _check_every(project, model)
+        rollout = Rollout.model_validate(model["rollout"])
+        every = check_every(project, rollout.model)
         line = f"  rollout   {standing(rollout, every, datetime.now(UTC))}"
         console.print(line, soft_wrap=True)
     for version, why in model["quarantined"].items():
@@ -264,14 +265,6 @@ def _print_version(console: Console, version: Version, values: dict[str, Any]) -
 
 def _figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "–")
-
-
-def _check_every(project: Project, model: dict[str, Any]) -> timedelta:
-    """How often the model's rollout is looked at: as model.yaml says, if that can be read."""
-    try:
-        return project.load_model(model["model"])[1].rollout.check_every
-    except InputError:
-        return RolloutSpec().check_every
 
 
 def _ago(moment: datetime) -> str:

@@ -95,7 +95,7 @@ def rollout(
         current = _begun(found, registry, name, version, settings, reason, force)
     if deployment is not None and not current.ended:
         # A run that has done its watching may be about to end: what has just begun gets its own.
-        if version is not None or not is_watched(_call, name):
+        if version is not None or not _is_watched(found, current):
             have_watched(_call, deployment)
         _show((current,), as_json)
         return
@@ -228,6 +228,13 @@ def _watched(found: Context, name: str) -> tuple[Rollout, ...]:
             err=True,
         )
         raise
+
+
+def _is_watched(found: Context, current: Rollout) -> bool:
+    from perennial.stores.rolling_out import at_work_since
+
+    since = at_work_since(found.project, current, datetime.now(UTC))
+    return is_watched(_call, current.model, since)
 
 
 def _call(method: str, path: str, body: Any = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 Call = Callable[[str, str, Any], Any]
@@ -11,18 +12,24 @@ Call = Callable[[str, str, Any], Any]
 _ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
 
-def is_watched(call: Call, model: str) -> bool:
+def is_watched(call: Call, model: str, since: datetime | None = None) -> bool:
     """Whether there is a run of the flow ``rollout`` for the model that has not ended, be it one
-    that is yet to begin."""
+    that is yet to begin. With ``since`` (``rolling_out.at_work_since``) one that has begun before
+    does not count."""
     asked = {
         "flows": {"name": {"any_": ["rollout"]}},
         "flow_runs": {
             "tags": {"all_": [f"model:{model}"]},
             "state": {"type": {"not_any_": _ENDED}},
         },
-        "limit": 1,
     }
-    return bool(call("POST", "/flow_runs/filter", asked))
+    found = call("POST", "/flow_runs/filter", asked)
+    return any(since is None or _counts(run["state"], since) for run in found)
+
+
+def _counts(state: dict[str, Any], since: datetime) -> bool:
+    begun = datetime.fromisoformat(state["timestamp"])
+    return state["type"] == "SCHEDULED" or begun >= since
 
 
 def deployment_of(call: Call, model: str) -> str:

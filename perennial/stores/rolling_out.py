@@ -13,6 +13,7 @@ from perennial.contracts.refs import VersionRef
 from perennial.contracts.rollouts import Check, Measurement, Rollout
 from perennial.spec import ModelSpec
 from perennial.spec.documents import document_text
+from perennial.spec.production import Rollout as RolloutSpec
 from perennial.spec.reading import parse_spec
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -21,6 +22,8 @@ from perennial.stores.registry.rollouts import StaleRolloutError
 _log = getLogger("perennial.rollout")
 _UNSEEN = timedelta(minutes=2)
 """How long an event may take to become a run that looks before it counts as lost."""
+_STUCK = timedelta(minutes=10)
+"""How long a step that runs may go without a look, at least, before nobody counts as watching."""
 _OF_A_STRATEGY = ("steps", "split", "approval")
 
 
@@ -121,6 +124,27 @@ def neglected(registry: Registry, now: datetime) -> list[Rollout]:
     return [one for one in registry.rollouts.running() if now - one.updated_at >= _UNSEEN]
 
 
+def at_work_since(project: Project, rollout: Rollout, now: datetime) -> datetime | None:
+    """When a run that is said to go on must have begun, at the earliest, to count as one that
+    watches the rollout; None: whenever it was.
+
+    Of a step that runs each look is written down. Where there was none for long, whoever is said
+    to watch does not: the machine may be gone with nobody to tell, or the run hangs.
+    """
+    if rollout.state.phase != "running":
+        return None
+    long = max(3 * check_every(project, rollout.model), _STUCK)
+    return now - long if now - rollout.updated_at > long else None
+
+
+def check_every(project: Project, model: str) -> timedelta:
+    """How often the model's rollout is looked at: as model.yaml says, if that can be read."""
+    try:
+        return project.load_model(model)[1].rollout.check_every
+    except InputError:
+        return RolloutSpec().check_every
+
+
 def _checked(project: Project, spec: ModelSpec, rollout: Rollout, now: datetime) -> Check:
     """What the present step did so far. What can't be measured, for whatever reason, is an error of
     each guard: its limit ends a rollout that nobody can see."""
@@ -140,6 +164,6 @@ def _checked(project: Project, spec: ModelSpec, rollout: Rollout, now: datetime)
 
 def _just_looked(rollout: Rollout, every: timedelta, now: datetime) -> bool:
     last = rollout.state.last
-    if last is None or last.step != rollout.state.step or rollout.state.phase != "running":
+    if last is None or last.step != rollout.state.step:
         return False
     return last.at <= now < last.at + 0.9 * every

@@ -47,7 +47,7 @@ class Care:
         at the same registry are theirs. Raises PerennialError where the registry does not answer.
         """
         from perennial.stores.registry import Registry
-        from perennial.stores.rolling_out import neglected
+        from perennial.stores.rolling_out import at_work_since, neglected
 
         registry = Registry(self._project.registry_url)
         try:
@@ -62,7 +62,7 @@ class Care:
                 continue
             title = f"rollout of {one.model}@{one.version}"
             try:
-                watched = is_watched(ask, one.model)
+                watched = is_watched(ask, one.model, at_work_since(self._project, one, now))
             except OSError as error:  # no try: a server that is slow says nothing about who watches
                 if one.id not in self._unasked:
                     yield f"{title}: it can't be asked who watches it: {error}"

@@ -16,7 +16,7 @@ from perennial.contracts.errors import InputError
 from perennial.contracts.rollouts import Rollout
 from perennial.contracts.routes import Arm
 from perennial.stores.registry import Registry
-from perennial.stores.rolling_out import begin, look, spec_of, with_settings
+from perennial.stores.rolling_out import at_work_since, begin, look, spec_of, with_settings
 from tests.rolling import CANARY, MODEL, Rolling, rolling
 from tests.watched import MODEL as PARCELS
 from tests.watched import make_watched
@@ -126,6 +126,38 @@ def test_two_who_watch_make_no_more_looks_than_one(place: Rolling) -> None:
     first = looked(place, rollout, 1)
     assert looked(place, rollout, 1.5) == first
     assert looked(place, rollout, 2).revision == first.revision + 1
+
+
+def test_two_who_watch_what_is_paused_count_a_failed_check_once(place: Rolling) -> None:
+    rollout = started(place, settings={"limits": {"failed": 2}})
+    now = rollout.state.entered_at
+    place.registry.rollouts.command(MODEL, "pause", actor="tests", reason="wait", now=now)
+    place.failed(40, 2, "challenger", at=now + SECOND / 10)
+    for number in (1, 2):
+        for watcher in (0, 0.3):
+            rollout = looked(place, rollout, number + watcher)
+            assert (rollout.state.phase, rollout.state.counts.failed) == ("paused", number)
+    assert looked(place, rollout, 3).state.phase == "rolled back"
+
+
+def test_a_run_counts_as_watching_only_while_there_are_looks(place: Rolling) -> None:
+    def since(minutes: float) -> timedelta | None:
+        now = rollout.updated_at + timedelta(minutes=minutes)
+        found = at_work_since(place.project, rollout, now)
+        return None if found is None else now - found
+
+    rollout = started(place)
+    assert since(9) is None
+    assert since(11) == timedelta(minutes=10)
+    place.edit("check_every: 1s", "check_every: 5m")
+    assert since(14) is None
+    assert since(16) == timedelta(minutes=15)
+    place.edit("check_every: 5m", "check_every: often")
+    assert since(11) == timedelta(minutes=10)
+    rollout = place.registry.rollouts.command(  # looks that find nothing are not written down
+        MODEL, "pause", actor="tests", reason="wait", now=datetime.now(UTC)
+    )
+    assert since(11) is None
 
 
 def test_of_looks_at_the_same_moment_one_counts(place: Rolling) -> None:

@@ -23,10 +23,11 @@ UNASKED = (
 
 
 class Server(ThreadingHTTPServer):
-    """Knows whether somebody watches, unless it is away; and what was started."""
+    """Knows whether a run goes on and since when, unless it is away; and what was started."""
 
     away = False
     watched = False
+    since = datetime.now(UTC) - timedelta(days=1)
     started = 0
 
     @property
@@ -42,7 +43,8 @@ class Answers(BaseHTTPRequestHandler):
         if self.server.away:
             self.tell(503, {})
         elif self.path == "/api/flow_runs/filter":
-            self.tell(200, [{"id": "1"}] if self.server.watched else [])
+            state = {"type": "RUNNING", "timestamp": self.server.since.isoformat()}
+            self.tell(200, [{"id": "1", "state": state}] if self.server.watched else [])
         else:
             assert self.path == "/api/deployments/d/create_flow_run"
             self.server.started += 1
@@ -73,13 +75,14 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Rolling:
-    """With a rollout that nothing happens to, as with one that is paused."""
-    found = rolling(tmp_path, environment_of(tmp_path))
+    """With a rollout that nothing happens to: it is paused."""
+    found, at = rolling(tmp_path, environment_of(tmp_path)), datetime.now(UTC) - timedelta(hours=1)
     found.versions(2)
     begin(
         found.project, found.registry, MODEL, 2, {}, actor="tests", reason="better",
-        cause="judged", force=False, now=datetime.now(UTC) - timedelta(hours=1),
+        cause="judged", force=False, now=at,
     )  # fmt: skip
+    found.registry.rollouts.command(MODEL, "pause", actor="tests", reason="a holiday", now=at)
     return found
 
 
@@ -109,6 +112,21 @@ def test_the_next_try_waits_no_longer_once_somebody_has_watched(
         server.watched = True
         assert list(care.look(server.port, then + timedelta(minutes=9))) == []
     assert server.started == 8
+
+
+def test_a_run_that_looks_no_more_does_not_count_while_a_step_runs(
+    place: Rolling, server: Server
+) -> None:
+    care, now = Care(place.project), datetime.now(UTC)
+    server.watched = True
+    assert list(care.look(server.port, now)) == []  # what is paused may be silent for ever
+    place.registry.rollouts.command(
+        MODEL, "resume", actor="tests", reason="it is over", now=now - timedelta(minutes=11)
+    )
+    assert list(care.look(server.port, now)) == [BEGUN]
+    server.since = now  # the run that was started: it has time to look
+    assert list(care.look(server.port, now + timedelta(minutes=5))) == []
+    assert server.started == 1
 
 
 def test_rollouts_of_another_project_at_the_same_registry_are_left_to_it(
