@@ -14,13 +14,16 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
     FlowRunFilter,
     FlowRunFilterDeploymentId,
-    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRunInput, StateType
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.input import RunInput
@@ -45,8 +48,8 @@ _BRIEFLY = {PREFECT_API_REQUEST_TIMEOUT: 2.0, PREFECT_CLIENT_MAX_RETRIES: 0}
 """A look comes before a page: no server that is slow or away may hold up the next."""
 _LEFT_ALONE = 30.0
 """Seconds that a Prefect server which didn't answer is not asked again."""
-_SETTLED = timedelta(seconds=30)
-"""How long a run must have gone on to be sure to watch: it may yet be refused."""
+_SLACK = timedelta(seconds=30)
+"""How much longer than it should a page may take to be drawn again."""
 _taken: set[str] = set()
 """Keys of the orders that this process took: a server that is slow to forget one shows it again,
 and an approval done twice would be that of another step."""
@@ -92,8 +95,7 @@ class Desk:
         text, what = render_markdown(rollout), plain(headline(rollout))
         with self._asking():
             if self._page is None:
-                key = f"{rollout.model}-rollout"
-                made = create_markdown_artifact(text, key=key, description=what)
+                made = create_markdown_artifact(text, key=_page_of(rollout), description=what)
                 assert isinstance(made, UUID)
                 self._page = made
             else:
@@ -129,9 +131,13 @@ def _obey(registry: Registry, model: str, item: FlowRunInput) -> None:
         get_run_logger().warning("An order was left undone: %s", error)
 
 
-def is_relieved(now: datetime) -> bool:
-    """Whether a younger run of this run's deployment watches: then this one leaves its place at the
-    worker to others. A run without deployment is somebody's at a terminal, and stays."""
+def is_relieved(rollout: Rollout, every: timedelta, now: datetime) -> bool:
+    """Whether a younger run of this run's deployment watches the rollout, looking so often: then
+    this one leaves its place at the worker to others. That a run goes on says little: it may wait
+    for the registry, write a report, or be gone with its machine. One that looks draws the page.
+
+    A run without deployment is somebody's at a terminal, and stays.
+    """
     context = FlowRunContext.get()
     own = context.flow_run if context else None
     if own is None or own.deployment_id is None:
@@ -139,14 +145,45 @@ def is_relieved(now: datetime) -> bool:
     at_work = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[own.deployment_id]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
-        start_time=FlowRunFilterStartTime(before_=now - _SETTLED),
     )
     try:
         with temporary_settings(_BRIEFLY), get_client(sync_client=True) as client:
             runs = client.read_flow_runs(flow_run_filter=at_work)
+            younger = [r.id for r in runs if r.created and own.created and r.created > own.created]
+            if not younger:
+                return False
+            pages = client.read_artifacts(
+                artifact_filter=ArtifactFilter(
+                    key=ArtifactFilterKey(any_=[_page_of(rollout)]),
+                    flow_run_id=ArtifactFilterFlowRunId(any_=younger),
+                ),
+                sort=ArtifactSort.UPDATED_DESC,
+                limit=1,
+            )
     except _NO_ANSWER:
         return False
-    return any(run.created and own.created and run.created > own.created for run in runs)
+    # One drawn before this rollout began was of the one before, which may have been its run's last.
+    drawn_since = max(now - timedelta(seconds=_REDRAWN) - every - _SLACK, rollout.started_at)
+    return any(page.updated is not None and page.updated > drawn_since for page in pages)
+
+
+def forget_deaths() -> None:
+    """Have this run's own death counted as the first in a row, if it comes to that."""
+    context = FlowRunContext.get()
+    own = context.flow_run if context else None
+    if own is None:
+        return
+    parameters = {**own.parameters, "deaths": 0, "died": None}
+    try:
+        with temporary_settings(_BRIEFLY), get_client(sync_client=True) as client:
+            client.update_flow_run(own.id, parameters=parameters)
+    except _NO_ANSWER as error:
+        get_run_logger().warning("Deaths that are over still count: %s", error)
+
+
+def _page_of(rollout: Rollout) -> str:
+    """The key of a watched rollout's artifact."""
+    return f"{rollout.model}-rollout"
 
 
 def place_of(rollout: Rollout) -> tuple[int, int, Phase]:

@@ -11,17 +11,9 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.runtime import flow_run
 
+from perennial.cli.watchers import is_watched
 from perennial.contracts.errors import UnavailableError
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
 from perennial.contracts.rollouts import Phase, Rollout
@@ -29,11 +21,19 @@ from perennial.reports.markdown import code, plain
 from perennial.reports.rollout_progress import headline
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
-from perennial.stores.rolling_out import begin, look, neglected, spec_of
+from perennial.stores.rolling_out import (
+    at_work_since,
+    begin,
+    check_every,
+    look,
+    neglected,
+    spec_of,
+)
 from tasks._desk import (
     Desk,
     RolloutOrder,  # noqa: F401  # orders are given to us
     actor,
+    forget_deaths,
     is_relieved,
     place_of,
 )
@@ -92,8 +92,10 @@ def take_up(
         )  # fmt: skip
     active = _patiently(lambda: registry.rollouts.active(model))
     if active is not None:
-        past = died is not None and active.updated_at > died + _LOOKED_SINCE
-        if past or deaths <= MOST_DEATHS:
+        if died is not None and active.updated_at > died + _LOOKED_SINCE:
+            forget_deaths()
+            return active
+        if deaths <= MOST_DEATHS:
             return active
         return _patiently(lambda: _given_up(registry, model, deaths))
     last = _patiently(lambda: registry.rollouts.last(model, 1))
@@ -199,12 +201,18 @@ def report(rollout: Rollout) -> None:
 def successor(rollout: Rollout) -> Rollout | None:
     """What this run watches next: the rollout, as long as it goes on, then one that has begun
     meanwhile, so that it is watched from its beginning. None when there is none, or a younger run
-    watches it."""
+    watches it: what people asked of this one is done before."""
     registry = _registry()
     active = _patiently(lambda: registry.rollouts.active(rollout.model))
     if not rollout.ended and (active is None or active.id != rollout.id):
         return _patiently(lambda: registry.rollouts.one(rollout.id))  # its end is yet to be told
-    return None if active is None or is_relieved(datetime.now(UTC)) else active
+    if active is None:
+        return None
+    every = check_every(Project.current(), active.model)
+    if not is_relieved(active, every, datetime.now(UTC)):
+        return active
+    Desk().take_orders(registry, active.model)
+    return None
 
 
 @task(
@@ -215,22 +223,19 @@ def successor(rollout: Rollout) -> Rollout | None:
 )
 def remind(model: str) -> Rollout | None:
     """Have a rollout watched that no run watches, because the event that told of it was lost.
-    Returns it; None when there is nothing to do. Reads no model.yaml."""
-    now = datetime.now(UTC)
-    left_alone = neglected(Registry(Project.current().registry_url), now)
+    Returns it; None when there is nothing to do. Needs no model.yaml that can be read."""
+    project, now = Project.current(), datetime.now(UTC)
+    left_alone = neglected(Registry(project.registry_url), now)
     rollout = next((one for one in left_alone if one.model == model), None)
     if rollout is None:
         return None
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["rollout"])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[*TERMINAL_STATES])),
-                tags=FlowRunFilterTags(all_=[f"model:{model}"]),
-            ),
-        )
-    if runs:
-        return None
+
+        def ask(method: Any, path: Any, body: Any) -> Any:
+            return client.request(method, path, json=body).json()
+
+        if is_watched(ask, model, at_work_since(project, rollout, now)):
+            return None
     reason = f"rollout {rollout.id} of version {rollout.version} is watched by nobody"
     payload = payload_of(
         model, reason, f"rollout {rollout.id} at {now.isoformat()}", evidence={}, report="",

@@ -17,6 +17,7 @@ from perennial.cli.stack import care as care_module
 from perennial.cli.stack.care import Care
 from perennial.contracts.events import BEGUN, ROLLOUT_LABEL, Event
 from perennial.contracts.rollouts import Rollout
+from perennial.stores import rolling_out
 from perennial.stores.rolling_out import begin
 from tasks._events import emit
 from tasks.rollout import remind
@@ -122,11 +123,24 @@ def test_what_was_begun_and_nobody_watches_is_watched_after_the_next_look(place:
     until(lambda: last(place, "forgotten").state.last is not None)
     (run,) = runs(place, "forgotten")
     assert reminding("forgotten") is None  # somebody watches
+    stopped, looked = process_of(place, run), last(place, "forgotten").revision
+    until(lambda: last(place, "forgotten").revision > looked)  # between two looks it locks nothing
+    os.kill(stopped, signal.SIGSTOP)  # it goes on as far as the server knows, and does not look
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for wait in ("_UNSEEN", "_STUCK"):
+                patch.setattr(rolling_out, wait, timedelta(seconds=5))
+            looked = last(place, "forgotten").revision
+            until(lambda: reminding("forgotten"))
+            until(lambda: last(place, "forgotten").revision > looked)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
     assert place.registry.rollouts.command(
         "forgotten", "abort", actor="tests", reason="enough", now=datetime.now(UTC)
     ).ended
-    until(lambda: runs(place, "forgotten")[0]["state_type"] == "COMPLETED")
-    assert [r["id"] for r in runs(place, "forgotten")] == [run["id"]]
+    until(lambda: {r["state_type"] for r in runs(place, "forgotten")} == {"COMPLETED"})
+    assert runs(place, "forgotten")[0]["id"] == run["id"]
+    assert len(runs(place, "forgotten")) == 2
 
 
 def test_the_stack_has_watched_what_nobody_watches(

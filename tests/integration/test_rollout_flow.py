@@ -332,11 +332,17 @@ def test_after_too_many_deaths_the_rollout_is_aborted_and_then_left_to_people(
     assert active(place).state.phase == "running"
     # A death that is told of late, when another run has looked since, does not count.
     late = {"deaths": MOST_DEATHS + 1, "died": str(datetime.now(UTC) - timedelta(minutes=15))}
+    since = datetime.now(UTC)
     process = place.start("rollout", model=MODEL, **late)
+    run = run_of(place, process, since)
     looked = active(place).revision
     until(lambda: active(place).revision > looked)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    api = place.environment["PREFECT_API_URL"]
+    # The next death is the first in a row again: the automation adds one to these.
+    parameters = httpx.get(f"{api}/flow_runs/{run}", timeout=30).json()["parameters"]
+    assert (parameters["model"], parameters["deaths"], parameters["died"]) == (MODEL, 0, None)
     just_now = {"deaths": MOST_DEATHS + 1, "died": str(datetime.now(UTC))}
     (rollout,) = ended(place.start("rollout", model=MODEL, **just_now))
     assert rollout.state.phase == "aborted"
