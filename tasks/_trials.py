@@ -162,12 +162,12 @@ def trials_on(
     server = str(get_client(sync_client=True).api_url).rstrip("/")
     with temporary_settings({PREFECT_API_URL: server}), cluster.answering():
         _check_reached(cluster, server)
-        with DaskTaskRunner(address=cluster.address) as runner:
-            try:
+        try:
+            with DaskTaskRunner(address=cluster.address) as runner:
                 yield partial(ClusterTrials, cluster, runner, place, spec)
-            finally:
-                with suppress(Exception):  # the cluster may be what failed
-                    cluster.client.run(_end, place, on_error="ignore")
+        finally:  # trials that waited are let go: none of them makes a runner again
+            with suppress(Exception):  # the cluster may be what failed
+                cluster.client.run(_end, place, on_error="ignore")
 
 
 def _check_reached(cluster: Cluster, server: str) -> None:

@@ -3,14 +3,17 @@ is summed in another order, also with a worker killed in the middle of it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shutil
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost as xgb
+import xgboost.dask as dxgb
 from distributed import Client, LocalCluster
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -32,6 +36,7 @@ from perennial.contracts.refs import BundleRef, DatasetRef
 from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign, split_columns
 from perennial.learning.training import booster_bytes, load_booster, predict, train_booster
+from perennial.learning.trials import Proposal
 from perennial.learning.tuning import tune
 from perennial.spec import ModelSpec, parse_spec, spec_text
 from perennial.spec.compute import Compute as Settings
@@ -312,13 +317,25 @@ def no_room(folder: Path) -> Any:
     return SimpleNamespace(free=0)
 
 
+def linger() -> None:
+    """On a worker: leave the others some seconds before it can be told why."""
+    leave = dxgb.CommunicatorContext.__exit__
+
+    def late(self: Any, *args: Any) -> None:
+        leave(self, *args)
+        time.sleep(4)
+
+    dxgb.CommunicatorContext.__exit__ = late
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_worker_without_room_for_its_pages_is_told_of_whatever_that_does_to_the_other(
     matrices: Path, which: int
 ) -> None:
     spec = parse_spec(MODEL_YAML + "compute: {memory: 0.01MiB}\n")
     with two_workers(matrices.parent) as address, client_of(address) as cluster:
-        for _ in range(3):  # of the two failures either may come first; workers are new each time
+        cluster.client.run(linger, workers=[list(cluster.workers)[which]])
+        for _ in range(3):  # of the two failures either may come first; workers may be new
             worker = list(cluster.workers)[which]
             cluster.client.run(setattr, shutil, "disk_usage", no_room, workers=[worker])
             with pytest.raises(InputError, match=r"may take [0-9]+ MiB, and 0 MiB are free"):
@@ -550,15 +567,60 @@ def test_workers_that_do_not_reach_the_prefect_server_are_refused_before_any_tri
 def test_a_worker_lets_a_study_go_when_its_time_is_up_though_the_flow_was_killed(
     matrices: Path,
 ) -> None:
-    study = (str(matrices), spec_text(SPEC), time.time() + 10)
     with (
         LocalCluster(n_workers=1, processes=False, dashboard_address=None) as place,
         Client(place, set_as_default=False) as client,
     ):
+        client.wait_for_workers(1)
+        study = (str(matrices), spec_text(SPEC), time.time() + 10)
         client.submit(lambda: _trials._runner(study) and None, pure=False).result()
         assert list(_trials._runners) == [study]
         until(lambda: not _trials._runners)
     assert time.time() >= study[2]
+
+
+def test_a_trial_that_waited_as_its_study_failed_does_not_keep_the_matrix_of_it(
+    matrices: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def train(_: object, proposal: Proposal, *__: object) -> None:
+        begun.append(proposal.number)
+        assert go_on.wait(240)
+
+    async def told() -> None:
+        if begun:  # the study lets go of what it has here, while the first trial ends
+            go_on.set()
+            await asyncio.to_thread(until, lambda: not any(client.processing().values()))
+
+    monkeypatch.setattr(_trials.TrialRunner, "run", train)
+    monkeypatch.setattr(_trials, "_told", told)
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://",
+            dashboard_address=None,
+        ) as place,
+        Client(place, set_as_default=False) as client,
+    ):  # fmt: skip
+        cluster = Cluster(client, place.scheduler_address)
+        study = (str(matrices), spec_text(SPEC), time.time() + 600)
+        waited_for = []
+        with (
+            suppress(InterruptedError),
+            _trials.trials_on(cluster, str(matrices), SPEC) as elsewhere,
+        ):
+            runner = elsewhere(time.monotonic() + 600)._runner
+            for number in range(2):
+                proposal = Proposal(number, "sampled", {})
+                given = {"number": number, "study": study, "proposal": proposal, "finished": []}
+                waited_for.append(runner.submit(_trials.run_trial, parameters=given))
+            until(lambda: begun)
+            raise InterruptedError
+        until(lambda: not any(client.processing().values()))
+        assert not _trials._runners
+        assert begun == [0]
 
 
 def test_a_worker_killed_in_a_trial_is_replaced_and_the_study_is_the_same_with_no_trial_twice(
