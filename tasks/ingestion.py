@@ -85,8 +85,6 @@ def publish(
                 "By the rules of today %s rows of the table went to quarantine, %s came back",
                 f"{done.refused:,}", f"{done.put_back:,}",
             )  # fmt: skip
-        if done.mended:
-            get_run_logger().info("%s rows of quarantine are mended in the source", done.mended)
         remember(table, source)
         staging.prune(project.folder("staging", model.name), keep=Path(staged.uri))
         dataset = tables.dataset(spec, table, as_of)

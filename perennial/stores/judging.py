@@ -52,8 +52,9 @@ class Judge:
         place = Path(mkdtemp(dir=self.folder))
         changed = table is not None and standing_of(table).rules != self.coming.rules
         refused = self._refused(table, place) if changed else 0
-        for files in (bad_files(self.staged), sorted((place / "bad").glob("*"))):
-            quarantine.record(self.spec, files, self.staged.digest, self.quarantine_uri)
+        bad, left = bad_files(self.staged), sorted((place / "bad").glob("*"))
+        for files, good in ((bad, self.coming.relation), (left, None)):
+            quarantine.record(self.spec, files, self.staged.digest, self.quarantine_uri, good)
         if not refused:
             return None
         return Leaving(engine.parquet(sorted(place.glob("*.parquet"))), refused)

@@ -2,7 +2,8 @@
 
 A row is known by its text, so the same bad row read again, from wherever, is there once; a row that
 breaks other rules than before gets its new reason. What came of the source and of the table has the
-same values in other words (``1.50``, ``1.5``): it is there once as well.
+same values in other words (``1.50``, ``1.5``): it is there once as well. Of rows of one identity it
+holds the source's last word.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _SCHEMA = pa.schema(
     [
         *(field for field in BAD_SCHEMA if field.name != ROW),
         ("batch", pa.string()),
-        ("turn", pa.int64()),
     ]
 )
-_ORDER = "position IS NOT NULL, turn, position"
+_ORDER = "position IS NOT NULL, position"
 """The order of the rows of one identity, the last word last: what left the table, then what came
-later, batch by batch (``turn``)."""
+later."""
 _TEXT = f"{OURS}text"
+_POSITION = f"{OURS}position"
 _BATCH_ROWS = 50_000
 
 
@@ -69,62 +70,90 @@ class PutBack(Value):
     bad: int
 
 
-def record(spec: ModelSpec, files: Sequence[Path], batch: str, uri: str) -> None:
+def record(
+    spec: ModelSpec, files: Sequence[Path], batch: str, uri: str, good: str | None = None
+) -> None:
     """Take bad rows (Parquet files of ``BAD_SCHEMA``) into quarantine, brought by ``batch``. The
-    same rows again add nothing."""
-    if not files:
+    same rows again add nothing.
+
+    Of a source's batch, whose ``good`` rows (a relation in SQL) are given, the last word on an
+    identity counts, as it does among good rows: if it is bad it takes the place of what quarantine
+    had from the source, if it is good nothing of that identity stays. So a row in quarantine whose
+    identity the table has is newer than the table's. To be called before the good rows enter the
+    table: after a kill in between, the source is read as far back again.
+    """
+    table = lake.open_table(uri)
+    if not files and (table is None or good is None):
         return
-    rows = f"(SELECT DISTINCT ON (row) * FROM {engine.parquet(files)} ORDER BY row, {ROW} DESC)"
     near = engine.spill_place(uri)
     with new_folder(near) as work, engine.connect(near) as connection:
+        rows = lake.no_rows(BAD_SCHEMA)
+        if files:
+            rows = engine.parquet(files)
+            rows = f"(SELECT DISTINCT ON (row) * FROM {rows} ORDER BY row, {ROW} DESC)"
+        if good is not None and spec.identity:
+            rows = _last_words(spec, connection, rows, good, uri, work)
         known = _known_in_other_words(spec, connection, rows, uri, work)
         if known is not None:
             rows = f"(SELECT * FROM {rows} ANTI JOIN {known} USING (row))"
-        table = lake.open_table(uri)
-        turn = 0 if table is None else int(table.version()) + 1
-        about = f"{engine.literal(batch)} AS batch, {turn:d}::BIGINT AS turn"
-        relation = f"(SELECT *, {about} FROM {rows})"
-        upsert(connection, uri, Incoming(relation, _SCHEMA, keys=("row",), content=("reason",)))
+        relation = f"(SELECT *, {engine.literal(batch)} AS batch FROM {rows})"
+        if files:
+            incoming = Incoming(relation, _SCHEMA, keys=("row",), content=("reason",))
+            upsert(connection, uri, incoming)
 
 
-def settle(spec: ModelSpec, good: str, bad: Sequence[Path], uri: str) -> int:
-    """Take out rows that the source has mended, and return how many: a batch's last word on their
-    identity is one of its ``good`` rows (a relation in SQL), not one of its ``bad`` ones.
-
-    So a row that stays, and whose identity the table has, is newer than the table's.
-    """
+def _last_words(
+    spec: ModelSpec, connection: Any, rows: str, good: str, uri: str, work: Path
+) -> str:
+    """Those of a batch's bad rows that are its last word on their identity, or have none that can
+    be read. Takes out of quarantine what the batch has another word on; what left the table stays
+    beside a correction that is bad."""
+    identity, time = spec.identity, spec.source.event_time
     table = lake.open_table(uri)
-    if table is None or not spec.identity:
-        return 0
-    near, time = engine.spill_place(uri), spec.source.event_time
-    with new_folder(near) as work, engine.connect(near) as connection:
+    held: list[Path] = []
+    there = position = ""
+    if table is not None:
         there = lake.relation(connection, table, uri)
-        when = "" if time is None else f"SEMI JOIN {good} g ON q.event_time = g.{engine.name(time)}"
-        query = f"SELECT q.row FROM {there} q {when}"
-        known = _typed(spec, connection, query, work / "known", spec.identity)
-        if not known:
-            return 0
-        query = (
-            f"SELECT q.{engine.name(_TEXT)} AS row FROM {engine.parquet(known)} q "
-            f"SEMI JOIN {good} g ON {engine.same(spec.identity, 'q', 'g')}"
+        position = "q.position" if "position" in lake.schema_of(table).names else "0"
+        query = f"SELECT q.row FROM {there} q"
+        if time is not None:
+            at = f"SELECT {engine.name(time)} AS at FROM {good}"
+            times = f"({at} UNION ALL SELECT event_time FROM {rows})"
+            query += f" SEMI JOIN {times} t ON q.event_time = t.at"
+        held = _typed(spec, connection, query, work / "held", identity)
+    coming = _typed(spec, connection, f"SELECT row FROM {rows}", work / "coming", identity)
+    if not held and not coming:
+        return rows
+    keys, text, number = engine.names(identity), engine.name(_TEXT), engine.name(_POSITION)
+    asked = engine.parquet([*held, *coming])
+    said = (
+        f"SELECT {engine.names(identity, 'g')}, g.{ROW} AS {number}, NULL::VARCHAR AS {text} "
+        f"FROM {good} g SEMI JOIN {asked} a ON {engine.same(identity, 'g', 'a')}"
+    )
+    if coming:
+        said += (
+            f" UNION ALL SELECT {engine.names(identity, 'c')}, b.position, c.{text} "
+            f"FROM {engine.parquet(coming)} c JOIN {rows} b ON c.{text} = b.row"
         )
-        if bad:
-            coming = f"SELECT row FROM {engine.parquet(bad)}"
-            again = _typed(spec, connection, coming, work / "again", spec.identity)
-            if again:
-                same = engine.same(spec.identity, "q", "b")
-                last = (
-                    f"(SELECT t.* FROM {engine.parquet(again)} t "
-                    f"JOIN {engine.parquet(bad)} p ON t.{engine.name(_TEXT)} = p.row "
-                    f"JOIN {good} g ON {engine.same(spec.identity, 't', 'g')} "
-                    f"WHERE p.position > g.{ROW})"
-                )
-                query += f" ANTI JOIN {last} b ON {same}"
-        mended = connection.sql(query).to_arrow_table()
-        if mended.num_rows:
-            pq.write_table(mended, work / "mended")
-            _take_out(connection, uri, engine.parquet([work / "mended"]))
-        return int(mended.num_rows)
+    last = f"(SELECT DISTINCT ON ({keys}) * FROM ({said}) ORDER BY {keys}, {number} DESC)"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE latest AS SELECT * FROM {last}")
+
+    def other(files: list[Path], among: str) -> Any:
+        return connection.sql(
+            f"SELECT o.{text} AS row FROM {engine.parquet(files)} o "
+            f"JOIN latest l ON {engine.same(identity, 'o', 'l')} {among}"
+        ).to_arrow_table()
+
+    if held:
+        whose = f"JOIN {there} q ON q.row = o.{text} WHERE l.{text} IS DISTINCT FROM o.{text}"
+        gone = other(held, f"{whose} AND (l.{text} IS NULL OR {position} IS NOT NULL)")
+        if gone.num_rows:
+            pq.write_table(gone, work / "gone")
+            _take_out(connection, uri, engine.parquet([work / "gone"]))
+    if coming:
+        pq.write_table(other(coming, f"WHERE l.{text} IS DISTINCT FROM o.{text}"), work / "earlier")
+        return f"(SELECT * FROM {rows} ANTI JOIN {engine.parquet([work / 'earlier'])} USING (row))"
+    return rows
 
 
 def _known_in_other_words(
@@ -224,7 +253,7 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
     near = engine.spill_place(uri)
     with new_folder(near) as work, engine.connect(near) as connection:
         relation = lake.relation(connection, table, uri)
-        order = _ORDER if "turn" in lake.schema_of(table).names else "place"
+        order = _ORDER if "position" in lake.schema_of(table).names else "place"
         counts, lacking = _check_again(spec, connection, f"{relation} ORDER BY {order}, row", work)
         good, passed = sorted(work.glob("good-*")), sorted(work.glob("passed-*"))
         if not passed:

@@ -32,13 +32,11 @@ _MICROSECOND = timedelta(microseconds=1)
 @dataclass(frozen=True, slots=True)
 class Published:
     """What became of a batch. ``version`` is the table's, the one before when nothing changed.
-    ``refused`` rows left the table for quarantine, ``put_back`` came from there: rules changed.
-    ``mended`` rows left quarantine because the source now has them right."""
+    ``refused`` rows left the table for quarantine, ``put_back`` came from there: rules changed."""
 
     version: int
     refused: int = 0
     put_back: int = 0
-    mended: int = 0
 
 
 def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: str) -> Published:
@@ -48,15 +46,15 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     repeats in the batch the last counts. A source without event time replaces the whole table if
     anything differs. When the rules of the columns are others than those the table's rows passed,
     rows in quarantine that pass them come back, and rows of the table that don't go there; a row
-    whose correction is bad stays as it was if that passes. Rows in quarantine whose identity the
-    batch brings as a good row, and as no bad one, leave it. Each table changes in one commit and
-    each step may be repeated: after a kill, running it again comes to the same end.
+    whose correction is bad stays as it was if that passes. Of a row in quarantine the source's last
+    word counts: if the batch brings it well it leaves. Each table changes in one commit and each
+    step may be repeated: after a kill, running it again comes to the same end.
 
     Raises InputError when there is nothing to make a table of, the table was made for columns of
     other types or another identity, or more than ``quarantine.max_share`` of its rows break a rule;
     UnavailableError when other writers keep being quicker.
     """
-    stats, bad = read_stats(staged), bad_files(staged)
+    stats, bad, good = read_stats(staged), bad_files(staged), _good_rows(spec, staged)
     table, columns = lake.open_table(table_uri), table_columns(spec)
     timed = spec.source.event_time is not None
     if table is not None and timed:
@@ -64,17 +62,16 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     rules = rules_digest(columns)
     changed = timed and table is not None and standing_of(table).rules != rules
     if not good_files(staged) and not changed:
-        quarantine.record(spec, bad, staged.digest, quarantine_uri)
+        quarantine.record(spec, bad, staged.digest, quarantine_uri, good)
         if table is None:
             what = "no row of the source passed its checks"
             raise InputError(Problem(stats.source, what))
         return Published(int(table.version()))
-    near, good = engine.spill_place(table_uri), _good_rows(spec, staged)
+    near = engine.spill_place(table_uri)
     if not timed:
-        quarantine.record(spec, bad, staged.digest, quarantine_uri)
+        quarantine.record(spec, bad, staged.digest, quarantine_uri, good)
         with engine.connect(near) as connection:
-            version = _replace(connection, spec, good, table_uri)
-        return Published(version, mended=quarantine.settle(spec, good, bad, quarantine_uri))
+            return Published(_replace(connection, spec, good, table_uri))
     put_back = quarantine.put_back(spec, quarantine_uri, table_uri).put_back if changed else 0
     rows = Incoming(
         relation=good,
@@ -90,8 +87,7 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     with new_folder(near) as work, engine.connect(near) as connection:
         judge = Judge(connection, spec, staged, rows, table_uri, quarantine_uri, work)
         done = upsert(connection, table_uri, rows, admit=judge)
-    mended = quarantine.settle(spec, good, bad, quarantine_uri)
-    return Published(done.version, done.removed, put_back, mended)
+    return Published(done.version, done.removed, put_back)
 
 
 def _good_rows(spec: ModelSpec, staged: StagedRef) -> str:

@@ -258,10 +258,9 @@ def test_a_query_is_one_select_or_nothing_happens(tmp_path: Path, query: str, me
             "CREATE TABLE rows (at, y, k, x)"
         )
     source = {"kind": "sql", "uri": "sqlite:///rows.db", "query": query}
-    spec = _model(["k", "x"], "at", "y", source)
 
     with pytest.raises(InputError) as error:
-        sources.inspect(spec, tmp_path, None, None)
+        sources.inspect(_model(["k", "x"], "at", "y", source), tmp_path, None, None)
 
     assert message in error.value.message
     assert database.execute("SELECT kept FROM victims").fetchall() == [(1,)]

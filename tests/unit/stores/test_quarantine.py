@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perennial.stores import artefacts, quarantine, tables
+from perennial.stores import artefacts, lake, quarantine, tables
 
 ANY_SHARE = ("split:", "quarantine: {max_share: 1}\nsplit:")
 HEAD = "at,car,zone,km,stops,note,late\n"
@@ -110,13 +110,51 @@ def test_a_row_that_the_source_has_mended_leaves(trips: Any) -> None:
     trips.csv(GOOD + FAR + other + NO_TIME + BROKEN)
     trips.ingest()
     trips.csv(GOOD + FAR.replace("900", "90") + other + NO_TIME + BROKEN)
-    staged = trips.stage()
-    places = trips.table, trips.quarantine
-    done = [tables.publish(trips.spec, staged, *places).mended for _ in range(2)]
-    assert done == [1, 0]
+    trips.ingest()
     kept = [row.row for row in quarantine.rows(trips.quarantine)]
     assert sorted(row["car"] for row in kept if isinstance(row, dict)) == ["d", "f"]
     assert len(kept) == 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_at_the_tables_commit_leaves_no_mended_row_behind(
+    trips: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    trips.csv(GOOD + FAR)
+    trips.ingest()
+    later = (
+        "2024-01-20 10:00:00,z,north,1,1,,true\n"  # the next reading begins after the mended row
+    )
+    trips.csv(GOOD + FAR.replace("900", "90") + later)
+    write = lake.write
+
+    def killed(uri: str, *args: Any, **more: Any) -> None:
+        if uri == trips.table and when == "before":
+            raise KeyboardInterrupt
+        write(uri, *args, **more)
+        if uri == trips.table:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lake, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trips.ingest()
+    trips.ingest()
+    trips.ingest()
+    wider = trips.changed("max: 500", "max: 1000")
+    wider.ingest()
+    assert wider.rows().set_index("car")["km"]["c"] == 90
+    assert quarantine.count(wider.quarantine) == 0
+
+
+def test_a_correction_in_the_same_source_never_enters_quarantine(trips: Any) -> None:
+    trips.csv(GOOD + FAR + FAR.replace("900", "90"))
+    trips.ingest()
+    more = "2024-01-03 10:00:00,z,north,1,1,,true\n"
+    trips.csv(GOOD + FAR + FAR.replace("900", "90") + more)
+    trips.ingest()
+    assert quarantine.count(trips.quarantine) == 0
+    assert lake.version_of(trips.quarantine) == 0, "nothing was written there, not even to leave"
 
 
 def test_the_last_word_of_a_batch_says_whether_a_row_is_mended(trips: Any) -> None:
@@ -152,20 +190,29 @@ def test_a_correction_that_broke_a_rule_takes_effect_when_the_rule_goes(trips: A
     assert quarantine.count(wider.quarantine) == 0
 
 
-@pytest.mark.parametrize("batches", [1, 2])
-def test_of_quarantined_rows_of_one_identity_the_last_is_put_back(trips: Any, batches: int) -> None:
+@pytest.mark.parametrize("words", [["900", "1000", "950"], ["950", "900", "950"]])
+@pytest.mark.parametrize("batches", [1, 3])
+def test_of_bad_rows_of_one_identity_the_last_is_kept_and_put_back(
+    trips: Any, words: list[str], batches: int
+) -> None:
     others = "".join(f"2024-01-01 1{n}:00:00,x{n},south,1,1,,true\n" for n in range(7))
-    rows = [FAR, FAR.replace("900", "1000"), FAR.replace("900", "950")]  # rows 9, 10, 11
-    if batches == 2:
-        trips.csv(GOOD + others + rows[0], "z.csv")
-        trips.changed("uri: trips.csv", "uri: z.csv").ingest()
-        rows = rows[1:]
-    trips.csv(GOOD + others + "".join(rows))
-    trips.ingest()
+    rows = [FAR.replace("900", word) for word in words]  # rows 9, 10, 11: "11" sorts before "9"
+    for number in range(batches):
+        part = rows if batches == 1 else [rows[number]]
+        trips.csv(GOOD + others + "".join(part))
+        trips.ingest()
+    assert reasons(trips) == ["column km: 950 is above max 500"]
     wider = trips.changed("max: 500", "max: 2000")
     result = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
-    assert result == quarantine.PutBack(checked=3, put_back=1, present=2, bad=0)
+    assert result == quarantine.PutBack(checked=1, put_back=1, present=0, bad=0)
     assert wider.rows().set_index("car")["km"]["c"] == 950
+
+
+def test_the_last_word_is_kept_in_whatever_words_it_comes(trips: Any) -> None:
+    for word in ("900", "950", "900.0"):
+        trips.csv(GOOD + FAR.replace("900", word))
+        trips.ingest()
+    assert reasons(trips) == ["column km: 900.0 is above max 500"]
 
 
 def test_what_left_the_table_yields_to_its_correction(trips: Any, spec_of: Any) -> None:
