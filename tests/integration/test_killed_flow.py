@@ -6,14 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 import pytest
 
+from tests.waiting import until
 from tests.workplace import Workplace
 
 COMMAND = """
@@ -69,13 +69,6 @@ def child(parent: psutil.Process, word: str) -> psutil.Process:
     return found[0]
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
@@ -94,7 +87,7 @@ def test_a_flow_that_is_killed_ends_its_command_with_a_word_and_its_server(
     with training(project) as run:
         until(lambda: early or serves(run.server))
         run.flow.send_signal(number)
-        out, err = run.command.communicate(timeout=30)
+        out, err = run.command.communicate(timeout=120)
         until(lambda: ended(run.server) and ended(run.guard))
     assert (run.command.returncode, out) == (1, "")
     assert err == (
