@@ -91,6 +91,11 @@ def _holds(inputs: Mapping[str, Any], result: object) -> bool:
         return False
     if isinstance(result, StagedRef):
         return bool(inputs["source"].kind != "sql")  # an UPDATE leaves no trace that a look finds
+    if isinstance(result, DatasetRef) and inputs["source"].kind == "sql":
+        from perennial.stores import lake
+
+        if lake.version_of(result.uri) != result.version:  # an UPDATE may have been taken back
+            return False
     if isinstance(result, DatasetRef) and inputs.get("as_of") is None:
         from perennial.stores import tables
 

@@ -147,9 +147,12 @@ def _try_encoding(
 
 def _try_label(spec: ModelSpec, frame: pd.DataFrame, classes: tuple[str, ...] | None) -> None:
     """Compare the labels of some rows with the classes that an ensemble's members predict. Raises
-    InputError as training would."""
-    from perennial.data.labels import check_classes
+    InputError as training would, which leaves some rows out: of many classes a strange one may be
+    of these."""
+    from perennial.data.labels import check_classes, label_classes
 
     known = frame[spec.label.column].dropna()
-    if classes is not None and known.nunique() > 1:  # of a single class others may follow
+    if classes is None or known.nunique() < 2:  # of a single class others may follow
+        return
+    if spec.objective == "binary" or not set(label_classes(known, spec) or ()) & set(classes):
         check_classes(known, spec, classes)

@@ -301,7 +301,7 @@ def _due(directory: Path) -> list[Path]:
             place = newest_first.popleft()
             if _goes_on(place):
                 break  # the older ones wait for what becomes of it
-            if _is_silent(place) and _size(place) <= _HEADER_BYTES:
+            if _is_offline(place) and _is_silent(place) and _size(place) <= _HEADER_BYTES:
                 _settle(place, "it ended before anything was written")
                 continue
             if _is_offline(place) and not _is_done(place):

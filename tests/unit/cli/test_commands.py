@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from perennial.contracts.retraining import Finding, Trigger
 from perennial.contracts.rollouts import Check, CheckOutcome, Guard, Plan, Rollout, Step
 from perennial.contracts.verdicts import Evidence, Outcome, Verdict
 from perennial.decisions.rollout import step
+from perennial.spec import parse_spec
 from perennial.spec.production import Retrain
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
@@ -232,6 +234,17 @@ def test_check_compares_an_ensembles_label_with_what_its_members_predict(tmp_pat
         "(the label and label.positive must be those of the members)"
     )
     assert check("late").startswith("label 'outcome': its classes are 'late' and, positive, 'no'")
+
+
+@pytest.mark.parametrize(("kinds", "refused"), [("abz", False), ("xyz", True)])
+def test_of_many_classes_a_strange_one_is_left_to_training(kinds: str, refused: bool) -> None:
+    """Which knows the rows that count: a class may have been retired before all of them."""
+    from perennial.cli.checking import _try_label
+
+    spec = parse_spec(SPEC.format(name="kinds", objective="multiclass"))
+    frame = pd.DataFrame({"outcome": list(kinds)})
+    with pytest.raises(InputError, match="no member predicts") if refused else nullcontext():
+        _try_label(spec, frame, ("a", "b", "c"))
 
 
 def test_a_feature_without_a_value_in_the_first_rows_may_have_some_in_others(

@@ -18,7 +18,7 @@ from perennial.stores import sources, staging, tables
 from perennial.stores.folders import keep_folder, new_folder
 from perennial.stores.project import Project
 from tasks._caching import Stage, _generation, fingerprint
-from tests.workplace import Workplace
+from tests.workplace import Workplace, demand_rows
 
 TUNE = Stage(name="tune", sections=("objective", "training", "tuning"))
 FEATURES = Stage(name="features", sections=("columns", "features"), feature_code=True)
@@ -167,6 +167,32 @@ def test_rows_of_a_database_are_staged_anew_as_no_look_tells_what_an_update_chan
     assert stage.compute_key(None, asked, {}).rpartition("-")[2] == generation  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("kind", "generation"), [("csv", "0"), ("sql", "1")])
+def test_an_update_that_was_taken_back_is_published_again(
+    project: Workplace, monkeypatch: pytest.MonkeyPatch, kind: str, generation: str
+) -> None:
+    """The table still has what the database said in between."""
+    model, spec = Project(project.root).load_model("demand")
+    uri, bad = str(project.root / "table"), str(project.root / "quarantine")
+    found = sources.inspect(spec, project.root, None, None)
+    staged = staging.stage(spec, project.root, found, project.root / "staging")
+    tables.publish(spec, staged, uri, bad)
+    now = datetime.now(UTC)
+    first = tables.dataset(spec, uri, now)
+    project.write_rows("2024-b.csv", demand_rows("2024-03-01", 1))
+    found = sources.inspect(spec, project.root, None, None)
+    tables.publish(
+        spec, staging.stage(spec, project.root, found, project.root / "staging"), uri, bad
+    )
+    stage = Stage(name="publish")
+    source = found.model_copy(update={"kind": kind})
+    asked: Any = {"model": model, "source": source, "as_of": now}
+    results = _Results({f"{stage.base_key(asked)}-0": first})
+    monkeypatch.setattr("tasks._caching.intact", lambda _: True)
+    monkeypatch.setattr("tasks._caching.get_result_store", lambda: results)
+    assert stage.compute_key(None, asked, {}).rpartition("-")[2] == generation  # type: ignore[arg-type]
+
+
 def test_a_dataset_as_of_now_is_made_again_when_the_clock_has_added_labels(
     project: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +206,7 @@ def test_a_dataset_as_of_now_is_made_again_when_the_clock_has_added_labels(
     stage = Stage(name="publish")
 
     def generation(as_of: datetime | None) -> str:
-        asked: Any = {"model": model, "as_of": as_of}
+        asked: Any = {"model": model, "source": found, "as_of": as_of}
         results = _Results({f"{stage.base_key(asked)}-0": then})
         monkeypatch.setattr("tasks._caching.get_result_store", lambda: results)
         return stage.compute_key(None, asked, {}).rpartition("-")[2]  # type: ignore[arg-type]
