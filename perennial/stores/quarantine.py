@@ -30,12 +30,7 @@ from perennial.stores.folders import new_folder
 from perennial.stores.staging import BAD_SCHEMA, ROW
 from perennial.stores.upsert import Incoming, upsert
 
-_SCHEMA = pa.schema(
-    [
-        *(field for field in BAD_SCHEMA if field.name != ROW),
-        ("batch", pa.string()),
-    ]
-)
+_SCHEMA = pa.schema([*(field for field in BAD_SCHEMA if field.name != ROW), ("batch", pa.string())])
 _ORDER = "position IS NOT NULL, position"
 """The order of the rows of one identity, the last word last: what left the table, then what came
 later."""
@@ -93,13 +88,13 @@ def record(
             rows = f"(SELECT DISTINCT ON (row) * FROM {rows} ORDER BY row, {ROW} DESC)"
         if good is not None and spec.identity:
             rows = _last_words(spec, connection, rows, good, uri, work)
+        if not files:
+            return
         known = _known_in_other_words(spec, connection, rows, uri, work)
         if known is not None:
             rows = f"(SELECT * FROM {rows} ANTI JOIN {known} USING (row))"
         relation = f"(SELECT *, {engine.literal(batch)} AS batch FROM {rows})"
-        if files:
-            incoming = Incoming(relation, _SCHEMA, keys=("row",), content=("reason",))
-            upsert(connection, uri, incoming)
+        upsert(connection, uri, Incoming(relation, _SCHEMA, keys=("row",), content=("reason",)))
 
 
 def _last_words(

@@ -227,6 +227,12 @@ def settled(root: Path) -> list[str]:
     return sorted(path.read_text() for path in root.glob("wandb/*/settled"))
 
 
+def nothing_is_left(server: Server, root: Path) -> bool:
+    """Whether another upload sends nothing, and doesn't even ask the server."""
+    asked = len(server.asked)
+    return wandb_runs.sync(root) == wandb_runs.Synced(0, "") and len(server.asked) == asked
+
+
 def begun(server: Server) -> list[tuple[str, str]]:
     return sorted(
         (given["groupName"], given["displayName"]) for given in server.runs if given["displayName"]
@@ -243,9 +249,7 @@ def test_a_study_killed_before_anything_was_written_keeps_no_other_run_from_bein
     assert wandb_runs.sync(tmp_path) == wandb_runs.Synced(2, "")
     assert begun(server) == [("healthy", "healthy"), ("healthy", "trial 0")]
     assert settled(tmp_path) == ["it ended before anything was written\n"] * 2
-    asked = len(server.asked)
-    assert wandb_runs.sync(tmp_path) == wandb_runs.Synced(0, "")
-    assert len(server.asked) == asked
+    assert nothing_is_left(server, tmp_path)
 
 
 def test_of_a_killed_run_what_there_is_goes_up_after_an_hour_and_once(
@@ -259,9 +263,7 @@ def test_of_a_killed_run_what_there_is_goes_up_after_an_hour_and_once(
     assert wandb_runs.sync(tmp_path) == wandb_runs.Synced(1, "")
     assert begun(server) == [("s", "trial 0")]
     assert any(r'"validation\":0.5' in stream for stream in server.streams)
-    asked = len(server.asked)
-    assert wandb_runs.sync(tmp_path) == wandb_runs.Synced(0, "")
-    assert len(server.asked) == asked
+    assert nothing_is_left(server, tmp_path)
 
 
 def test_a_killed_run_never_takes_the_place_of_the_one_that_was_begun_again(
