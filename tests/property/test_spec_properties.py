@@ -114,7 +114,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     }
     assume("://" not in document["source"]["uri"])
     if kind == "sql":
-        document["source"]["query"] = draw(texts)
+        document["source"]["query"] = draw(texts.filter(lambda text: text.replace(";", "").strip()))
     if kind == "csv" and draw(st.booleans()):
         document["source"]["delimiter"] = draw(st.sampled_from([";", "\t", "|"]))
     if objective == "binary" and draw(st.booleans()):
