@@ -37,6 +37,10 @@ from perennial.stores.predictions.tables import schema_of
 CHALLENGER, CHAMPION = 1, 0
 ARM = f"{OURS}arm"
 """The column of ``relation`` that says which."""
+ROW = "_id"
+"""The unit where a row is one."""
+_FOLLOWED_SECONDS = 10
+"""Since the challenger's first answer, until every server has followed to the step's route."""
 _BEFORE = timedelta(days=1)
 
 Query = Callable[[str], list[tuple[Any, ...]]]
@@ -87,16 +91,16 @@ class Arms:
     def unit(self, spec: ModelSpec, log: pa.Schema) -> str:
         """What of a row was drawn at random, in SQL: its entity, or the row itself."""
         if self.shadow or not spec.source.entity:
-            return "_id"
+            return ROW
         parts = [
             "coalesce(" + ", ".join(f"{engine.name(f.name)}::VARCHAR" for f in found) + ")"
             for name in spec.source.entity
             if (found := variants(name, log))
         ]
         if len(parts) < len(spec.source.entity):  # left out of the log
-            return "_id"
+            return ROW
         missing = " OR ".join(f"{part} IS NULL" for part in parts)
-        return f"(CASE WHEN {missing} THEN _id ELSE concat_ws(chr(31), {', '.join(parts)}) END)"
+        return f"(CASE WHEN {missing} THEN {ROW} ELSE concat_ws(chr(31), {', '.join(parts)}) END)"
 
 
 @contextmanager
@@ -152,6 +156,18 @@ def count_requests(
         int(arm): Requests(int(n), int(wrong), tuple(map(int, slow)), int(rows))
         for arm, n, wrong, rows, *slow in found
     }
+
+
+def count_units(connection: Any, answered: str, failed: str | None, unit: str) -> dict[int, int]:
+    """How many units each arm has had since all servers share them out. A failed row counts where
+    rows are units; of an entity it is not known."""
+    first = f"SELECT min(_time) FROM {answered} WHERE {ARM} = {CHALLENGER}"
+    after = f"_time > ({first}) + INTERVAL {_FOLLOWED_SECONDS} SECOND"
+    rows = f"SELECT {ARM} AS arm, {unit} AS unit FROM {answered} WHERE {after}"
+    if failed is not None and unit == ROW:
+        rows += f" UNION ALL SELECT {ARM}, {ROW} FROM {failed} WHERE {after}"
+    query = f"SELECT arm, count(DISTINCT unit) FROM ({rows}) GROUP BY arm"
+    return {int(arm): int(units) for arm, units in connection.execute(query).fetchall()}
 
 
 class Mean(NamedTuple):

@@ -40,11 +40,13 @@ from perennial.stores.rollout_arms import (
     ARM,
     CHALLENGER,
     CHAMPION,
+    ROW,
     Arms,
     Mean,
     Requests,
     columns_of,
     count_requests,
+    count_units,
     means,
     numeric,
     reading,
@@ -56,6 +58,8 @@ SAMPLED_ROWS = 100_000
 """Most rows of an arm whose predictions are compared: a random part of more."""
 _SAMPLED_VALUES = 4_000_000
 """Most probabilities of an arm that are held: of models with many classes fewer rows."""
+_UNEVEN_ALPHA = 0.001
+"""How often a split that is right is taken for a mismatch, over all looks."""
 _LEVEL_SHARE = 0.8
 """Of alpha, for samples of the first level; each further level has a fifth of the one before it,
 so that all of them together have no more than alpha."""
@@ -80,6 +84,9 @@ def measure(
       that the log has is read there. Any other came with the labels, as did a regression's label,
       and then rows are due too.
 
+    Of an ``ab_test`` neither of the last two can be measured when the versions were not given the
+    units that ``split`` says, by more than chance (a sample ratio mismatch).
+
     What has no rows yet is not measured (``value`` None). What can't be measured has ``error``: a
     damaged table, a store or registry that doesn't answer, a column that isn't kept. Never raises
     for what is in the data or where it lies.
@@ -88,7 +95,13 @@ def measure(
     guards = look.arms.step.guards
     counts, wrong = look.requests([g for g in guards if g.kind == "latency"])
     rows = counts.get(CHALLENGER, Requests()).rows
-    return tuple(look.measured(guard, counts, wrong) for guard in guards), rows
+    uneven = look.uneven()
+    return tuple(
+        Measurement(guard=guard.name, error=uneven)
+        if uneven and guard.kind in ("metric", "business")
+        else look.measured(guard, counts, wrong)
+        for guard in guards
+    ), rows
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,37 @@ class _Look:
                 return dict(count_requests(connection, answered, failed, limits)), ""
         except PerennialError as error:
             return {}, _told(error)
+
+    def uneven(self) -> str:
+        """What is wrong with the units that the versions of an ab_test were given; "" when nothing
+        is, or that can't be said. (Lindon and Malek, arXiv 2011.03567.)"""
+        step, entity = self.arms.step, self.spec.source.entity
+        if step.strategy != "ab_test":
+            return ""
+        try:
+            with self._connection() as connection:
+                answered, failed = (
+                    self._relation(connection, kind) for kind in ("predictions", "failures")
+                )
+                if answered is None:
+                    return ""
+                unit = self.arms.unit(self.spec, columns_of(open_log(self.uri("predictions"))))
+                if entity and unit == ROW:  # rows of one entity, which the log leaves out, are one
+                    return ""
+                found = count_units(connection, answered, failed, unit)
+        except PerennialError:  # told by what can't be measured then
+            return ""
+        given, every = found.get(CHALLENGER, 0), sum(found.values())
+        low, high = bernoulli_bounds(given, every, _UNEVEN_ALPHA)
+        if low <= step.weight / 100 <= high:
+            return ""
+        units = "entities" if entity else "rows"
+        found_share = f"{given:,} of {every:,} {units}, {100 * given / every:.1f} %"
+        return (
+            f"sample ratio mismatch: version {self.rollout.version} was given {found_share} where "
+            f"{step.weight} % were asked for, and that is no chance: something keeps one version's "
+            "requests from being sent, answered or logged"
+        )
 
     def measured(self, guard: Guard, counts: dict[int, Requests], wrong: str) -> Measurement:
         if guard.kind in ("error_rate", "latency"):

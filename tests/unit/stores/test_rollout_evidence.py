@@ -431,6 +431,46 @@ def test_rows_of_one_entity_are_no_more_certain_than_one(log: Log) -> None:
     assert interval(clustered)[2] > 3 * interval(by_rows)[2]
 
 
+def test_arms_that_are_not_what_the_split_says_decide_no_ab_test(log: Log) -> None:
+    test: dict[str, Any] = {"strategy": "ab_test", "weight": 50}
+    at = ENTERED + MINUTE
+    log.answers("champion", [0.5] * 300, at=at - timedelta(seconds=1))  # nobody else answers yet
+    log.answers("challenger", [0.5], at=at)
+    log.answers("champion", [0.5] * 300, at=at + timedelta(seconds=9))  # a server follows last
+    later = at + MINUTE
+    ids = [*log.answers("champion", [0.2] * 520, at=later)]
+    ids += log.answers("challenger", [0.1] * 480, at=later)
+    log.labels(ids, ["on time"] * 1000, revenue=[5.0] * 1000)
+    found, _ = log.measured(rollout(ERRORS, metric("brier"), REVENUE, DISTANCE, **test))
+    assert [one.error for one in found] == [""] * 4
+    log.answers("champion", [0.2] * 130, at=later)
+    errors, *others = log.measured(rollout(ERRORS, metric("brier"), REVENUE, DISTANCE, **test))[0]
+    assert errors.error == ""
+    for one in others:
+        assert "version 2 was given 480 of 1,130 entities, 42.5 % where 50 %" in one.error
+        assert one.value is None
+    assert log.one(metric("brier")).error == ""  # of a canary each arm is one of its own
+
+
+def test_of_an_ab_test_units_are_counted_and_failed_rows_are_where_they_are_known(
+    log: Log,
+) -> None:
+    test: dict[str, Any] = {"strategy": "ab_test", "weight": 50}
+    log.answers("challenger", [0.5])
+    later = ENTERED + 2 * MINUTE
+    log.answers("champion", [0.5] * 600, customers=[f"c{i % 5}" for i in range(600)], at=later)
+    log.answers("challenger", [0.5] * 60, at=later)
+    assert "60 of 65 entities" in log.one(DISTANCE, **test).error
+    log.place.edit(", entity: [customer]", "")
+    assert "60 of 660 rows" in log.one(DISTANCE, **test).error
+    log.failures("challenger", [f"r{i}" for i in range(540)], at=later)
+    assert log.one(DISTANCE, **test).error == ""
+    log.place.edit("event_time: sent", "event_time: sent, entity: [shop]")  # not in the log
+    log.place.edit("columns:\n", "columns:\n  shop: {type: category}\n")
+    log.answers("champion", [0.5] * 600, at=later)
+    assert log.one(DISTANCE, **test).error == ""
+
+
 def test_a_business_number_that_came_with_labels_is_worse_when_it_is_less(log: Log) -> None:
     champion = log.answers("champion", [0.5] * 60)
     challenger = log.answers("challenger", [0.5] * 40)
