@@ -16,6 +16,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import ModelRef, VersionRef
 from perennial.contracts.runs import Claim, ReplayPeriod, ReplaySummary, RunSummary
 from perennial.data.labels import encode_label
+from perennial.data.splits import unlearned
 from perennial.learning.metrics import scores
 from perennial.reports.replay import render_replay
 from perennial.spec import ModelSpec
@@ -40,8 +41,9 @@ def score_period(
     end: datetime,
     metric: str,
 ) -> ReplayPeriod:
-    """The metric of the first version and of the one serving after ``run``, on labelled rows with
-    ``start <= event time < end``. Raises InputError when nobody served or no row is there."""
+    """The metric of the first version and of the one serving after ``run``, on labelled rows from
+    ``start`` until ``end``, those excluded that versions of ``start`` may have learned from. Raises
+    InputError when nobody served or no row is there."""
     spec = read_definition(model)
     if first.champion is None or run.champion is None:
         raise InputError(Problem(model.name, f"no version was accepted by {start:%Y-%m-%d}"))
@@ -80,7 +82,8 @@ def trained(run: RunSummary | Claim) -> RunSummary:
 
 def _rows_between(spec: ModelSpec, start: datetime, end: datetime) -> pd.DataFrame:
     uri = Project.current().uri("tables", spec.name)
-    dataset = tables.dataset(spec, uri, end).model_copy(update={"start": start, "end": end})
+    window = {"start": unlearned(spec, start), "end": unlearned(spec, end)}
+    dataset = tables.dataset(spec, uri, end).model_copy(update=window)
     frame = pd.concat(list(tables.scan(dataset, spec)), ignore_index=True)
     labelled = frame[frame[spec.label.column].notna()].reset_index(drop=True)
     if not len(labelled):

@@ -82,6 +82,12 @@ def assign(
     return parts
 
 
+def unlearned(spec: ModelSpec, at: datetime) -> datetime:
+    """From when on events are new to a version that was trained ``as_of`` this moment: none of
+    their labels was known then. A label that comes with its event is, at that very moment."""
+    return max(at, at - spec.label.delay + timedelta(microseconds=1))
+
+
 def _by_time(times: pd.Series, spec: ModelSpec) -> np.ndarray:
     """Parts of labelled rows by their event times."""
     moments = times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")

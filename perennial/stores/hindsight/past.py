@@ -28,6 +28,7 @@ from perennial.data.drift.counting import count_window
 from perennial.data.features import FeatureProgram
 from perennial.data.frames import to_arrow
 from perennial.data.labels import encode_label, label_classes
+from perennial.data.splits import unlearned
 from perennial.decisions.backtest import Seen
 from perennial.decisions.drift import judge_drift
 from perennial.decisions.gates import judge
@@ -118,8 +119,8 @@ class Past:
     def metric(
         self, name: str, trained_at: datetime, start: datetime, end: datetime
     ) -> float | None:
-        """A version's metric on the labelled rows with ``start <= event time < end``, whenever
-        their labels came; None where they don't define it."""
+        """A version's metric on the labelled rows from ``start`` until ``end`` (see ``_between``),
+        whenever their labels came; None where they don't define it."""
         key = (trained_at, start, end)
         if key not in self._metrics:
             from perennial.learning.metrics import scores
@@ -279,8 +280,10 @@ class Past:
         return self._frame.iloc[: self._place(at, "right")]
 
     def _between(self, start: datetime, end: datetime) -> np.ndarray:
-        """Places of the rows with ``start <= event time < end``."""
-        return np.arange(self._place(start, "left"), self._place(end, "left"))
+        """Places of the rows with ``start <= event time < end``; where labels come with their
+        events ``start < event time <= end``, as versions of both moments learn from theirs."""
+        first, last = (self._place(unlearned(self._spec, at), "left") for at in (start, end))
+        return np.arange(first, last)
 
     def _labelled_between(self, start: datetime, end: datetime) -> np.ndarray:
         places = self._between(start, end)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from perennial.contracts.errors import InputError
-from perennial.data.splits import assign, narrowed, split_columns
+from perennial.data.splits import assign, narrowed, split_columns, unlearned
 from perennial.spec import ModelSpec, parse_spec
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -261,6 +261,16 @@ def test_known_labels_matter_for_every_kind_of_split() -> None:
         parts = assign(days(300, unlabelled=(0, 5)), model, at(200))
         unused = np.flatnonzero(parts == -1).tolist()
         assert unused == [0, 5, *range(200, 300)]
+
+
+@pytest.mark.parametrize("delay", ["0s", "1h", "3d"])
+def test_what_a_version_has_not_learned_from_is_what_it_may_be_asked(delay: str) -> None:
+    random = spec("{kind: random, validation: 0.2, test: 0.2}", delay)
+    rows, moment = days(60), at(30)
+    used = assign(rows, random, moment) >= 0
+    asked = (rows["at"] >= unlearned(random, moment)).to_numpy()
+    assert not (used & asked).any()
+    assert rows["at"][asked].min() == moment + timedelta(days=1 if delay == "0s" else 0)
 
 
 def test_too_few_rows_for_the_shares_are_told() -> None:

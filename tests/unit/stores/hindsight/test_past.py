@@ -195,3 +195,26 @@ def test_classes_that_came_later_are_measured_as_never_foreseen(tmp_path: Path) 
     assert strange > 3  # a class without any probability costs 16
     assert walked.seen(AFTER, FIRST).why
     assert walked.judged(AFTER, FIRST).outcome == "promoted"
+
+
+def test_rows_of_the_moment_itself_are_not_asked_of_who_learned_from_them(tmp_path: Path) -> None:
+    """Daily rows whose label comes with them, drawn at random: nothing in them can be foreseen."""
+    text = turning.MODEL_YAML.replace(", delay: 1d", "").replace(
+        "{kind: time, validation: 7d, test: 7d, window: 21d}",
+        "{kind: random, validation: 0.1, test: 0.1}",
+    )
+    spec = parse_spec(text)
+    random = np.random.default_rng(5)
+    rows = turning.rides(days=50, a_day=80)
+    rows["at"] = rows["at"].dt.floor("D")
+    rows["late"] = random.permutation(rows["late"])
+    frame = canonical_frame(rows, table_columns(spec))
+    eager = Recipe(params={"max_depth": 12, "learning_rate": 0.5}, rounds=60, origin="the test")
+    past = Past(spec, "", frame, eager, FIRST, tmp_path / "work", threads=1)
+    days = [FIRST + number * DAY for number in range(5)]
+    found = []
+    for day in days:
+        assert past.labelled_rows(day, day + DAY) == 80
+        found.append(past.metric("roc_auc", day, day, day + DAY))
+    assert past.metric("roc_auc", FIRST, FIRST - DAY, FIRST) > 0.8  # it has learned them by heart
+    assert np.mean(found) == pytest.approx(0.5, abs=0.1)
