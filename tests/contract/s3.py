@@ -105,7 +105,8 @@ class Faulty:
     ``busy``: so many of the next requests are answered 503 SlowDown. ``hold_after``: PUT requests
     beyond so many are never answered. ``die_after``: with the PUT request after so many it dies, as
     a machine does that is switched off. ``cut_answers_after``: it dies so many bytes into the next
-    object that is read. ``lose_answer_to``: the PUT request of this number is done, and its answer
+    object that is read. ``deny_reads``: objects with this in their names may be listed, and not
+    read. ``lose_answer_to``: the PUT request of this number is done, and its answer
     lost. PUT requests are counted from 1.
     """
 
@@ -124,6 +125,7 @@ class Faulty:
         self._recovered = threading.Event()
         self.busy = 0
         self.dead = self.holding = False
+        self.deny_reads = ""
         self.hold_after = self.die_after = self.cut_answers_after = self.lose_answer_to = -1
 
     def received(self, method: str) -> int:
@@ -148,8 +150,8 @@ class Faulty:
             server.shutdown()
             server.server_close()
 
-    def what_now(self, method: str, reading: bool) -> str:
-        """What becomes of a request."""
+    def what_now(self, method: str, read: str) -> str:
+        """What becomes of a request, which may be one to ``read`` an object."""
         with self._lock:
             self._counts[method] += 1
             count = self._counts[method]
@@ -160,12 +162,14 @@ class Faulty:
             if self.busy:
                 self.busy -= 1
                 return "busy"
+            if self.deny_reads and self.deny_reads in read:
+                return "deny"
             if method == "PUT" and -1 < self.hold_after < count:
                 self.holding = True
                 return "hold"
             if method == "PUT" and count == self.lose_answer_to:
                 return "lose"
-            return "cut" if reading and self.cut_answers_after >= 0 else "answer"
+            return "cut" if read and self.cut_answers_after >= 0 else "answer"
 
     def hold(self) -> None:
         self._recovered.wait()
@@ -179,17 +183,19 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _handle(self) -> None:
-        faulty, query = self.faulty, urlsplit(self.path).query
+        faulty, (_, _, path, query, _) = self.faulty, urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        todo = faulty.what_now(self.command, self.command == "GET" and "list-type" not in query)
-        self.close_connection = todo not in ("answer", "busy")
+        reads = self.command == "GET" and "list-type" not in query
+        todo = faulty.what_now(self.command, path if reads else "")
+        self.close_connection = todo not in ("answer", "busy", "deny")
         if todo == "hold":
             faulty.hold()
         if todo in ("hold", "die"):
             return
-        if todo == "busy":
-            content = b"<Error><Code>SlowDown</Code><Message>Please slow down</Message></Error>"
-            self.send_response(503)
+        if todo in ("busy", "deny"):
+            status, code = (503, "SlowDown") if todo == "busy" else (403, "AccessDenied")
+            content = f"<Error><Code>{code}</Code><Message>No</Message></Error>".encode()
+            self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -28,11 +28,13 @@ def read_parquet(
     spec: ModelSpec, files: Files, wanted: Sequence[str], window: Window
 ) -> Iterator[Piece]:
     """The rows of Parquet files in order. Raises InputError for a file that is no Parquet file,
-    lacks wanted columns or holds lists or structs in them."""
+    lacks wanted columns or holds lists or structs in them; UnavailableError when their store stops
+    to answer."""
     for file in files.files:
         try:
-            schema, fragment = _opened(files, file)
-            yield from read_fragments(spec, schema, [fragment], file.path, wanted, window)
+            with files.reading():
+                schema, fragment = _opened(files, file)
+                yield from read_fragments(spec, schema, [fragment], file.path, wanted, window)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
             raise InputError(_unreadable(file.path, error)) from None
 
@@ -40,7 +42,8 @@ def read_parquet(
 def parquet_columns(files: Files, file: SourceFile) -> list[str]:
     """The columns of one of the files. Raises InputError when it is no Parquet file."""
     try:
-        return list(_opened(files, file)[0].names)
+        with files.reading():
+            return list(_opened(files, file)[0].names)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(_unreadable(file.path, error)) from None
 

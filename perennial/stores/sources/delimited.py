@@ -29,15 +29,17 @@ def read(spec: ModelSpec, files: Files, wanted: Sequence[str]) -> Iterator[Piece
     """The wanted columns of all files in order. Unquoted NA, NaN, null and the like are missing.
 
     Raises InputError for text that is not UTF-8, a header without the wanted columns or with one
-    twice, and quotes that never end.
+    twice, and quotes that never end; UnavailableError when their store stops to answer.
     """
-    for file in files.files:
-        yield from _read_file(spec, files.system, file, wanted)
+    with files.reading():
+        for file in files.files:
+            yield from _read_file(spec, files.system, file, wanted)
 
 
 def columns(spec: ModelSpec, files: Files, file: SourceFile) -> list[str]:
     """The names in the header of one of the files. Raises as ``read``."""
-    return _header(spec, files.system, file, ())
+    with files.reading():
+        return _header(spec, files.system, file, ())
 
 
 def _read_file(

@@ -17,7 +17,7 @@ from perennial.spec import ModelSpec
 from perennial.stores.sources.batches import Piece
 from perennial.stores.sources.columnar import Window, is_moment, read_fragments, within
 from perennial.stores.storage.delta import delta_options
-from perennial.stores.storage.faults import fault
+from perennial.stores.storage.faults import fault, of_reading
 from perennial.stores.storage.places import is_remote
 
 _READ = {"columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
@@ -56,6 +56,8 @@ def read_delta(
             spec, files.schema, fragments, where, wanted, window, files.stored, kept
         )
     except (pa.ArrowInvalid, OSError, DeltaError) as error:
+        if of_reading(error, where):
+            raise fault(error, where) from None
         what = f"version {table.version()} is not readable: {str(error).splitlines()[0][:200]}"
         raise IntegrityError(Problem(where, what)) from None
 

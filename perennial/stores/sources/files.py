@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
 
 from pyarrow import fs
 
-from perennial.contracts.errors import InputError, Problem, UnavailableError
+from perennial.contracts.errors import InputError, Problem
 from perennial.spec.inputs import Source
 from perennial.stores.storage.delta import has_log
+from perennial.stores.storage.faults import fault, of_reading
 from perennial.stores.storage.places import is_remote
 
 _WILD = re.compile(r"[*?\[]")
@@ -34,10 +37,23 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files in the order they are read in, none of them empty, and the file system they are on."""
+    """Files in the order they are read in, none of them empty, the file system they are on, and the
+    source's address."""
 
     system: Any
     files: tuple[SourceFile, ...]
+    where: str
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What goes wrong on the way from the store is told as that: readers raise the same for a
+        file that is damaged."""
+        try:
+            yield
+        except OSError as error:
+            if of_reading(error, self.where):
+                raise fault(error, self.where) from None
+            raise
 
 
 def address(uri: str, root: Path) -> str:
@@ -78,7 +94,7 @@ def kind_of(uri: str, root: Path) -> Literal["csv", "parquet", "delta"]:
             system, path = _open(where)
             infos = [info for kind in _SUFFIXES for info in _matching(system, path, kind)[0]]
         except OSError as error:
-            raise UnavailableError(f"{where}: {error}") from None
+            raise fault(error, where) from None
         if not infos:
             info = system.get_file_info(path)
             what = "no such file" if info.type == fs.FileType.NotFound else "nothing to read in it"
@@ -110,7 +126,7 @@ def locate(source: Source, root: Path) -> Files:
         infos, base = _matching(system, path, source.kind)
     except OSError as error:
         if is_remote(where):
-            raise UnavailableError(f"{where}: {error}") from None
+            raise fault(error, where) from None
         raise InputError(Problem(where, error.strerror or str(error))) from None
     if not infos:
         raise InputError(_nothing(source, where, root, system.get_file_info(path)))
@@ -129,7 +145,7 @@ def locate(source: Source, root: Path) -> Files:
     if packed:
         fix = "unpack it; .gz, .bz2, .zst and .lz4 are read as they are"
         raise InputError(Problem(packed[0].path, "an archive is not read", fix))
-    return Files(system, filled)
+    return Files(system, filled, where)
 
 
 def _open(where: str) -> tuple[Any, str]:

@@ -7,8 +7,10 @@ import re
 from perennial.contracts.errors import InputError, PerennialError, Problem, UnavailableError
 from perennial.stores.storage.places import Endpoint, bucket_of, is_remote, without_password
 
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_STATUS = re.compile(r"\b(\d{3}) [A-Z][a-z]+")
+_CODE = re.compile(r"<Code>(\w+)</Code>|AWS Error (\w+)")
+"""In the document that a store answers, as obstore and Delta tell it, or in Arrow's words."""
+_STATUS = re.compile(r"\b(\d{3}) [A-Z][a-z]+|HTTP status (\d{3})")
+_OF_READING = re.compile(r"AWS Error|Generic S3 error|lacked the necessary privileges")
 _DISK_FULL = re.compile(r"os error (27|28|122)\b|No space left", re.IGNORECASE)
 _NO_CREDENTIALS = (
     "loading credentials",
@@ -38,6 +40,12 @@ def of_storage(error: Exception, uri: str) -> bool:
     return is_remote(uri) and (isinstance(error, OSError) or "Generic S3 error" in str(error))
 
 
+def of_reading(error: Exception, uri: str) -> bool:
+    """Whether it is the store that failed to give what a file holds, and not the file that is
+    damaged, or gone: readers raise the same classes for both."""
+    return is_remote(uri) and _OF_READING.search(str(error)) is not None
+
+
 def no_bucket(error: Exception) -> bool:
     """Whether it is the bucket that isn't there, and not only what was looked for in it."""
     return _code(error) == "NoSuchBucket"
@@ -63,14 +71,21 @@ def fault(error: Exception, uri: str) -> PerennialError:
     if code in _OTHER_REGION:
         what = f"bucket {bucket!r} is not in region {Endpoint.current().region} ({code})"
         return InputError(Problem(uri, what, "set AWS_REGION to the bucket's region"))
-    status = _STATUS.search(text)
-    if code in _DENIED or (status and status[1] in ("401", "403")):
+    status = _status(error)
+    if code in _DENIED or status in ("401", "403"):
         what = f"access to bucket {bucket!r} at {endpoint} was denied"
-        return InputError(Problem(uri, f"{what} ({code or (status and status[1])})", _POLICY))
-    how = f"answered {status[1]} {code}".rstrip() if status else "does not answer"
+        return InputError(Problem(uri, f"{what} ({code or status})", _POLICY))
+    how = f"answered {status} {code}".rstrip() if status else "does not answer"
     return UnavailableError(f"{uri}: {endpoint} {how}: {reason(error)}")
 
 
 def _code(error: Exception) -> str:
     found = _CODE.search(str(error))
-    return found[1] if found else ""
+    if not found:
+        return ""
+    return found[1] or found[2].title().replace("_", "")
+
+
+def _status(error: Exception) -> str:
+    found = _STATUS.search(str(error))
+    return (found[1] or found[2]) if found else ""
