@@ -106,8 +106,8 @@ class Faulty:
     beyond so many are never answered. ``die_after``: with the PUT request after so many it dies, as
     a machine does that is switched off. ``cut_answers_after``: it dies so many bytes into the next
     object that is read. ``deny_reads``: objects with this in their names may be listed, and not
-    read. ``lose_answer_to``: the PUT request of this number is done, and its answer
-    lost. PUT requests are counted from 1.
+    read; ``deny_writes``: they may not be written. ``lose_answer_to``: the PUT request of this
+    number is done, and its answer lost. PUT requests are counted from 1.
     """
 
     def __init__(self, upstream: Endpoint, url: str) -> None:
@@ -125,7 +125,7 @@ class Faulty:
         self._recovered = threading.Event()
         self.busy = 0
         self.dead = self.holding = False
-        self.deny_reads = ""
+        self.deny_reads = self.deny_writes = ""
         self.hold_after = self.die_after = self.cut_answers_after = self.lose_answer_to = -1
 
     def received(self, method: str) -> int:
@@ -150,8 +150,8 @@ class Faulty:
             server.shutdown()
             server.server_close()
 
-    def what_now(self, method: str, read: str) -> str:
-        """What becomes of a request, which may be one to ``read`` an object."""
+    def what_now(self, method: str, path: str, reads: bool) -> str:
+        """What becomes of a request, which may be one to read an object."""
         with self._lock:
             self._counts[method] += 1
             count = self._counts[method]
@@ -162,14 +162,15 @@ class Faulty:
             if self.busy:
                 self.busy -= 1
                 return "busy"
-            if self.deny_reads and self.deny_reads in read:
+            denied = self.deny_reads if reads else self.deny_writes if method == "PUT" else ""
+            if denied and denied in path:
                 return "deny"
             if method == "PUT" and -1 < self.hold_after < count:
                 self.holding = True
                 return "hold"
             if method == "PUT" and count == self.lose_answer_to:
                 return "lose"
-            return "cut" if read and self.cut_answers_after >= 0 else "answer"
+            return "cut" if reads and self.cut_answers_after >= 0 else "answer"
 
     def hold(self) -> None:
         self._recovered.wait()
@@ -186,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         faulty, (_, _, path, query, _) = self.faulty, urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         reads = self.command == "GET" and "list-type" not in query
-        todo = faulty.what_now(self.command, path if reads else "")
+        todo = faulty.what_now(self.command, path, reads)
         self.close_connection = todo not in ("answer", "busy", "deny")
         if todo == "hold":
             faulty.hold()

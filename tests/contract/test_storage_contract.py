@@ -391,6 +391,17 @@ def test_faults_that_a_person_must_mend_say_what_and_where_and_no_secret(
     assert "hidden" not in error.value.message
 
 
+@pytest.mark.parametrize("what", [".parquet", "_delta_log/"])
+def test_a_role_that_may_not_write_is_told_so_whatever_of_a_table_it_may_not(
+    faulty: Faulty, what: str
+) -> None:
+    uri = f"{os.environ['PERENNIAL_STORAGE']}/tables/denied"
+    faulty.deny_writes = what
+    with pytest.raises(InputError, match=r"access to bucket .* was denied .*policy") as told:
+        lake.write(uri, None, _rows(5))
+    assert len(told.value.message) < 400
+
+
 def _rows(count: int) -> Any:
     table = pa.table({"number": pa.array(range(count), pa.int64())})
     return pa.RecordBatchReader.from_batches(table.schema, table.to_batches())

@@ -10,7 +10,10 @@ from perennial.stores.storage.places import Endpoint, bucket_of, is_remote, with
 _CODE = re.compile(r"<Code>(\w+)</Code>|AWS Error (\w+)")
 """In the document that a store answers, as obstore and Delta tell it, or in Arrow's words."""
 _STATUS = re.compile(r"\b(\d{3}) [A-Z][a-z]+|HTTP status (\d{3})")
-_OF_READING = re.compile(r"AWS Error|Generic S3 error|lacked the necessary privileges")
+_STORES_WORDS = re.compile(
+    r"AWS Error|Generic S3 error|lacked the necessary privileges|necessary authentication credent"
+)
+"""Arrow's, and those of the object store below Delta's library, wrapped in whatever else."""
 _DISK_FULL = re.compile(r"os error (27|28|122)\b|No space left", re.IGNORECASE)
 _NO_CREDENTIALS = (
     "loading credentials",
@@ -37,13 +40,13 @@ def reason(error: Exception) -> str:
 def of_storage(error: Exception, uri: str) -> bool:
     """Whether an error of Delta's library about a table is one of its storage, and not of what is
     in it."""
-    return is_remote(uri) and (isinstance(error, OSError) or "Generic S3 error" in str(error))
+    return is_remote(uri) and (isinstance(error, OSError) or bool(_STORES_WORDS.search(str(error))))
 
 
 def of_reading(error: Exception, uri: str) -> bool:
     """Whether it is the store that failed to give what a file holds, and not the file that is
     damaged, or gone: readers raise the same classes for both."""
-    return is_remote(uri) and _OF_READING.search(str(error)) is not None
+    return is_remote(uri) and _STORES_WORDS.search(str(error)) is not None
 
 
 def no_bucket(error: Exception) -> bool:
