@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -116,11 +114,12 @@ def quantile_matrix(
     paged = [page for batch in batches for page in _pages(batch, most // _PAGES)]
     folder = PageFolder()
     try:
-        _check_room(folder.path, paged, schema, max_bin)
+        _claim_room(folder, paged, schema, max_bin)
     except InputError:
         folder.remove()
         raise
     rows = xgb.ExtMemQuantileDMatrix(_Batches(paged, schema, f"{folder.path}/rows"), **settings)
+    folder.claim(0)
     weakref.finalize(rows, folder.remove)  # after XGBoost has closed them
     return rows
 
@@ -132,18 +131,23 @@ def _pages(batch: Batch, size: int) -> Iterator[Batch]:
         yield x[start : start + rows], y[start : start + rows]
 
 
-def _check_room(folder: Path, pages: Sequence[Batch], schema: FeatureSchema, max_bin: int) -> None:
+def _claim_room(
+    folder: PageFolder, pages: Sequence[Batch], schema: FeatureSchema, max_bin: int
+) -> None:
     """XGBoost writes pages in threads of its own, where a full disk ends the whole process."""
-    free = shutil.disk_usage(folder).free - _SPARE
-    if free >= _most_bytes(pages, schema, max_bin, gaps=True):
+    most = _most_bytes(pages, schema, max_bin, gaps=True)
+    folder.claim(most)
+    if folder.room() - _SPARE >= most:
         return
     needed = _most_bytes(pages, schema, max_bin, any(np.isnan(x).any() for x, _ in pages))
-    if free < needed:
+    folder.claim(needed)
+    room = folder.room()
+    if room - _SPARE < needed:
         raise InputError(
             Problem(
-                str(folder.parent),
+                str(folder.path.parent),
                 f"pages of {sum(len(x) for x, _ in pages):,} rows by {len(schema.features):,} "
-                f"features may take {_mib(needed + _SPARE)}, and {_mib(free + _SPARE)} are free",
+                f"features may take {_mib(needed + _SPARE)}, and {_mib(max(0, room))} are free",
                 "free some space, or name a folder on a larger disk in TMPDIR, and run again: "
                 "finished stages are not repeated",
             )

@@ -18,6 +18,7 @@ import pytest
 from perennial.contracts.errors import InputError
 from perennial.contracts.features import Feature, FeatureSchema
 from perennial.learning.matrices import Matrices, quantile_matrix, quantised
+from perennial.learning.pages import PageFolder
 from perennial.learning.training import booster_bytes, train_booster
 from perennial.learning.tuning import tune
 from perennial.spec import parse_spec
@@ -120,6 +121,23 @@ def test_the_room_that_is_asked_for_is_what_pages_take_and_not_much_more(
     assert taken + spare <= needed * MIB
     if missing < 0.01:
         assert needed * MIB <= 1.15 * taken + spare + MIB
+
+
+def test_two_do_not_count_on_the_same_room(disk: Disk) -> None:
+    x = np.random.default_rng(3).standard_normal((50_000, 8), np.float32)
+    schema = FeatureSchema(
+        inputs=(), features=tuple(Feature(name=f"x{i}") for i in range(8)), classes=("0", "1")
+    )
+    disk.free = disk.needed(x, schema, 256) * MIB + MIB
+    other = PageFolder()
+    other.claim(3 * MIB)
+    with pytest.raises(InputError, match="are free"):
+        paged(x, schema, 256)
+    (other.path / "rows.page").write_bytes(b"1" * 3 * MIB)  # from now on the disk knows of them
+    assert paged(x, schema, 256).num_row() == len(x)
+    rows = paged(x, schema, 256)  # pages that are written are not counted twice
+    assert rows.num_row() == len(x)
+    other.remove()
 
 
 def test_without_room_for_pages_nothing_is_written_and_no_trial_has_failed(
