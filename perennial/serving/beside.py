@@ -45,13 +45,14 @@ def read_beside(folder: Path, started: float, now: float) -> Beside:
     A keeper that is not heard of for a minute is a problem itself; the shadows' process only tells
     something when it has something to do.
     """
-    keeper = _told(folder / "keeper.json", started, now)
-    shadow = _told(folder / "shadow.json", started, now)
+    keeper = told_since(folder / "keeper.json", started, now)
+    shadow = told_since(folder / "shadow.json", started, now)
     problems = (*_keeper_problems(keeper, started, now), *shadow.get("problems", ()))
     return Beside(problems, tuple(_shadows(shadow)))
 
 
-def _told(path: Path, started: float, now: float) -> Mapping[str, Any]:
+def told_since(path: Path, started: float, now: float) -> Mapping[str, Any]:
+    """What a process told last, if that was since a server's start; empty when not."""
     try:
         state: dict[str, Any] = json.loads(path.read_bytes())
         return state if started <= state["monotonic_seconds"] <= now else {}

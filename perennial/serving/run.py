@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-import uuid
+import time
 from collections.abc import Callable
 from logging import getLogger
 from typing import Any
@@ -177,7 +177,7 @@ def _shadow_settings(settings: Settings) -> ShadowSettings:
         tables=project.storage,
         state=str(project.home / "serving" / "shadow.json"),
         parent=os.getpid(),
-        server=uuid.uuid4().hex,
+        started=time.monotonic(),
     )
 
 

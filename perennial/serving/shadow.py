@@ -8,7 +8,8 @@ live rows, and the space their segments take, don't wait for it (see ``waiting.g
 
 What a record may cost is limited by the kernel's timers, which end the process even when it hangs
 in compiled code. Whoever started it starts it again; a version that ends it twice on one segment
-is not tried there any more, and after four times in all nowhere.
+is not tried there any more, and after four times in all nowhere. Of several servers of a project
+one has its process at work, the others' wait for their turn.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,15 +52,15 @@ _ENDED = "ProcessEnded"
 @dataclass(frozen=True, slots=True)
 class ShadowSettings:
     """What the process has to know. ``tables`` is the address below which ``predictions/<model>``
-    and ``failures/<model>`` lie; ``parent`` is the process whose end is this one's, and ``server``
-    a name that tells it from earlier ones, which may have had the same id."""
+    and ``failures/<model>`` lie; ``parent`` is the process whose end is this one's, and ``started``
+    when that began, in seconds of the monotonic clock."""
 
     project: str
     spool: str
     tables: str
     state: str
     parent: int
-    server: str
+    started: float
     poll_seconds: float = 0.5
     longest_wait_seconds: float = 60.0
     """Between two tries when the registry or a table does not answer."""
@@ -82,9 +84,13 @@ class Shadow:
         self._registry: Registry | None = None
         self._refs: dict[tuple[str, int], VersionRef] = {}
         self._loaded: dict[str, ShadowVersion] = {}  # by digest
-        self._state = ShadowState(Path(settings.state), settings.server)
         self._pauses: dict[str, _Pause] = {}
         self._stop = threading.Event()
+
+    @cached_property
+    def _state(self) -> ShadowState:
+        """Read in the first round: until its turn comes, other servers' processes write it."""
+        return ShadowState(Path(self._settings.state), self._settings.started)
 
     def run(self, stop: threading.Event) -> None:
         """Rounds until ``stop`` is set or the parent is gone."""

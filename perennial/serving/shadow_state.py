@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from perennial.contracts.errors import PerennialError
+from perennial.serving.beside import told_since
 from perennial.serving.shadow_version import Scored
 from perennial.stores.predictions.waiting import Waiting
 
@@ -26,31 +27,26 @@ _log = getLogger("perennial.serving.shadow")
 class ShadowState:
     """What was done, what could not be and why, and what a process before this one died of.
 
-    Counts are since the server's start. The file is written before and after a version is tried on
-    a segment: one that is found between the two ended the process.
+    Counts are since the server's start, and go over what the processes of all servers did that
+    have run since then: they take turns, and share the file. ``started`` is that start, in seconds
+    of the monotonic clock; only the process whose turn it is may make a state. The file is written
+    before and after a version is tried on a segment: one that is found between the two ended the
+    process.
     """
 
-    def __init__(self, path: Path, server: str) -> None:
+    def __init__(self, path: Path, started: float) -> None:
         self._path = path
         self._versions: dict[str, dict[str, Any]] = {}
         self._crashes: Counter[str] = Counter()
         self._trying = ""
         self._waiting = 0
         self._problems: dict[str, str] = {}
-        self._server = server
-        former = self._former()
-        if former.get("server") == server:
+        former = told_since(path, started, time.monotonic())
+        if former:
             self._versions = former["versions"]
             self._crashes = Counter(former["crashes"])
             if former["trying"]:
                 self._crashes[former["trying"]] += 1
-
-    def _former(self) -> Mapping[str, Any]:
-        try:
-            found = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
 
     @contextmanager
     def trying(self, segment: Waiting, version: int) -> Iterator[str]:
@@ -107,7 +103,6 @@ class ShadowState:
     def _write(self) -> None:
         state = {
             "pid": os.getpid(),
-            "server": self._server,
             "updated_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "monotonic_seconds": time.monotonic(),
             "versions": self._versions,

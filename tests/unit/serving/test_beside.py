@@ -112,7 +112,7 @@ def test_what_an_earlier_servers_shadows_told_is_old(state_file: Path) -> None:
 
 
 def test_what_the_shadow_process_writes_is_what_is_read(tmp_path: Path) -> None:
-    state = ShadowState(tmp_path / "shadow.json", server="a")
+    state = ShadowState(tmp_path / "shadow.json", started=time.monotonic())
     state.problem("churn", UnavailableError("the registry does not answer"))
     state.done("churn", {4: Scored(4, reasons=Counter({"absent": 2, "slow": 1}))})
 

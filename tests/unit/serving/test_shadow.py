@@ -24,11 +24,12 @@ from perennial.contracts.errors import UnavailableError
 from perennial.contracts.refs import BundleRef
 from perennial.serving import shadow
 from perennial.serving.shadow import Shadow, ShadowSettings
+from perennial.serving.shadow_state import ShadowState
 from perennial.stores.predictions import Spool
 from perennial.stores.predictions.ids import ids_of
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.predictions.tables import commit_segments, open_log
-from perennial.stores.predictions.waiting import finish, waiting
+from perennial.stores.predictions.waiting import Waiting, finish, waiting
 from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from tests.logged import NOON, prediction_rows, seal
@@ -52,6 +53,7 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.spool = root / "spool"
+        self.started = time.monotonic()
         self.uri = f"{root}/predictions/m"
         self.registry = Registry(Project(root).registry_url)
         self.rows = make("binary").rows
@@ -63,7 +65,7 @@ class Place:
             "tables": str(self.root),
             "state": str(self.root / "shadow.json"),
             "parent": os.getppid(),
-            "server": "a",
+            "started": self.started,
             "poll_seconds": 0.01,
         }
         return ShadowSettings(**values | changes)
@@ -488,8 +490,9 @@ def test_a_version_that_keeps_ending_the_process_is_tried_nowhere_any_more(
     place, _ = two
     settings = place.settings()
     died_of = {"m@2 elsewhere/1": 2, "m@2 elsewhere/2": 1, "m@1 elsewhere/1": 1}
-    former = {"server": settings.server, "versions": {}, "crashes": died_of}
-    (place.root / "shadow.json").write_text(json.dumps({**former, "trying": "m@2 elsewhere/2"}))
+    former = {"versions": {}, "crashes": died_of, "trying": "m@2 elsewhere/2"}
+    told = json.dumps({**former, "monotonic_seconds": time.monotonic()})
+    (place.root / "shadow.json").write_text(told)
     seal(place.spool, *(place.batch(i, 1) for i in range(3)), shadow=[2])
 
     Shadow(settings).round()
@@ -504,13 +507,58 @@ def test_a_server_that_starts_anew_gives_every_version_another_chance(
     two: tuple[Place, Predictor],
 ) -> None:
     place, _ = two
-    former = {"server": "b", "versions": {}, "crashes": {"m@2 elsewhere/1": 9}, "trying": ""}
-    (place.root / "shadow.json").write_text(json.dumps(former))
+    former = {"versions": {}, "crashes": {"m@2 elsewhere/1": 9}, "trying": ""}
+    told = json.dumps({**former, "monotonic_seconds": place.started - 0.001})
+    (place.root / "shadow.json").write_text(told)
     seal(place.spool, place.batch(0, 2), shadow=[2])
 
     Shadow(place.settings()).round()
 
     assert len(place.logged()) == 2
+
+
+def test_crashes_are_counted_on_when_processes_of_two_servers_take_turns(
+    two: tuple[Place, Predictor],
+) -> None:
+    place, _ = two
+    place.add_broken(ENDS)
+    seal(place.spool, place.batch(0, 4), shadow=[2, 3])
+    servers = [{"started": time.monotonic()} for _ in range(2)]
+    running = [_start(place, **server) for server in servers]
+    died = 0
+
+    while place.left():  # what dies is started again, as by its server
+        for i, process in enumerate(running):
+            if process.poll() is not None:
+                process.communicate()
+                died += 1
+                assert died < 5, "what ends it is tried again and again"
+                running[i] = _start(place, **servers[i])
+        place.commit_live()
+        time.sleep(0.02)
+
+    assert [_end(process) for process in running] == [0, 0]
+    assert died == 2
+    assert list(place.logged()["_version"]) == [2] * 4
+    assert place.state()["versions"]["m@3"]["reasons"] == {
+        "not tried again: it ended the process 2 times on a segment": 4
+    }
+
+
+def test_a_server_that_joins_others_counts_on_and_one_that_comes_after_them_begins_anew(
+    tmp_path: Path,
+) -> None:
+    segment = Waiting(tmp_path / "1.segment", "s", "m", "predictions", 1, 10)
+    path, first, second = tmp_path / "shadow.json", time.monotonic(), time.monotonic()
+    tried = []  # and never left: the process dies there
+
+    for started in [first, second, first, second]:
+        tried.append(ShadowState(path, started).trying(segment, 3))
+        refused = tried[-1].__enter__() != ""
+        assert refused == (len(tried) > 2)
+
+    with ShadowState(path, time.monotonic()).trying(segment, 3) as refusal:
+        assert refusal == ""
 
 
 def test_the_process_is_nice_works_beside_a_server_and_ends_when_told(
