@@ -25,7 +25,8 @@ FITTED_TAG = "perennial.fitted"
 FILE = "features.py"
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
-_loading = threading.Lock()
+_loading: dict[str, threading.Lock] = {}
+"""By module name: what hangs while it is run keeps nothing else from being loaded."""
 
 
 def fitted(function: _Function) -> _Function:
@@ -105,7 +106,7 @@ def read_code(source: str, spec: ModelSpec) -> FeatureCode:
 def _execute(name: str, filename: str, compiled: typing.Any) -> ModuleType:
     """The module of this text; the same text shares one. Registered under its unique name, which
     Hamilton and ``typing`` use to resolve types, and only if running it succeeded."""
-    with _loading:
+    with _loading.setdefault(name, threading.Lock()):
         if name in sys.modules:
             return sys.modules[name]
         module = ModuleType(name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from logging import getLogger
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from pydantic import ValidationError
 
 from perennial.bundle.outputs import all_classes
 from perennial.contracts.errors import InputError, PerennialError, Problem
-from perennial.contracts.refs import Value
+from perennial.contracts.refs import Value, VersionRef
 from perennial.contracts.rollouts import Rollout
 from perennial.serving.models import Loaded, load
 from perennial.serving.service import Logging, Service
@@ -32,6 +34,12 @@ DECISIONS = 20
 _TOLD_EVERY_SECONDS = 5.0
 _LONGEST_WAIT_SECONDS = 15.0
 """Between two tries to load a route whose versions can't be loaded."""
+_TURN_SECONDS = 2.0
+"""How long all routes wait for one version that is loaded; then it goes on loading beside them."""
+_SLOW_SECONDS = 30.0
+"""A version that has been loading for longer is told as a problem of its route."""
+_END_SECONDS = 5.0
+"""How long the end of the server waits for what is done here."""
 
 
 class Followed(Value):
@@ -44,11 +52,54 @@ class Followed(Value):
 
 @dataclass(slots=True)
 class _Failure:
-    """A route that can't be followed: how often it was tried, and when (monotonic) it may be."""
+    """A route that can't be followed: why, as it was told last, how often it was tried, and when
+    (monotonic) it may be."""
 
     generation: int
+    problem: str = ""
     tries: int = 0
     not_before: float = 0.0
+
+
+class _Loading:
+    """A version that is being loaded, in a thread of its own: its feature code, or a disk, may keep
+    it there for ever, and nothing can end it."""
+
+    def __init__(self, version: Version, project: Project) -> None:
+        self._version = version
+        self._project = project
+        self._future: Future[Loaded] = Future()
+        self._began_at = datetime.now(UTC)
+        self._began = time.monotonic()
+        threading.Thread(target=self._run, name="load", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._future.set_result(load(self._version, self._project))
+        except BaseException as error:  # feature code may even ask the thread to end
+            self._future.set_exception(error)
+
+    def wait(self, seconds: float) -> None:
+        wait([self._future], seconds)
+
+    @property
+    def done(self) -> bool:
+        return self._future.done()
+
+    def result(self) -> Loaded | None:
+        """None while it takes. Raises as ``load``, and whatever the version's code does."""
+        return self._future.result() if self.done else None
+
+    @property
+    def problem(self) -> str:
+        """What to tell of one that takes long; "" of others."""
+        if self.done or time.monotonic() - self._began < _SLOW_SECONDS:
+            return ""
+        return (
+            f"version {self._version.ref.version} has been loading since "
+            f"{self._began_at:%Y-%m-%d %H:%M:%S} UTC: its features.py or its bundle's storage is "
+            "slow or hangs; promote another version, or put that right and start the server again"
+        )
 
 
 @dataclass(slots=True)
@@ -65,7 +116,8 @@ class Follower(threading.Thread):
     """Asks the registry for routes, again and again, and brings the service to follow them.
 
     A version is loaded, checked and run warm before the first request reaches it; what can't be
-    loaded is said and tried again, and the service stays as it was. What is followed is kept in
+    loaded is said and tried again, and the service stays as it was. One that takes long to load
+    keeps no other route waiting, nor the way back from it. What is followed is kept in
     ``.perennial/serving/routes``, a file a model, for all servers of the project; while the
     registry is down, or not there, a model that is not served yet is served from there. What
     model.yaml says of the prediction log is followed too.
@@ -81,15 +133,16 @@ class Follower(threading.Thread):
         self._registry: Registry | None = None
         self._followed: dict[str, Followed] = {}
         self._failures: dict[str, _Failure] = {}
+        self._loading: dict[VersionRef, _Loading] = {}
         self._definitions: dict[str, _Definition] = {}
         self._told_at = 0.0
         self._unforeseen = ""
 
     def stop(self) -> None:
-        """End, after what it is doing."""
+        """End, after what it is doing if that does not take long."""
         self._ending.set()
-        self.join()
-        if self._registry is not None:
+        self.join(_END_SECONDS)
+        if self._registry is not None and not self.is_alive():
             self._registry.close()
 
     def run(self) -> None:
@@ -131,7 +184,10 @@ class Follower(threading.Thread):
 
     def _follow(self, route: Route) -> None:
         known = self._followed.get(route.model)
-        if (known is not None and known.route == route) or not self._may_try(route):
+        if known is not None and known.route == route:
+            self._forget_loaded(route.model)  # what was asked for meanwhile, and is no more
+            return
+        if not self._may_try(route):
             return
         assert self._registry is not None
         numbers = sorted({arm.version for arm in route.arms})
@@ -142,17 +198,11 @@ class Follower(threading.Thread):
             write_file(self._routes / f"{route.model}.json", followed.model_dump_json(indent=1))
 
     def _adopt(self, wanted: Followed) -> bool:
-        """Load what is not loaded yet, and switch. Whether it worked."""
+        """Load what is not loaded yet, and switch once all is. Whether it worked."""
         name = wanted.route.model
-        present = self._service.models.get(name)
-        loaded: dict[int, Loaded] = {}
         try:
             logging = self._definition(name)
-            for version in wanted.versions:
-                same = present.loaded.get(version.ref.version) if present else None
-                if same is None or same.version.ref != version.ref:
-                    same = load(version, self._project)
-                loaded[version.ref.version] = same
+            loaded = self._load(wanted)
         except PerennialError as error:
             self._failed(wanted.route, error.message)
             return False
@@ -160,11 +210,42 @@ class Follower(threading.Thread):
             _log.exception("a version could not be loaded", extra={"model": name})
             self._failed(wanted.route, f"a version can't be loaded: {type(error).__name__}")
             return False
+        if loaded is None:
+            return False
         self._failures.pop(name, None)
+        self._forget_loaded(name)
         self._followed[name] = wanted
         classes = self._classes(wanted.shadows)
         self._on_loop(self._service.adopt, wanted.route, loaded, logging, classes)
         return True
+
+    def _load(self, wanted: Followed) -> Mapping[int, Loaded] | None:
+        """The versions of a route; None while one is being loaded, which is told when it takes
+        long. Raises as ``load``, and whatever a version's code does."""
+        present = self._service.models.get(wanted.route.model)
+        loaded: dict[int, Loaded] = {}
+        for version in wanted.versions:
+            ref = version.ref
+            same = present.loaded.get(ref.version) if present else None
+            if same is None or same.version.ref != ref:
+                loading = self._loading.get(ref)
+                if loading is None:
+                    loading = self._loading[ref] = _Loading(version, self._project)
+                    loading.wait(_TURN_SECONDS)
+                same = loading.result()
+                if same is None:
+                    if loading.problem:
+                        self._tell_failure(wanted.route, loading.problem)
+                    return None
+            loaded[ref.version] = same
+        return loaded
+
+    def _forget_loaded(self, model: str) -> None:
+        """Of a model's versions that were loaded, let go of those that nobody came to use. What
+        still loads is kept: it is not begun again as long as it hangs."""
+        for ref, loading in [*self._loading.items()]:
+            if ref.model == model and loading.done:
+                del self._loading[ref]
 
     def _classes(self, shadows: Iterable[Version]) -> tuple[str, ...]:
         """The classes of versions in shadow. What keeps one from being opened is told by the
@@ -208,14 +289,22 @@ class Follower(threading.Thread):
         return failure is None or time.monotonic() >= failure.not_before
 
     def _failed(self, route: Route, problem: str) -> None:
+        """Tell of a route that can't be followed, and try it again later, from the beginning."""
+        failure = self._tell_failure(route, problem)
+        self._forget_loaded(route.model)
+        failure.tries += 1
+        pause = min(0.5 * 2**failure.tries, _LONGEST_WAIT_SECONDS)
+        failure.not_before = time.monotonic() + pause
+
+    def _tell_failure(self, route: Route, problem: str) -> _Failure:
         failure = self._failure_of(route)
         if failure is None:
             failure = self._failures[route.model] = _Failure(route.generation)
+        if problem != failure.problem:
+            failure.problem = problem
             _log.error("route not followed", extra={"model": route.model, "problem": problem})
-        failure.tries += 1
-        wait = min(0.5 * 2**failure.tries, _LONGEST_WAIT_SECONDS)
-        failure.not_before = time.monotonic() + wait
         self._on_loop(self._service.route_failed, route.model, problem)
+        return failure
 
     def _failure_of(self, route: Route) -> _Failure | None:
         """None when only another generation of it failed, if any."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from deltalake import DeltaTable
 
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
+from perennial.bundle.write import write_bundle
 from perennial.contracts.rollouts import Guard, Plan, Step
 from perennial.stores.predictions.reading import predictions
 from perennial.stores.project import Project
 from perennial.stores.registry import Arm, Registry
-from tests.fuzz.served import ROW, Server, make_project, serving
+from tests.fuzz.served import FEATURES, NOW, ROW, Server, content, make_project, serving
 from tests.waiting import until
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -53,12 +55,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def change(root: Path, weights: dict[int, int], shadow: tuple[int, ...] = ()) -> None:
-    """Change the route of parcels; the first version stays or becomes its champion."""
+def change(
+    root: Path, weights: dict[int, int], shadow: tuple[int, ...] = (), model: str = "parcels"
+) -> None:
+    """Change the route of a model; the first version stays or becomes its champion."""
     registry = Registry(Project(root).registry_url)
-    route = registry.route("parcels")
+    route = registry.route(model)
     registry.change_route(
-        "parcels",
+        model,
         champion=next(iter(weights)),
         arms=[Arm(version=version, weight=weight) for version, weight in weights.items()],
         shadow=shadow,
@@ -307,8 +311,8 @@ def test_an_entity_keeps_its_version_while_a_canary_grows(project: Path) -> None
             before = moved
 
 
-def _generation(server: Server) -> int:
-    return int(server.ask("GET", "/models/parcels").json()["generation"])
+def _generation(server: Server, model: str = "parcels") -> int:
+    return int(server.ask("GET", f"/models/{model}").json()["generation"])
 
 
 def test_a_rollout_is_followed_and_told_of_until_it_is_rolled_back(project: Path) -> None:
@@ -345,6 +349,36 @@ def test_a_tampered_bundle_takes_no_traffic_and_the_old_version_stays(project: P
         assert 'perennial_route_problem{model="parcels"} 1.0' in server.ask("GET", "/metrics").text
         booster.write_bytes(intact)
         until(lambda: server.ask("POST", PREDICT, json=ROW).json()["version"] == 2)
+
+
+def test_a_version_that_hangs_while_it_is_loaded_holds_up_no_other_and_not_the_end(
+    project: Path,
+) -> None:
+    wait = "import time\n    while True:\n        time.sleep(0.01)\n    return sent.dt.hour"
+    source = FEATURES.replace("return sent.dt.hour", wait)
+    hanging = replace(content("parcels", "binary", 5), features_source=source)
+    registry = Registry(Project(project).registry_url)
+    registry.register(
+        "parcels", write_bundle(Project(project).folder("bundles", "parcels"), hanging),
+        params={}, metrics={}, judgement={}, links={}, actor="tests", reason="passed", now=NOW,
+    )  # fmt: skip
+    registry.close()
+    with serving(project) as server:
+        change(project, {3: 100})
+        change(project, {1: 100}, model="prices")
+        until(lambda: _generation(server, "prices") == 2)
+        answered = server.ask("POST", PREDICT, json=ROW).json()
+        assert answered["version"] == 1
+        change(project, {2: 100})
+        until(lambda: server.ask("POST", PREDICT, json=ROW).json()["version"] == 2)
+        change(project, {3: 100})
+        time.sleep(1.0)
+    assert server.process.returncode == 0
+    assert '"event":"stopped"' in server.log.read_text()
+    assert _logged_ids(project)[answered["id"]] == 1
+    with serving(project, wait_for=["letters", "prices"]) as server:
+        assert server.client.get("/v2/models/parcels/ready").status_code == 503
+    assert server.process.returncode == 0
 
 
 def test_without_a_registry_the_last_known_route_is_served_also_after_a_restart(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import shutil
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -21,6 +22,8 @@ import sqlalchemy as sa
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.bundle.write import write_bundle
+from perennial.contracts.refs import BundleRef
+from perennial.serving import follower
 from perennial.serving.follower import Follower
 from perennial.serving.metrics import Metrics
 from perennial.serving.replies import Request
@@ -52,6 +55,12 @@ def project(made: Path, tmp_path: Path) -> Project:
     ignored = shutil.ignore_patterns("bundles")
     shutil.copytree(made, tmp_path, dirs_exist_ok=True, ignore=ignored)
     return Project(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look follows what it finds, also on a busy machine."""
+    monkeypatch.setattr(follower, "_TURN_SECONDS", 240.0)
 
 
 class Following:
@@ -125,10 +134,12 @@ def route_of(project: Project, model: str, version: int | None) -> None:
     registry.close()
 
 
-def register(project: Project, model: str, seed: int, hour: str = OWN_HOUR) -> Predictor:
-    """Register another version of a regression, in whose features.py ``hour`` has this body, which
-    was not run before."""
-    made = content(model, "regression", seed)
+def register(
+    project: Project, model: str, seed: int, hour: str = OWN_HOUR, objective: str = "regression"
+) -> BundleRef:
+    """Register another version, in whose features.py ``hour`` has this body, which was not run
+    before."""
+    made = content(model, objective, seed)
     source = made.features_source.replace(OWN_HOUR, hour)
     made = replace(made, features_source=source)
     ref = write_bundle(project.folder("bundles", model), made)
@@ -138,7 +149,14 @@ def register(project: Project, model: str, seed: int, hour: str = OWN_HOUR) -> P
         now=NOW,
     )  # fmt: skip
     registry.close()
-    return Predictor(open_bundle(Path(ref.uri), ref.digest))
+    return ref
+
+
+def expected(ref: BundleRef) -> float:
+    """What a version makes of the row."""
+    predictor = Predictor(open_bundle(Path(ref.uri), ref.digest))
+    found = predictor.predict({name: [ROW[name]] for name in predictor.columns})
+    return float(found.values[0])
 
 
 def remove(database: Path) -> None:
@@ -339,8 +357,7 @@ def test_a_number_that_a_new_registry_gives_to_another_bundle_is_answered_by_tha
             second = register(project, "prices", seed=12)
             route_of(project, "prices", 1)
             await one.look()
-            expected = second.predict({name: [ROW[name]] for name in second.columns})
-            assert await one.answer("prices") == (1, float(expected.values[0]))
+            assert await one.answer("prices") == (1, expected(second))
             assert await one.answer("prices") != first
             (version,) = one.service.models["prices"].state().versions
             registry = Registry(project.registry_url)
@@ -427,6 +444,101 @@ def test_a_version_whose_code_asks_the_thread_to_end_ends_no_following(
             route_of(project, "parcels", 2)
             await one.look()
             assert one.weights("parcels") == {2: 100}
+
+    asyncio.run(test())
+
+
+@pytest.fixture
+def hang(tmp_path: Path) -> Iterator[Path]:
+    """A file; code that waits while it is there goes on at the end."""
+    file = tmp_path / "hang"
+    file.touch()
+    yield file
+    file.unlink(missing_ok=True)
+
+
+def hanging(hang: Path) -> str:
+    return f"import os, time\n    while os.path.exists({str(hang)!r}):\n        time.sleep(0.01)\n"
+
+
+def loads() -> list[threading.Thread]:
+    """The threads that load a version at this moment."""
+    return [thread for thread in threading.enumerate() if thread.name == "load"]
+
+
+@pytest.mark.parametrize("where", ["function", "module"])
+def test_a_version_that_hangs_while_it_is_loaded_holds_up_no_route_and_not_the_way_back(
+    project: Project,
+    hang: Path,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(follower, "_TURN_SECONDS", 0.1)
+    monkeypatch.setattr(follower, "_SLOW_SECONDS", 0.1)
+    hour = f"{hanging(hang)}    {OWN_HOUR}"
+    if where == "module":
+        hour = f"{OWN_HOUR}\n\n\nif True:\n    {hanging(hang)}"
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            second = register(project, "prices", 5, hour)
+            register(project, "letters", 6, "return sent.dt.hour + 1", "multiclass")
+            for model in ("prices", "parcels", "letters"):
+                route_of(project, model, 2)
+                await one.look()
+            for _ in range(600):
+                if one.weights("parcels") == one.weights("letters") == {2: 100}:
+                    break
+                await asyncio.sleep(0.1)
+                await one.look()
+            weights = [one.weights(model) for model in ("letters", "parcels", "prices")]
+            assert weights == [{2: 100}, {2: 100}, {1: 100}]
+            assert (await one.answer("prices"))[0] == 1
+            assert one.route_problem("prices") == 1.0
+            problem = one.service.models["prices"].problem
+            assert problem.startswith("version 2 has been loading since ")
+            (load,) = loads()  # which is not begun again
+
+            route_of(project, "prices", 1)
+            await one.look()
+            assert one.route_problem("prices") == 0.0
+            route_of(project, "prices", 2)
+            await one.look()
+            assert one.route_problem("prices") == 1.0
+
+            hang.unlink()
+            load.join()
+            await one.look()
+            assert one.weights("prices") == {2: 100}
+            assert one.route_problem("prices") == 0.0
+            assert await one.answer("prices") == (2, expected(second))
+
+    asyncio.run(test())
+    told = [r.__dict__["model"] for r in caplog.records if r.message == "route not followed"]
+    assert told == ["prices", "prices"]
+
+
+def test_what_takes_long_to_load_is_no_problem_at_first_and_followed_when_it_is_done(
+    project: Project, hang: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_TURN_SECONDS", 0.1)
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            register(project, "prices", 5, f"{hanging(hang)}    {OWN_HOUR}")
+            route_of(project, "prices", 2)
+            await one.look()
+            assert one.weights("prices") == {1: 100}
+            assert one.route_problem("prices") == 0.0
+            (load,) = loads()
+            hang.unlink()
+            load.join()
+            await one.look()
+            assert one.weights("prices") == {2: 100}
+            assert not one.follower._loading
 
     asyncio.run(test())
 
