@@ -200,11 +200,12 @@ def write(
     transaction number, the next one by default (see ``number_of``). ``standing`` is what then holds
     of all rows; None leaves what was noted.
 
-    Raises ConflictError when somebody else committed since, InputError when the disk is full, and
-    as ``storage.faults.fault`` when the storage doesn't answer: then nothing was committed, or all.
+    Raises ConflictError when somebody else committed since, InputError when the disk is full or the
+    table's folder can't be made, and as ``storage.faults.fault`` when the storage doesn't answer:
+    then nothing was committed, or all.
     """
     from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
-    from deltalake.exceptions import CommitFailedError, DeltaError
+    from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
     if number is None:
         number = 1 if table is None else number_of(table) + 1
@@ -232,6 +233,9 @@ def write(
         )
     except CommitFailedError as error:
         raise ConflictError(str(error)) from None
+    except TableNotFoundError as error:
+        what = f"the folder can't be made: {reason(error)}"
+        raise InputError(Problem(uri, what, "name another place")) from None
     except (DeltaError, OSError) as error:
         if table is None and open_table(uri) is not None:
             raise ConflictError("the table was made by another writer") from None

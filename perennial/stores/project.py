@@ -11,7 +11,13 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.refs import ModelRef
 from perennial.spec import ModelSpec, kept_spec, load_spec, spec_text
 from perennial.spec.schema import nearest
-from perennial.stores.storage.places import STORAGE_VARIABLE, check_path, is_remote, storage_place
+from perennial.stores.storage.places import (
+    STORAGE_VARIABLE,
+    check_place,
+    is_remote,
+    resolved,
+    storage_place,
+)
 
 PROJECT_VARIABLE = "PERENNIAL_PROJECT"
 KEPT_SPEC = "kept.yaml"
@@ -26,7 +32,7 @@ class Project:
     root: Path
 
     def __post_init__(self) -> None:
-        check_path(str(self.root))
+        check_place(str(self.root))
 
     @classmethod
     def current(cls) -> Project:
@@ -61,6 +67,16 @@ class Project:
         """``<storage>/<kind>/<model>``, of what lasts: tables, quarantine, predictions, labels,
         failures, bundles, reports, drift; and of features that a cluster's workers fetch."""
         return f"{self.storage}/{kind}/{model}"
+
+    def owner_of(self, place: str) -> str | None:
+        """The storage or the home when a place (an absolute path, or an address) lies in it or
+        contains it, links followed; None for any other place."""
+        path = resolved(place)
+        for own in (self.storage, str(self.home)):
+            kept = resolved(own)
+            if path.is_relative_to(kept) or kept.is_relative_to(path):
+                return own
+        return None
 
     def folder(self, kind: str, model: str) -> Path:
         """``.perennial/<kind>/<model>``, on this machine's disk, of what can be made anew: staging,

@@ -7,6 +7,8 @@ somebody else has changed a table since.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from perennial.data.audit import bad_share
 from perennial.stores import lake
 from perennial.stores.scoring import ScoringStats, read_stats
 from perennial.stores.staging import BAD_SCHEMA, ROW, bad_files, good_files
+from perennial.stores.storage.objects import Objects
 from perennial.stores.storage.places import is_remote
 
 _BAD_SCHEMA = pa.schema([field for field in BAD_SCHEMA if field.name not in ("position", ROW)])
+_LEFT = re.compile(r"_delta_log(/.*)?|part-[^/]*\.parquet")
+"""Names of what a writer leaves that is killed before it commits."""
 
 
 def find(job: ScoringJob) -> ScoresRef | None:
@@ -142,20 +147,39 @@ def _lineage(job: ScoringJob, stats: ScoringStats) -> dict[str, str]:
 
 def _ours(uri: str, about: Mapping[str, str]) -> Any | None:
     """The table at ``uri``; None when there is none. Raises InputError for what isn't ours."""
-    place = None if is_remote(uri) else Path(uri)
-    table = None if place is not None and not place.is_dir() else lake.open_table(uri)
+    if not is_remote(uri):
+        _check_folder(Path(uri))
+    table = lake.open_table(uri) if is_remote(uri) or Path(uri).is_dir() else None
     (what, model), *_ = about.items()
     if table is not None and lake.about(table) != about:
         problem = f"there is a table that doesn't hold {what} of {model!r}"
         raise InputError(Problem(uri, problem, "name another place"))
-    if table is None and place is not None and place.exists() and not _as_if_new(place):
+    if table is None and not _as_if_new(uri):
         raise InputError(Problem(uri, "there is something else", "name another place"))
     return table
 
 
-def _as_if_new(place: Path) -> bool:
-    """Whether a folder has nothing but what a writer leaves that is killed before it commits."""
-    if not place.is_dir():
-        return False
-    others = (path for path in place.iterdir() if path.name != "_delta_log")
-    return all(path.match("part-*.parquet") for path in others)
+def _check_folder(place: Path) -> None:
+    """Raises InputError for a folder that isn't there and can't be made."""
+    try:
+        place.stat()
+        return
+    except (FileNotFoundError, NotADirectoryError):
+        near = next(path for path in (place, *place.parents) if os.path.lexists(path))
+        if near.is_dir() and os.access(near, os.W_OK | os.X_OK):
+            return
+        what = f"the folder can't be made in {near}"
+    except OSError as error:
+        what = f"the folder can't be made: {error.strerror}"
+    raise InputError(Problem(str(place), what, "name another place"))
+
+
+def _as_if_new(uri: str) -> bool:
+    """Whether nothing is there but what a writer leaves that is killed before it commits."""
+    if is_remote(uri):
+        names = (name for name, _ in Objects(uri).listed())
+    elif Path(uri).is_dir():
+        names = (path.name for path in Path(uri).iterdir())
+    else:
+        return not Path(uri).exists()
+    return all(map(_LEFT.fullmatch, names))

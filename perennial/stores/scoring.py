@@ -38,6 +38,7 @@ from perennial.stores.project import Project
 from perennial.stores.registry import Registry
 from perennial.stores.sources.batches import absent_columns
 from perennial.stores.staging import BadRows
+from perennial.stores.storage.places import bucket_of, check_place, is_remote
 
 VERSION = "_version"
 _OURS = (VERSION, "_prediction", "_class", "_probabilities")
@@ -72,6 +73,13 @@ def plan(
     """What is to be scored, by which version (None: the champion), and where it goes; paths are
     relative to the project. Raises InputError for all that can be told wrong before any work."""
     place = sources.address(output, project.root)
+    check_place(place)
+    if is_remote(place) and not bucket_of(place)[1]:
+        raise InputError(Problem(place, "is a whole bucket", "name a prefix in it"))
+    own = project.owner_of(place)
+    if own is not None:
+        what = f"overlaps {own}, where the project keeps what is its own"
+        raise InputError(Problem(place, what, "name another output"))
     if sources.overlaps(source, project.root, place):
         what = f"overlaps the source {source}: predictions would be read as rows to score"
         raise InputError(Problem(place, what, "name another output"))

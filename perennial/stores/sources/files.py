@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from pyarrow import fs
@@ -15,7 +15,7 @@ from perennial.contracts.errors import InputError, Problem
 from perennial.spec.inputs import Source
 from perennial.stores.storage.delta import has_log
 from perennial.stores.storage.faults import fault, of_reading
-from perennial.stores.storage.places import is_remote
+from perennial.stores.storage.places import is_remote, resolved
 
 _WILD = re.compile(r"[*?\[]")
 _COMPRESSED = r"(\.gz|\.bz2|\.zst|\.lz4)?"
@@ -57,27 +57,26 @@ class Files:
 
 
 def address(uri: str, root: Path) -> str:
-    """A URI of model.yaml made absolute; a path is relative to the project's root."""
+    """A URI of model.yaml made absolute; a path is relative to the project's root. Raises
+    InputError for a file address with a host in it."""
     if is_remote(uri) and not uri.startswith("file://"):
         return uri
-    return str((root / Path(uri.removeprefix("file://")).expanduser()).absolute())
+    path = uri.removeprefix("file://")
+    if path != uri and not path.startswith(("/", "~")):
+        what = "names a host, and files are read and written on this machine only"
+        raise InputError(Problem(uri, what, "write file:///folder, or the path alone"))
+    return str((root / Path(path).expanduser()).absolute())
 
 
 def overlaps(uri: str, root: Path, folder: str) -> bool:
     """Whether Parquet files that are written to a folder would be files of a source, or the source
     lies in that folder. Links are followed; other spellings are the same place."""
-    source, written = (_resolved(address(each, root)) for each in (uri, folder))
+    source, written = (resolved(address(each, root)) for each in (uri, folder))
     return (
         source.is_relative_to(written)
         or written.is_relative_to(source)
         or _pattern(str(source)).fullmatch(str(written / "part-0.parquet")) is not None
     )
-
-
-def _resolved(where: str) -> PurePath:
-    if is_remote(where):
-        return PurePosixPath(where.partition("://")[2])
-    return Path(where).resolve()
 
 
 def kind_of(uri: str, root: Path) -> Literal["csv", "parquet", "delta"]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from perennial.stores.storage.objects import Objects
-from perennial.stores.storage.places import Endpoint, check_path, is_remote
+from perennial.stores.storage.places import Endpoint, check_place, is_remote
 
 _LOG_FILE = re.compile(r"\d{20}\.(json|checkpoint.*\.parquet)")
 _BOUNDS = {
@@ -23,9 +23,9 @@ _BOUNDS = {
 def delta_options(uri: str, **bounds: str) -> dict[str, str] | None:
     """The storage options of a table: the endpoint, the region, plain HTTP only where the endpoint
     says so, commits by conditional put, and bounded retries. Credentials are the environment's.
-    None for a table on this machine's disk. Raises InputError for a path that can't hold one."""
+    None for a table on this machine's disk. Raises InputError for a place that can't hold one."""
+    check_place(uri)
     if not is_remote(uri):
-        check_path(uri)
         return None
     endpoint = Endpoint.current()
     return {

@@ -18,7 +18,7 @@ from typing import Any
 from perennial.contracts.errors import PerennialError
 from perennial.stores.folders import write_file
 from perennial.stores.storage.faults import fault, no_bucket
-from perennial.stores.storage.places import Endpoint, bucket_of, is_remote
+from perennial.stores.storage.places import Endpoint, bucket_of, check_address, is_remote
 
 _CHUNK = 8 * 2**20
 _PART = 8 * 2**20
@@ -39,6 +39,7 @@ class Objects:
         self.uri = uri.rstrip("/")
         self._prefix = ""
         if is_remote(uri):
+            check_address(uri)
             bucket, key = bucket_of(uri)
             self._prefix = f"{key}/" if key else ""
             self._store = _bucket(bucket, Endpoint.current(), _identity())
@@ -77,15 +78,17 @@ class Objects:
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """The names of all files below a folder with their sizes in bytes."""
+        return dict(self.listed(below))
+
+    def listed(self, below: str = "") -> Iterator[tuple[str, int]]:
+        """As ``sizes``, one by one, in no order: no more is asked for than is taken."""
         import obstore
 
         start = (self._prefix + below).rstrip("/")
         with self._told():
-            found: dict[str, int] = {}
             for chunk in obstore.list(self._store, start or None, chunk_size=1000):
                 for each in chunk:
-                    found[each["path"].removeprefix(self._prefix)] = each["size"]
-            return found
+                    yield each["path"].removeprefix(self._prefix), each["size"]
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """A file's content, a few MB at a time. Raises FileNotFoundError when there is none."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import urlsplit
 
 from perennial.contracts.errors import InputError, Problem
@@ -14,7 +14,8 @@ from perennial.contracts.errors import InputError, Problem
 STORAGE_VARIABLE = "PERENNIAL_STORAGE"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_.=/-]*")
-_UNFIT = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]*?^|\\\x00-\x1f\x7f]")
+_UNFIT = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]*?#^|\\\x00-\x1f\x7f]")
+_SCHEMES = ("s3", "s3a")
 _REGION = "us-east-1"
 _ATTEMPTS, _MOST_ATTEMPTS = 12, 100
 
@@ -24,15 +25,37 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
-def check_path(where: str) -> None:
-    """Raises InputError for a path of this machine that can't hold what we keep: Delta's library
-    opens no table below a folder with one of these characters, and DuckDB takes some for a pattern
-    that other files match."""
+def check_place(where: str) -> None:
+    """Raises InputError for a folder, or an address in a bucket, that can't hold tables: with one
+    of these characters in it Delta's library opens none there, takes it for another place, or finds
+    no history; and DuckDB takes some for a pattern that other files match."""
+    if is_remote(where):
+        check_address(where)
     unfit = _UNFIT.search(where)
     if unfit:
         what = f"no tables can be kept in a folder whose path has {unfit[0]!r} in it"
-        fix = r"use another, without [ ] * ? ^ | \ %XX and control characters in its path"
+        fix = r"use another, without # [ ] * ? ^ | \ %XX and control characters in its path"
         raise InputError(Problem(where, what, fix))
+
+
+def check_address(uri: str) -> None:
+    """Raises InputError for an address that isn't ``s3://bucket/…``, or has other spellings: parts
+    that are empty, ``.`` or ``..``."""
+    scheme, _, rest = uri.partition("://")
+    bucket, *folders = rest.rstrip("/").split("/")
+    known = scheme.lower() in _SCHEMES and bucket and "@" not in bucket
+    if not known or {"", ".", ".."} & set(folders):
+        what = "is neither a folder nor s3://bucket/prefix"
+        fix = "no empty parts, . or .. in the prefix; credentials belong in AWS_… variables"
+        raise InputError(Problem(without_password(uri), what, fix))
+
+
+def resolved(where: str) -> PurePath:
+    """One path for all spellings of a place: links are followed; that of an address begins with the
+    bucket."""
+    if is_remote(where):
+        return PurePosixPath(where.partition("://")[2])
+    return Path(os.path.realpath(where))  # which ends also where links lead to each other
 
 
 def storage_place(setting: str, root: Path, home: Path) -> str:
@@ -42,7 +65,7 @@ def storage_place(setting: str, root: Path, home: Path) -> str:
         return str(home)
     if not is_remote(setting):
         folder = str((root / Path(setting).expanduser()).absolute())
-        check_path(folder)
+        check_place(folder)
         return folder
     parts = urlsplit(setting)
     fits = (
@@ -61,8 +84,8 @@ def storage_place(setting: str, root: Path, home: Path) -> str:
 
 def bucket_of(uri: str) -> tuple[str, str]:
     """The bucket and the key of an ``s3://`` address."""
-    parts = urlsplit(uri)
-    return parts.netloc, parts.path.strip("/")
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    return bucket, key.strip("/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,14 @@ def test_of_two_writers_that_find_no_table_only_one_makes_it(tmp_path: Path) -> 
     assert content(uri) == [1]
 
 
+def test_a_table_whose_folder_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    uri = str(tmp_path / "file" / "t")
+    with pytest.raises(InputError) as refused:
+        lake.write(uri, None, rows(1))
+    assert refused.value.message.startswith(f"{uri}: the folder can't be made: ")
+
+
 def test_a_writer_that_reads_anew_after_a_conflict_commits(tmp_path: Path) -> None:
     uri = str(tmp_path / "t")
     lake.write(uri, None, rows(1))

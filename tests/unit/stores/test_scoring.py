@@ -657,6 +657,107 @@ def test_an_output_beside_the_source_is_no_overlap(
     assert not sources.overlaps(source, tmp_path, output)
 
 
+@pytest.mark.parametrize(
+    ("storage", "output", "own"),
+    [
+        ("", ".perennial/predictions/parcels", ".perennial"),
+        ("", ".perennial", ".perennial"),
+        ("", ".", ".perennial"),
+        ("", "link/labels/parcels", ".perennial"),
+        ("", ".perennial/../.perennial/scores/parcels", ".perennial"),
+        ("kept", "kept/failures/parcels", "kept"),
+        ("kept", "kept/anything", "kept"),
+        ("kept", ".perennial/anything", ".perennial"),
+        ("s3://bucket/team/kept", "s3://bucket/team/kept/predictions/parcels", ""),
+        ("s3://bucket/team/kept", "s3a://bucket/team/kept/labels/parcels/", ""),
+        ("s3://bucket/team/kept", "s3://bucket/team", ""),
+        ("s3://bucket/team/kept", ".perennial/anything", ".perennial"),
+    ],
+)
+def test_an_output_among_what_the_project_keeps_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, output: str, own: str
+) -> None:
+    """Serving would log to it, and the next scoring replace what was logged."""
+    monkeypatch.setenv("PERENNIAL_STORAGE", storage)
+    (tmp_path / ".perennial").mkdir()
+    (tmp_path / "link").symlink_to(".perennial")
+
+    with pytest.raises(InputError) as refused:
+        scoring.plan(Project(tmp_path), "parcels", "in", output, None, None)
+
+    place = output if "://" in output else (tmp_path / output).absolute()
+    assert refused.value.message == (
+        f"{place}: overlaps {tmp_path / own if own else storage}, where the project keeps what is "
+        "its own (name another output)"
+    )
+
+
+@pytest.mark.parametrize(
+    "output", ["kept_scores", "s3://bucket/team/kept2", "s3://other/team/kept"]
+)
+@pytest.mark.parametrize("storage", ["kept", "s3://bucket/team/kept"])
+def test_an_output_beside_the_storage_is_none_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, output: str
+) -> None:
+    monkeypatch.setenv("PERENNIAL_STORAGE", storage)
+    assert Project(tmp_path).owner_of(sources.address(output, tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("s3://bucket/day#2", "no tables can be kept in a folder whose path has '#' in it"),
+        ("s3://bucket/day?x", "no tables can be kept in a folder whose path has '?' in it"),
+        ("s3://bucket/day%202", "no tables can be kept in a folder whose path has '%20' in it"),
+        ("s3://bucket/[day]", "no tables can be kept in a folder whose path has '[' in it"),
+        ("c#/scored", "no tables can be kept in a folder whose path has '#' in it"),
+        ("s3://bucket/a//b", "is neither a folder nor s3://bucket/prefix"),
+        ("s3://bucket/a/../b", "is neither a folder nor s3://bucket/prefix"),
+        ("s3://bucket/./b", "is neither a folder nor s3://bucket/prefix"),
+        ("s3:///b", "is neither a folder nor s3://bucket/prefix"),
+        ("gs://bucket/b", "is neither a folder nor s3://bucket/prefix"),
+        ("https://name:hidden@host/b", "is neither a folder nor s3://bucket/prefix"),
+        ("s3://name:hidden@bucket/b", "is neither a folder nor s3://bucket/prefix"),
+        ("s3://bucket/", "is a whole bucket"),
+        ("file://host/scored", "names a host"),
+    ],
+)
+def test_an_output_that_would_be_another_place_is_refused_before_any_work(
+    tmp_path: Path, output: str, problem: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        scoring.plan(Project(tmp_path), "parcels", "in", output, None, None)
+
+    place = output if "://" in output else str(tmp_path / output)
+    assert f"{place.replace('name:hidden@', '')}: {problem}" in refused.value.message
+    assert "hidden" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("x" * 300, "the folder can't be made: File name too long"),
+        ("file/scored", "the folder can't be made in {root}/file"),
+        ("nowhere", "the folder can't be made in {root}/nowhere"),
+        ("circle/scored", "the folder can't be made: Too many levels of symbolic links"),
+    ],
+)
+def test_an_output_whose_folder_cannot_be_made_is_told_before_rows_are_scored(
+    place: Place, output: str, problem: str
+) -> None:
+    (place.root / "file").touch()
+    (place.root / "nowhere").symlink_to("gone")
+    (place.root / "circle").symlink_to("circle")
+    uri, where = place.write("rows.csv", place.rows), str(place.root / output)
+
+    with pytest.raises(InputError) as refused:
+        scored.find(place.job(uri, output=where))
+
+    told = problem.format(root=place.root)
+    assert refused.value.message == f"{where}: {told} (name another place)"
+    assert Project(place.root).owner_of(where) is None
+
+
 @pytest.mark.parametrize("name", ["folder", "folder/**/*.parquet", "folder/*/*.parquet"])
 def test_former_rows_of_a_delta_table_among_the_files_are_not_read_as_rows(
     place: Place, name: str
