@@ -24,6 +24,7 @@ _ROWS_A_LEVEL = 5
 _EXACT = 2**53
 _IDENTIFIER = re.compile(r"(?:^|[_\W])(?:id|key|uuid|guid)$|[a-z](?:Id|ID)$|^ID$", re.IGNORECASE)
 _CAMEL_IDENTIFIER = re.compile(r"[a-z](?:Id|ID)$")
+_FIGURES_ONLY = r"^\s*[+-]?[0-9]+\s*$"
 _LEADING_ZERO = r"^\s*[+-]?0[0-9]"
 
 
@@ -151,6 +152,8 @@ def _type(values: Any) -> ColumnType | None:
         return "boolean"
     if pa.types.is_integer(kind):
         return "integer" if _exact(values) else "string"
+    if pa.types.is_decimal(kind) and kind.scale <= 0:  # as databases keep long numbers of things
+        return "integer" if _exact(values) else "string"
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "float"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
@@ -170,6 +173,8 @@ def _type_of_text(distinct: Any) -> ColumnType:
     whole = parse(distinct, "integer")
     if whole.faulty is None:
         return "integer" if _exact(whole.values) else "string"
+    if pc.all(pc.match_substring_regex(distinct, _FIGURES_ONLY)).as_py():  # beyond 64 bits
+        return "string"
     for kind in ("float", "datetime"):
         if parse(distinct, kind).faulty is None:
             return kind

@@ -227,7 +227,7 @@ def _header(path: Path, head: bytes) -> tuple[str, list[str]]:
 def _first_rows(text: str, delimiter: str) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
-        for row in csv.reader(io.StringIO(text), delimiter=delimiter):
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             if row:
                 rows.append(row)
             if len(rows) == 200:

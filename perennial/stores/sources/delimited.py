@@ -104,7 +104,11 @@ def _header(spec: ModelSpec, system: Any, file: SourceFile, wanted: Sequence[str
     except UnicodeDecodeError as error:
         raise InputError(_not_utf8(file, start[: error.start].count(b"\n") + 1)) from None
     delimiter = spec.source.delimiter
-    names = next((row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row), None)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = next((row for row in rows if row), None)
+    except csv.Error as error:
+        raise InputError(Problem(f"{file.path}, header", f"not readable as CSV: {error}")) from None
     if names is None:
         raise InputError(Problem(file.path, "empty file"))
     twice = [name for name, count in Counter(names).items() if count > 1]

@@ -199,6 +199,8 @@ def test_the_label_decides_the_objective(
         (cycle("same"), "category", False),
         (cycle(2**60, 2**60 + 1), "category", True),
         ([str(2**60 + i) for i in range(200)], "string", False),
+        ([str(2**64 + i) for i in range(200)], "string", False),
+        (cycle(str(10**25), str(-(10**25)), "7"), "category", True),
         (pd.date_range("2024-01-01", periods=200), "datetime", False),
         (cycle("2024-01-01 10:00", "2024-01-02T11:30:00Z"), "datetime", False),
         (cycle("13/01/2024", "14/01/2024"), "category", True),
@@ -226,6 +228,21 @@ def test_the_uuids_and_the_json_of_a_parquet_file_are_text(tmp_path: Path) -> No
         "id": "string", "x": "float", "shop": "category", "note": "category", "y": "float",
     }  # fmt: skip
     assert spec.source.entity == ("id",)
+
+
+def test_long_numbers_of_things_in_a_decimal_column_are_text(tmp_path: Path) -> None:
+    """As databases keep ids: a float would make many of them one."""
+    with duckdb.connect() as connection:
+        connection.execute(
+            "COPY (SELECT (40000000000000000000::DECIMAL(38,0) + i)::DECIMAL(38,0) AS account, "
+            "(1000 + i)::DECIMAL(20,0) AS customer, (i / 8)::DECIMAL(10,2) AS price, i % 2 AS y "
+            f"FROM range(400) t(i)) TO '{tmp_path / 'rows.parquet'}'"
+        )
+    spec = parse_spec(infer(tmp_path / "rows.parquet", "m", "y", project=tmp_path).model_text)
+    types = {name: column.type for name, column in spec.columns.items()}
+    assert types == {
+        "account": "string", "customer": "integer", "price": "float", "y": "integer",
+    }  # fmt: skip
 
 
 def test_bounds_are_wide_and_zero_only_where_nothing_is_negative(table: Any) -> None:

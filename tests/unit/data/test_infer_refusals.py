@@ -204,6 +204,12 @@ def test_a_byte_order_mark_and_quoted_line_breaks_are_no_obstacle(file: Any) -> 
     assert list(spec.columns) == ["x", "y"]
 
 
+def test_lines_may_end_as_those_of_old_macintoshes(file: Any) -> None:
+    rows = "".join(f"{i % 7},{i % 2}\r" for i in range(100))
+    spec = parse_spec(infer(file(b"x,y\r" + rows.encode()), "m", "y").model_text)
+    assert list(spec.columns) == ["x", "y"]
+
+
 @pytest.mark.parametrize("prices", [["1,5", "2,5"] * 100, [f"{i},5" for i in range(200)]])
 def test_a_label_with_a_decimal_comma_in_a_file_with_points(file: Any, prices: list[str]) -> None:
     rows = "\n".join(f"{i / 8};{price}" for i, price in enumerate(prices))

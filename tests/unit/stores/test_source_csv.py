@@ -57,6 +57,19 @@ def test_quotes_may_hold_delimiters_and_line_breaks(trips: Any) -> None:
     assert batch.where(1) == "trips.csv row 3"
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_lines_may_end_as_on_any_machine(trips: Any, end: str) -> None:
+    (trips.root / "trips.csv").write_bytes((HEAD + ROW + ROW).replace("\n", end).encode())
+    (batch,) = read(trips)
+    assert batch.table["late"].to_pylist() == ["true", "true"]
+    assert batch.where(1) == "trips.csv row 3"
+
+
+def test_a_header_that_the_csv_module_does_not_take_is_told(trips: Any) -> None:
+    trips.csv("x" * 200_000 + "," + HEAD + ROW)
+    assert told(trips).startswith("ROOT/trips.csv, header: not readable as CSV: field larger")
+
+
 def test_decimal_commas_are_read_and_what_is_no_number_stays_as_the_file_has_it(trips: Any) -> None:
     trips = trips.changed("uri: trips.csv", 'uri: trips.csv, delimiter: ";", decimal: ","')
     rows = ["2024-01-01;a,5;north;1,5;2;6,5;true", "2024-01-01;b;north; 2,5E1;2,0;;true"]
