@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from perennial.contracts.errors import PerennialError
 from perennial.contracts.refs import DatasetRef, ModelRef, SourceRef, StagedRef, ValidationRef
 from perennial.stores import sources, staging, tables
+from perennial.stores.history import put_back_since
 from perennial.stores.ingested import ingested, remember
 from perennial.stores.project import Project
 from tasks._caching import Stage
@@ -79,14 +80,21 @@ def publish(
     spec = read_definition(model)
     table = project.uri("tables", model.name)
     with measured("publish") as counts:
-        done = tables.publish(spec, staged, table, project.uri("quarantine", model.name))
+        done = tables.publish(
+            spec, staged, table, project.uri("quarantine", model.name), source.since
+        )
         if done.refused or done.put_back:
             get_run_logger().warning(
                 "By the rules of today %s rows of the table went to quarantine, %s came back",
                 f"{done.refused:,}", f"{done.put_back:,}",
             )  # fmt: skip
-        remember(table, source)
-        staging.prune(project.folder("staging", model.name), keep=Path(staged.uri))
         dataset = tables.dataset(spec, table, as_of)
+        if put_back_since(table, done.version):  # the dataset may lack what was just published
+            raise PerennialError(
+                f"{table}: an earlier version was put back while this run published to the table; "
+                "run again: the source is then read from the restored rows on"
+            )
+        remember(table, source, done.version)
+        staging.prune(project.folder("staging", model.name), keep=Path(staged.uri))
         counts.rows_in, counts.rows_out = staged.rows, dataset.rows
     return dataset

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from perennial.contracts.data_versions import DataVersion, Restored, TrainedVersion
 from perennial.contracts.errors import InputError, IntegrityError, Problem
-from perennial.stores import ingested, lake
+from perennial.stores import lake
 from perennial.stores.upsert import ADDED, CHANGED, PUT_BACK, REMOVED
 
 Trained = Mapping[int, Sequence[TrainedVersion]]
@@ -63,14 +63,13 @@ def restore(table_uri: str, version: int) -> Restored:
     """Commit a version's rows and columns as the table's newest version; all others stay.
 
     A table that holds them already is left as it is. What was noted of the source that was
-    ingested last is forgotten, so the next ingestion reads it from the restored rows' last event on
-    (minus ``source.lateness`` and ``label.delay``).
+    ingested last no longer counts, so the next ingestion reads it from the restored rows' last
+    event on (minus ``source.lateness`` and ``label.delay``).
 
     Raises InputError as ``at_version``, UnavailableError when other writers keep being quicker.
     """
     then = at_version(table_uri, version)
     rows = rows_of(then)
-    ingested.forget(table_uri)  # first: after a kill no note may tell otherwise
 
     def attempt() -> Restored:
         table = newest(table_uri)
@@ -96,6 +95,17 @@ def revised_since(table_uri: str, version: int) -> bool:
         entry["operation"] == "RESTORE" or PUT_BACK in entry or _number(entry.get(REMOVED))
         for entry in entries
     )
+
+
+def put_back_since(table_uri: str, version: int) -> bool:
+    """Whether the table holds, or may hold, less than at ``version``: an earlier version was put
+    back since, by a restore or a backup, or the table is gone."""
+    table = lake.open_table(table_uri)
+    if table is None or int(table.version()) < version:
+        return True
+    later = int(table.version()) - version
+    entries = table.history(later) if later else []
+    return len(entries) < later or any(entry["operation"] == "RESTORE" for entry in entries)
 
 
 def _told(entry: Mapping[str, Any], uri: str) -> DataVersion:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from perennial.contracts.refs import SourceRef
-from perennial.stores.storage.delta import has_log
-from perennial.stores.storage.objects import read, remove, write
+from pydantic import ValidationError
+
+from perennial.contracts.refs import SourceRef, Value
+from perennial.stores.history import put_back_since
+from perennial.stores.storage.objects import read, write
 
 
-def remember(table: str, source: SourceRef) -> None:
-    """Note that all of ``source`` is in the table."""
-    write(_note(table), source.model_dump_json(indent=1))
+class _Note(Value):
+    """``version`` is the table's once it had taken in ``source``."""
+
+    source: SourceRef
+    version: int
+
+
+def remember(table: str, source: SourceRef, version: int) -> None:
+    """Note that all of ``source`` is in this version of the table."""
+    write(_note(table), _Note(source=source, version=version).model_dump_json(indent=1))
 
 
 def ingested(table: str, source: SourceRef) -> SourceRef | None:
@@ -18,22 +27,22 @@ def ingested(table: str, source: SourceRef) -> SourceRef | None:
 
     The two may differ in where reading starts: a table that has taken in everything from the
     beginning needs nothing from a later start. Of a database it is ``source``, from where it has to
-    be read now: a look doesn't tell that. A table that is gone has taken in nothing.
+    be read now: a look doesn't tell that. A table that is gone has taken in nothing, and what one
+    took in before it was put back to an earlier version doesn't count.
     """
-    note = read(_note(table))
-    if note is None or not has_log(table):
+    text = read(_note(table))
+    if text is None:
         return None
-    before = SourceRef.model_validate_json(note)
+    try:
+        note = _Note.model_validate_json(text)
+    except ValidationError:  # of before notes named the table's version
+        return None
+    before = note.source
     starts = before.since is None or (source.since is not None and before.since <= source.since)
     same = before.model_copy(update={"since": source.since}) == source
-    if not (same and starts):
+    if not (same and starts) or put_back_since(table, note.version):
         return None
     return source if source.kind == "sql" else before
-
-
-def forget(table: str) -> None:
-    """The source is read again, from the table's last event on."""
-    remove(_note(table))
 
 
 def _note(table: str) -> str:

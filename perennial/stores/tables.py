@@ -12,19 +12,19 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from perennial.contracts.errors import InputError, IntegrityError, Problem
+from perennial.contracts.errors import InputError, IntegrityError, PerennialError, Problem
 from perennial.contracts.moments import AHEAD, as_utc
 from perennial.contracts.refs import DatasetRef, StagedRef
 from perennial.data.checks import rules_digest
 from perennial.data.frames import arrow_schema, canonical_frame, schema_digest, table_columns
 from perennial.data.profile import Profile
 from perennial.spec import ModelSpec
-from perennial.stores import engine, lake, quarantine
+from perennial.stores import engine, lake, quarantine, sources
 from perennial.stores.folders import new_folder
 from perennial.stores.judging import Judge
 from perennial.stores.staging import ROW, bad_files, good_files, read_stats, repeats_file
 from perennial.stores.standing import standing_of
-from perennial.stores.upsert import Incoming, upsert
+from perennial.stores.upsert import Incoming, Leaving, upsert
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -39,7 +39,13 @@ class Published:
     put_back: int = 0
 
 
-def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: str) -> Published:
+def publish(
+    spec: ModelSpec,
+    staged: StagedRef,
+    table_uri: str,
+    quarantine_uri: str,
+    since: datetime | None = None,
+) -> Published:
     """Take a staged batch into the model's table, its bad rows into quarantine.
 
     Rows whose identity is new are added, those whose content differs replaced, equal ones left; of
@@ -50,6 +56,10 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     word counts: if the batch brings it well it leaves. Each table changes in one commit and each
     step may be repeated: after a kill, running it again comes to the same end.
 
+    ``since`` is where reading the source began (None: at its beginning). If by now the table needs
+    rows of before that, as it does once an earlier version was put back, nothing is written and
+    PerennialError raised: the rows between would be missing ever after.
+
     Raises InputError when there is nothing to make a table of, the table was made for columns of
     other types or another identity, or more than ``quarantine.max_share`` of its rows break a rule;
     UnavailableError when other writers keep being quicker.
@@ -57,6 +67,7 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     stats, bad, good = read_stats(staged), bad_files(staged), _good_rows(spec, staged)
     table, columns = lake.open_table(table_uri), table_columns(spec)
     timed = spec.source.event_time is not None
+    _check_joins(spec, since, table_uri)
     if table is not None and timed:
         lake.check_fits(table, table_uri, arrow_schema(columns), spec.identity)
     rules = rules_digest(columns)
@@ -86,8 +97,27 @@ def publish(spec: ModelSpec, staged: StagedRef, table_uri: str, quarantine_uri: 
     )
     with new_folder(near) as work, engine.connect(near) as connection:
         judge = Judge(connection, spec, staged, rows, table_uri, quarantine_uri, work)
-        done = upsert(connection, table_uri, rows, admit=judge)
+
+        def admit(found: Any | None) -> Leaving | None:
+            _check_joins(spec, since, table_uri)  # another writer may have been quicker
+            return judge(found)
+
+        done = upsert(connection, table_uri, rows, admit=admit)
     return Published(done.version, done.removed, put_back)
+
+
+def _check_joins(spec: ModelSpec, since: datetime | None, uri: str) -> None:
+    """Refuse a batch that was read from later on than the table now needs."""
+    if since is None:
+        return
+    start = sources.start(spec, watermark(spec, uri))
+    if start is None or start < since:
+        need = "all rows" if start is None else f"rows from {start:%Y-%m-%d %H:%M:%S} UTC on"
+        raise PerennialError(
+            f"{uri}: the table was put back or made anew while this run read its source from "
+            f"{since:%Y-%m-%d %H:%M:%S} UTC on, and now needs {need}; nothing was written (run "
+            "again: it then reads from there)"
+        )
 
 
 def _good_rows(spec: ModelSpec, staged: StagedRef) -> str:

@@ -17,7 +17,7 @@ from perennial.stores.sources import columnar, database, delimited, delta
 from perennial.stores.sources.batches import Batch, Piece, join, wanted_columns
 from perennial.stores.sources.files import SourceFile, address, kind_of, locate, overlaps
 
-__all__ = ["Batch", "address", "columns", "inspect", "kind_of", "overlaps", "read"]
+__all__ = ["Batch", "address", "columns", "inspect", "kind_of", "overlaps", "read", "start"]
 
 _MICROSECOND = timedelta(microseconds=1)
 _AT_ONCE = 16
@@ -45,8 +45,7 @@ def inspect(
     """
     since = until = None
     if spec.source.event_time is not None:
-        if watermark is not None and not full:
-            since = as_utc(watermark) - spec.source.lateness - spec.label.delay
+        since = None if full else start(spec, watermark)
         if as_of is not None:
             until = _past(as_of) + _MICROSECOND
     if spec.source.kind == "sql":
@@ -63,6 +62,13 @@ def inspect(
     return SourceRef(
         kind=spec.source.kind, uri=uri, fingerprint=fingerprint, since=since, until=until
     )
+
+
+def start(spec: ModelSpec, watermark: datetime | None) -> datetime | None:
+    """Where reading a source with event time starts; None: at its beginning."""
+    if watermark is None:
+        return None
+    return as_utc(watermark) - spec.source.lateness - spec.label.delay
 
 
 def _past(as_of: datetime) -> datetime:

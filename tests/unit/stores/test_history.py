@@ -97,7 +97,7 @@ def test_a_restore_brings_the_columns_of_its_version_back(trips: Any) -> None:
 
 def test_after_a_restore_the_source_is_read_again_from_the_restored_rows_on(two: Any) -> None:
     source = SourceRef(kind="csv", uri="trips.csv", fingerprint="f", since=None, until=None)
-    remember(two.table, source)
+    remember(two.table, source, 1)
     before = tables.dataset(two.spec, two.table, None)
     assert artefacts.intact(before)
 
@@ -114,7 +114,7 @@ def test_after_a_restore_the_source_is_read_again_from_the_restored_rows_on(two:
 
 def test_a_database_that_looks_the_same_is_read_from_where_its_rows_may_change(two: Any) -> None:
     source = SourceRef(kind="sql", uri="trips.db", fingerprint="f", since=None, until=None)
-    remember(two.table, source)
+    remember(two.table, source, 1)
     now = source.model_copy(update={"since": datetime(2024, 1, 3, tzinfo=UTC)})
     assert ingested(two.table, now) == now
     assert ingested(two.table, now.model_copy(update={"fingerprint": "g"})) is None
