@@ -133,6 +133,11 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
             if attempt == 4 or not race:
                 raise
             time.sleep(0.1 * 2**attempt)
+        except RuntimeError as error:  # Optuna's word for tables of another version of it
+            shown = str(address.database) if sqlite else f"{address.host}/{address.database}"
+            what = f"the tables of studies are not of Optuna {optuna.__version__}"
+            fix = "optuna storage upgrade --storage with this address upgrades older ones; back up"
+            raise InputError(Problem(shown, what, f"{fix} the database first")) from error
     if sqlite:  # readers don't wait for the writer; the file keeps it, and works without
         with suppress(OperationalError), storage.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")

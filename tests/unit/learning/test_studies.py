@@ -83,6 +83,17 @@ def test_an_address_that_can_not_be_used_is_refused_without_repeating_it(
     assert str(refused.value) == message
 
 
+@pytest.mark.parametrize("revision", ["v2.6.0.a", "of another time"])
+def test_tables_of_another_optuna_are_told_with_what_to_do(tmp_path: Path, revision: str) -> None:
+    place = tmp_path / "studies.db"
+    assert best_curve(f"sqlite:///{place}", "none") == {}
+    with sqlite3.connect(place) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    with pytest.raises(InputError, match=r"not of Optuna .*storage upgrade") as told:
+        best_curve(f"sqlite:///{place}", "none")
+    assert str(place) in told.value.message
+
+
 def test_the_best_trials_curve_is_found_by_the_studys_name(url: str) -> None:
     worse = dataclasses.replace(RECORD, number=1, value=0.7, curve={10: 0.6, 20: 0.7})
     best = dataclasses.replace(RECORD, number=2, value=0.9, curve={20: 0.9, 10: 0.75})
