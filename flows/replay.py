@@ -26,6 +26,9 @@ from tasks.replaying import conclude, score_period, trained
 def replay(model: str, moments: list[datetime], metric: str) -> ReplaySummary:
     """Run continuous training at each moment and compare with never retraining.
 
+    For a project of its own, or a model without a version: a champion that there is would be
+    compared with, and a version that was tried before is not tried again.
+
     Args:
         model: Name of a model below ``models/``.
         moments: Ascending, UTC; a training at each, and each stretch between two is scored.

@@ -236,7 +236,7 @@ def dataset(
                     known_at = engine.moment(known) + spec.label.delay + _MICROSECOND
     if not count:
         until = "" if time is None else f" up to {moment.isoformat()}"
-        fix = "" if as_of is None else "ask for a later --as-of"
+        fix = "" if as_of is None else "name a later moment"
         raise InputError(Problem(table_uri, f"no rows{until}", fix))
     return DatasetRef(
         uri=table_uri,

@@ -418,7 +418,7 @@ def test_a_moment_before_the_first_row_is_an_input_error(trips: Any) -> None:
     trips.ingest()
     with pytest.raises(InputError) as caught:
         tables.dataset(trips.spec, trips.table, moment(1, 9))
-    what = "no rows up to 2024-01-01T09:00:00+00:00 (ask for a later --as-of)"
+    what = "no rows up to 2024-01-01T09:00:00+00:00 (name a later moment)"
     assert str(caught.value) == f"{trips.table}: {what}"
 
 
