@@ -16,9 +16,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.moments import AHEAD
 from perennial.data.frames import arrow_schema, table_columns
-from perennial.data.parsing import EXPECTED, parse
+from perennial.data.parsing import EXPECTED, inexact, parse
 from perennial.spec.inputs import Column
 from perennial.spec.schema import ModelSpec
 from perennial.spec.values import shown
@@ -127,6 +128,11 @@ class RowChecks:
         self.columns = dict(table_columns(spec) if columns is None else columns)
         self._schema = arrow_schema(self.columns)
         self._decimal = spec.source.decimal
+        self._float_keys = [
+            name
+            for name in spec.source.entity
+            if name in self.columns and self.columns[name].type == "float"
+        ]
         time = spec.source.event_time
         self._time = time if time in self.columns else None
         self._since = since
@@ -137,12 +143,14 @@ class RowChecks:
         """Check an Arrow table with the declared columns, each in any type: text as the
         source has it, its numbers with the decimal mark of ``source.decimal`` (see ``parse``).
 
-        Every fault of a row is found, not just the first.
+        Every fault of a row is found, not just the first. Raises InputError when a float of the
+        entity would lose digits of whole numbers, and take different keys for one.
         """
         wanted, before, after = self._inside(batch)
         rows = np.arange(batch.num_rows) if wanted is None else np.flatnonzero(wanted)
         if wanted is not None:
             batch = batch.filter(pa.array(wanted))
+        self._refuse_inexact_keys(batch)
         with ThreadPoolExecutor(max_workers=4) as pool:  # Arrow leaves Python's lock to others
             results = pool.map(
                 lambda c: parse(batch[c[0]], c[1].type, self._decimal), self.columns.items()
@@ -168,6 +176,19 @@ class RowChecks:
                 what = "is more than a day in the future"
                 faults.append(_fault(batch, self._time, "future", future, what))
         return self._divided(rows, typed, faults, (wanted, before, after))
+
+    def _refuse_inexact_keys(self, batch: Any) -> None:
+        problems = []
+        for name in self._float_keys:
+            if found := inexact(batch[name]):
+                what = (
+                    f"names rows by source.entity, but as a float it loses digits of {found[0]}"
+                    f"{f' and {len(found) - 1:,} more' if len(found) > 1 else ''}, and different "
+                    "keys would become one"
+                )
+                problems.append(Problem(f"column {name!r}", what, "write type: string for it"))
+        if problems:
+            raise InputError(problems)
 
     def _inside(self, batch: Any) -> tuple[np.ndarray | None, int, int]:
         """Which rows lie inside the window (None: all), and how many before and after it.

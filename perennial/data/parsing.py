@@ -50,6 +50,7 @@ _TIME = re.compile(
 )
 _BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _INTEGERS = range(-(2**63), 2**63)
+_LONG = r"^\s*[+-]?[0-9]{16,}(\.0*)?\s*$"  # shorter ones are exact
 _FIGURES = r"^\s*[+-]?[0-9.,]+([eE][+-]?[0-9]+)?\s*$"
 _NUMBERS = ("float", "integer", "boolean")
 _LAST_MOMENT = 253_402_300_800_000_000  # the year 10000 in µs: beyond Python's datetime
@@ -94,6 +95,24 @@ def parse(values: Any, kind: ColumnType, decimal: Literal[".", ","] = ".") -> Pa
         pointed = with_points(values) if decimal == "," and kind in _NUMBERS else values
         return _marked(values, _from_text(pointed, kind), kind)
     return _marked(values, _typed(values, kind), kind)
+
+
+def inexact(values: Any) -> list[str]:
+    """The distinct whole numbers in an Arrow array of any type that ``parse`` can't make a float
+    of to the last digit, as sorted texts: several of them may become the same float."""
+    values = unwrapped(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
+    source = values.type
+    if not (is_text(source) or pa.types.is_integer(source) or pa.types.is_decimal(source)):
+        return []
+    texts = pc.unique(values).cast(pa.string())
+    long = texts.filter(pc.match_substring_regex(texts, _LONG))
+    found = (text.strip() for text in long.to_pylist())
+    return sorted(text for text in found if not _held(Decimal(text)))
+
+
+def _held(number: Decimal) -> bool:
+    size = float(number)
+    return math.isinf(size) or Decimal(size) == number  # infinity is no value at all
 
 
 def with_points(texts: Any) -> Any:

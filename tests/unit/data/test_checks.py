@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from perennial.contracts.errors import InputError
 from perennial.data.checks import Checked, RowChecks, texts_of
 from perennial.spec import ModelSpec, parse_spec
 
@@ -200,3 +202,48 @@ def test_a_model_without_rules_needs_no_pass_over_the_rows() -> None:
     checked = RowChecks(plain).check(pa.table({"a": ["1", "2"], "y": ["3", "x"]}))
     assert reasons(checked) == {1: "column y: 'x' is not a number"}
     assert checked.times is None
+
+
+KEYED = """
+name: keyed
+objective: regression
+source: {kind: csv, uri: rows.csv, entity: [card]}
+label: {column: y}
+columns:
+  card: {type: float}
+  x: {type: float}
+split: {kind: random, validation: 0.2, test: 0.2}
+"""
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        pa.array(["12345678901234567891", " 12345678901234567890", "7"]),
+        pa.array([2**63 + 1, 2**63 + 3, 7], pa.uint64()),
+        pa.array([Decimal(2**64 + 1), Decimal(2**64 + 3), None], pa.decimal128(38, 2)),
+    ],
+    ids=["text", "integers", "decimals"],
+)
+def test_keys_that_a_float_would_make_one_are_refused(cards: Any) -> None:
+    checks = RowChecks(parse_spec(KEYED))
+    rows = pa.table({"card": cards, "x": cards, "y": ["1", "2", "3"]})
+    with pytest.raises(InputError, match=r"^column 'card': names rows by source.entity") as raised:
+        checks.check(rows)
+    assert "and 1 more, and different keys would become one" in raised.value.message
+    assert raised.value.message.endswith("(write type: string for it)")
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        pa.array(["9007199254740992", "1e300", "0.12345678901234567891", "NA"]),
+        pa.array([2**62, 1, 2, None]),
+        pa.array([Decimal("0.1"), Decimal(2**60), None, None], pa.decimal128(38, 10)),
+        pa.array([1.5, 1e22, 3.0, None]),
+    ],
+    ids=["text", "integers", "decimals", "floats"],
+)
+def test_keys_that_a_float_holds_are_let_in(cards: Any) -> None:
+    rows = pa.table({"card": cards, "x": cards, "y": ["1", "2", "3", "4"]})
+    assert RowChecks(parse_spec(KEYED)).check(rows).good.num_rows == 4
