@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 from uuid import UUID
 
+from apprise.utils.parse import is_email
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
@@ -210,10 +211,9 @@ def _addresses(text: str) -> list[str]:
 
 
 def _is_address(text: str) -> bool:
-    name, at, domain = text.partition("@")
-    return bool(name and at and domain) and not any(
-        c.isspace() or c in "<>@\"'" for c in name + domain
-    )
+    """Whether Apprise takes the whole text for one: of others it may take a part."""
+    found = is_email(text)  # type: ignore[no-untyped-call]
+    return bool(found) and found["full_email"] == text
 
 
 def _is_local(host: str) -> bool:

@@ -129,7 +129,7 @@ def test_mail_goes_through_a_server_that_asks_for_nothing() -> None:
     assert (found.smtp_host, found.port, found.secure) == ("127.0.0.1", 2525, False)
     assert (found.user, found.password) == (None, None)
     assert found.from_addr == ("Perennial", "ops@example.com")
-    sender = mail(**{SMTP: "smtp://relay", EMAIL: "a@b.c", EMAIL_FROM: "perennial@example.com"})
+    sender = mail(**{SMTP: "smtp://relay", EMAIL: "a@b.org", EMAIL_FROM: "perennial@example.com"})
     assert sender.from_addr == ("Perennial", "perennial@example.com")
     assert (sender.smtp_host, sender.port) == ("relay", 25)
 
@@ -164,17 +164,17 @@ WRONG = {
         "smtp+starttls://USER:PASSWORD@HOST:PORT; smtps:// and smtp:// are known too)",
     ),
     "another protocol": (
-        {EMAIL: "a@b.c", SMTP: "https://me:verysecret@relay"},
+        {EMAIL: "a@b.org", SMTP: "https://me:verysecret@relay"},
         "PERENNIAL_ALERT_SMTP_URL: not the address of a mail server (write "
         "smtp+starttls://USER:PASSWORD@HOST:PORT; smtps:// and smtp:// are known too)",
     ),
     "a password in the clear": (
-        {EMAIL: "a@b.c", SMTP: "smtp://me:verysecret@relay"},
+        {EMAIL: "a@b.org", SMTP: "smtp://me:verysecret@relay"},
         "PERENNIAL_ALERT_SMTP_URL: a password would go through the network in the clear (use "
         "smtp+starttls:// or smtps://)",
     ),
     "no e-mail addresses": (
-        {EMAIL: "a@b.c, verysecret, <x@y>", EMAIL_FROM: "a@b.c, d@e.f", SMTP: "smtp://relay"},
+        {EMAIL: "a@b.org, verysecret, <x@y>", EMAIL_FROM: "a@b.org, d@e.org", SMTP: "smtp://relay"},
         "PERENNIAL_ALERT_EMAIL: 2 of 3 are no e-mail addresses (write name@example.com, with "
         "commas between)\n"
         "PERENNIAL_ALERT_EMAIL_FROM: more than one address (a mail has one sender)",
@@ -190,6 +190,41 @@ def test_what_is_wrong_is_told_without_its_value(
     with pytest.raises(InputError) as raised:
         from_environment(environment)
     assert raised.value.message == message
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ops@mail",
+        "ops@a.b",
+        "ops.@example.com",
+        "ops@10.0.0.1",
+        "ops@example..com",
+        "ops@example.com.",
+        "+ops@example.com",
+        "ops@exämple.com",
+        "o'brien@example.com",
+    ],
+)
+@pytest.mark.parametrize("name", [EMAIL, EMAIL_FROM])
+def test_an_address_that_no_mail_would_reach_is_refused(
+    name: str, address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = {SMTP: "smtp://relay", EMAIL: "you@example.com"} | {name: address}
+    with pytest.raises(InputError) as raised:
+        from_environment(environment)
+    assert raised.value.message == (
+        f"{name}: 1 of 1 are no e-mail addresses (write name@example.com, with commas between)"
+    )
+    assert caplog.text == ""
+
+
+def test_a_user_that_is_no_address_sends_no_mail_in_its_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = mail(**{SMTP: "smtp://us%40er@relay", EMAIL: "ops@example.com"})
+    assert (found.user, found.from_addr) == ("us@er", ("Perennial", "ops@example.com"))
     assert caplog.text == ""
 
 
