@@ -87,8 +87,9 @@ def _error(text: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
     return yaml.constructor.ConstructorError(None, None, text, node.start_mark)
 
 
-def read_document(text: str, where: str) -> dict[Any, Any]:
-    """The mapping that a YAML text says. Raises InputError with the line when it is none."""
+def read_document(text: str, where: str, fix: str = "") -> dict[Any, Any]:
+    """The mapping that a YAML text says. Raises InputError with the line when it is none, with
+    ``fix`` when it is empty."""
     try:
         document = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -104,9 +105,7 @@ def read_document(text: str, where: str) -> dict[Any, Any]:
     except RecursionError:
         raise InputError(Problem(where, "not valid YAML: nested too deeply")) from None
     if document is None:
-        raise InputError(
-            Problem(where, "the file is empty", "perennial init NAME --data FILE --label COL")
-        )
+        raise InputError(Problem(where, "the file is empty", fix))
     if not isinstance(document, dict):
         raise InputError(
             Problem(where, f"expected keys and values at the top level, not {shown(document)}")

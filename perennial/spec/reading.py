@@ -36,7 +36,8 @@ def load_spec(path: Path) -> ModelSpec:
 
 def parse_spec(text: str, where: str = "model.yaml") -> ModelSpec:
     """The spec that a model.yaml's text says. Raises InputError (see ``load_spec``)."""
-    return _validated(read_document(text, where), where)
+    fix = "perennial init NAME --data FILE --label COL"
+    return _validated(read_document(text, where, fix), where)
 
 
 def kept_spec(text: str, where: str) -> ModelSpec:

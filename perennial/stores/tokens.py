@@ -29,6 +29,7 @@ ROLES: tuple[Role, ...] = ("predict", "label", "admin")
 FILE_NAME = "tokens.yaml"
 
 _HEAD = "# Made by `perennial tokens`. The server reads it again when it changes.\n"
+_FIRST = "perennial tokens add NAME --role predict makes one"
 _MAX_BYTES = 2**20
 _PREFIX = "perennial_"  # by which scanners for leaked secrets, and people, know it
 
@@ -70,8 +71,7 @@ def read_tokens(path: Path) -> tuple[tuple[Token, ...], Stamp]:
             found = os.fstat(file.fileno())
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
-        fix = "perennial tokens add NAME --role predict makes one"
-        raise InputError(Problem(str(path), "no such file", fix)) from None
+        raise InputError(Problem(str(path), "no such file", _FIRST)) from None
     except OSError as error:
         raise InputError(Problem(str(path), f"can't be read: {error.strerror}")) from None
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -123,7 +123,7 @@ def _parsed(data: bytes, path: Path) -> tuple[Token, ...]:
     if len(data) > _MAX_BYTES:
         raise InputError(Problem(str(path), f"larger than {_MAX_BYTES:,} bytes"))
     try:
-        document = read_document(data.decode(), str(path))
+        document = read_document(data.decode(), str(path), f"remove it; {_FIRST}")
         tokens = _Document.model_validate(document).tokens
     except UnicodeDecodeError as error:
         raise InputError(Problem(str(path), f"not UTF-8 text at byte {error.start}")) from None

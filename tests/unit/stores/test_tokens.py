@@ -94,7 +94,10 @@ def test_tokens_added_at_the_same_time_are_all_kept(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the file is empty"),
+        (
+            "",
+            "the file is empty (remove it; perennial tokens add NAME --role predict makes one)",
+        ),
         ("tokens: [", "not valid YAML"),
         ("tokens: 3", "tokens: Input should be a valid tuple"),
         ("tokens: [{name: a, roles: [root], sha256: ''}]", "tokens.0.roles.0: Input should be"),
