@@ -152,13 +152,21 @@ def _type(values: Any) -> ColumnType | None:
         return "boolean"
     if pa.types.is_integer(kind):
         return "integer" if _exact(values) else "string"
-    if pa.types.is_decimal(kind) and kind.scale <= 0:  # as databases keep long numbers of things
-        return "integer" if _exact(values) else "string"
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_decimal(kind):
+        return _type_of_decimals(values)
+    if pa.types.is_floating(kind):
         return "float"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "datetime"
     return None
+
+
+def _type_of_decimals(values: Any) -> ColumnType:
+    """Databases keep long numbers of things as decimals, some of them with a scale."""
+    if _exact(values):
+        return "integer" if values.type.scale <= 0 else "float"
+    whole = pc.all(pc.equal(pc.trunc(values), values)).as_py()
+    return "string" if whole else "float"
 
 
 def _type_of_text(distinct: Any) -> ColumnType:
@@ -173,7 +181,8 @@ def _type_of_text(distinct: Any) -> ColumnType:
     whole = parse(distinct, "integer")
     if whole.faulty is None:
         return "integer" if _exact(whole.values) else "string"
-    if pc.all(pc.match_substring_regex(distinct, _FIGURES_ONLY)).as_py():  # beyond 64 bits
+    beyond = distinct.filter(pa.array(whole.faulty))
+    if pc.all(pc.match_substring_regex(beyond, _FIGURES_ONLY)).as_py():  # 64 bits
         return "string"
     for kind in ("float", "datetime"):
         if parse(distinct, kind).faulty is None:

@@ -200,6 +200,7 @@ def test_the_label_decides_the_objective(
         (cycle(2**60, 2**60 + 1), "category", True),
         ([str(2**60 + i) for i in range(200)], "string", False),
         ([str(2**64 + i) for i in range(200)], "string", False),
+        (["NA", *(str(2**64 + i) for i in range(199))], "string", False),
         (cycle(str(10**25), str(-(10**25)), "7"), "category", True),
         (pd.date_range("2024-01-01", periods=200), "datetime", False),
         (cycle("2024-01-01 10:00", "2024-01-02T11:30:00Z"), "datetime", False),
@@ -235,13 +236,15 @@ def test_long_numbers_of_things_in_a_decimal_column_are_text(tmp_path: Path) -> 
     with duckdb.connect() as connection:
         connection.execute(
             "COPY (SELECT (40000000000000000000::DECIMAL(38,0) + i)::DECIMAL(38,0) AS account, "
+            "(9000000000000000000 + i)::DECIMAL(38,10) AS basket, "
             "(1000 + i)::DECIMAL(20,0) AS customer, (i / 8)::DECIMAL(10,2) AS price, i % 2 AS y "
             f"FROM range(400) t(i)) TO '{tmp_path / 'rows.parquet'}'"
         )
     spec = parse_spec(infer(tmp_path / "rows.parquet", "m", "y", project=tmp_path).model_text)
     types = {name: column.type for name, column in spec.columns.items()}
     assert types == {
-        "account": "string", "customer": "integer", "price": "float", "y": "integer",
+        "account": "string", "basket": "string", "customer": "integer", "price": "float",
+        "y": "integer",
     }  # fmt: skip
 
 
