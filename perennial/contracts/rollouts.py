@@ -13,6 +13,8 @@ from perennial.contracts.verdicts import Verdict
 
 Strategy = Literal["shadow", "canary", "blue_green", "ab_test"]
 GuardKind = Literal["error_rate", "latency", "prediction", "metric", "business"]
+DECISIVE: frozenset[GuardKind] = frozenset({"metric", "business"})
+"""Those that compare the two versions' means, by which an ab_test is decided."""
 Phase = Literal[
     "running",
     "waiting",

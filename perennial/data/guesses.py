@@ -181,8 +181,8 @@ def _type_of_text(distinct: Any) -> ColumnType:
     whole = parse(distinct, "integer")
     if whole.faulty is None:
         return "integer" if _exact(whole.values) else "string"
-    beyond = distinct.filter(pa.array(whole.faulty))
-    if pc.all(pc.match_substring_regex(beyond, _FIGURES_ONLY)).as_py():  # 64 bits
+    others = distinct.filter(pa.array(whole.faulty))
+    if pc.all(pc.match_substring_regex(others, _FIGURES_ONLY)).as_py():  # of more than 64 bits
         return "string"
     for kind in ("float", "datetime"):
         if parse(distinct, kind).faulty is None:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from perennial.contracts.rollouts import (
+    DECISIVE,
     Check,
     Command,
     Counts,
@@ -29,7 +30,6 @@ from perennial.contracts.verdicts import Outcome
 from perennial.decisions.wording import counted
 from perennial.spec.values import format_duration
 
-_DECISIVE = ("metric", "business")
 _LONGEST_REASON = 600
 
 
@@ -229,7 +229,7 @@ def _compared(
 
 def _decisive(present: Step, check: Check) -> list[Measurement]:
     measured = {m.guard: m for m in check.measurements}
-    names = [guard.name for guard in present.guards if guard.kind in _DECISIVE]
+    names = [guard.name for guard in present.guards if guard.kind in DECISIVE]
     return [measured.get(name, Measurement(guard=name)) for name in names]
 
 

@@ -88,12 +88,9 @@ def revised_since(table_uri: str, version: int) -> bool:
     sent rows there: what was read of ``version`` is then no longer what the table was made to
     hold."""
     table = lake.open_table(table_uri)
-    if table is None or int(table.version()) == version:
-        return False
-    entries = table.history(int(table.version()) - version)
-    return any(
+    return table is not None and any(
         entry["operation"] == "RESTORE" or PUT_BACK in entry or _number(entry.get(REMOVED))
-        for entry in entries
+        for entry in _commits_since(table, version)
     )
 
 
@@ -103,9 +100,16 @@ def put_back_since(table_uri: str, version: int) -> bool:
     table = lake.open_table(table_uri)
     if table is None or int(table.version()) < version:
         return True
+    entries = _commits_since(table, version)
+    complete = len(entries) == int(table.version()) - version
+    return not complete or any(entry["operation"] == "RESTORE" for entry in entries)
+
+
+def _commits_since(table: Any, version: int) -> list[dict[str, Any]]:
+    """What the log still has of what came after a version, the newest first."""
     later = int(table.version()) - version
-    entries = table.history(later) if later else []
-    return len(entries) < later or any(entry["operation"] == "RESTORE" for entry in entries)
+    found: list[dict[str, Any]] = table.history(later) if later else []
+    return found
 
 
 def _told(entry: Mapping[str, Any], uri: str) -> DataVersion:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from perennial.bundle.outputs import aligned
 from perennial.bundle.targets import Target, alike, target_of
 from perennial.contracts.errors import InputError, PerennialError, Problem
-from perennial.contracts.rollouts import Guard, Measurement, Rollout
+from perennial.contracts.rollouts import DECISIVE, Guard, Measurement, Rollout
 from perennial.decisions.guards import shares
 from perennial.decisions.sequential import (
     bernoulli_bounds,
@@ -98,7 +98,7 @@ def measure(
     uneven = look.uneven()
     return tuple(
         Measurement(guard=guard.name, error=uneven)
-        if uneven and guard.kind in ("metric", "business")
+        if uneven and guard.kind in DECISIVE
         else look.measured(guard, counts, wrong)
         for guard in guards
     ), rows

@@ -40,7 +40,7 @@ def reason(error: Exception) -> str:
 def of_storage(error: Exception, uri: str) -> bool:
     """Whether an error of Delta's library about a table is one of its storage, and not of what is
     in it."""
-    return is_remote(uri) and (isinstance(error, OSError) or bool(_STORES_WORDS.search(str(error))))
+    return of_reading(error, uri) or (is_remote(uri) and isinstance(error, OSError))
 
 
 def of_reading(error: Exception, uri: str) -> bool:

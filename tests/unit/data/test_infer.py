@@ -214,18 +214,26 @@ def test_a_column_has_the_narrowest_type_that_all_its_values_parse_as(
     assert (column.type, column.feature and kind not in ("string", "datetime")) == (kind, feature)
 
 
-def test_the_uuids_and_the_json_of_a_parquet_file_are_text(tmp_path: Path) -> None:
+def of_parquet(root: Path, columns: str) -> ModelSpec:
+    """What is inferred from a Parquet file of 400 rows, of columns in SQL of the number ``i``."""
+    path = root / "rows.parquet"
     with duckdb.connect() as connection:
-        connection.execute(
-            "COPY (SELECT uuid() AS id, i % 3 * 1.25 AS y, i / 7 AS x, "
-            "CASE i % 2 WHEN 0 THEN uuid '11111111-1111-1111-1111-111111111111' END AS shop, "
-            "'{\"a\": 1}'::JSON AS note FROM range(200) t(i)) "
-            f"TO '{tmp_path / 'rows.parquet'}'"
-        )
-    new = infer(tmp_path / "rows.parquet", "m", "y", project=tmp_path)
-    spec = parse_spec(new.model_text)
-    types = {name: column.type for name, column in spec.columns.items()}
-    assert types == {
+        connection.execute(f"COPY (SELECT {columns} FROM range(400) t(i)) TO '{path}'")
+    return parse_spec(infer(path, "m", "y", project=root).model_text)
+
+
+def types(spec: ModelSpec) -> dict[str, str]:
+    return {name: column.type for name, column in spec.columns.items()}
+
+
+def test_the_uuids_and_the_json_of_a_parquet_file_are_text(tmp_path: Path) -> None:
+    spec = of_parquet(
+        tmp_path,
+        "uuid() AS id, i % 3 * 1.25 AS y, i / 7 AS x, "
+        "CASE i % 2 WHEN 0 THEN uuid '11111111-1111-1111-1111-111111111111' END AS shop, "
+        "'{\"a\": 1}'::JSON AS note",
+    )
+    assert types(spec) == {
         "id": "string", "x": "float", "shop": "category", "note": "category", "y": "float",
     }  # fmt: skip
     assert spec.source.entity == ("id",)
@@ -233,16 +241,13 @@ def test_the_uuids_and_the_json_of_a_parquet_file_are_text(tmp_path: Path) -> No
 
 def test_long_numbers_of_things_in_a_decimal_column_are_text(tmp_path: Path) -> None:
     """As databases keep ids: a float would make many of them one."""
-    with duckdb.connect() as connection:
-        connection.execute(
-            "COPY (SELECT (40000000000000000000::DECIMAL(38,0) + i)::DECIMAL(38,0) AS account, "
-            "(9000000000000000000 + i)::DECIMAL(38,10) AS basket, "
-            "(1000 + i)::DECIMAL(20,0) AS customer, (i / 8)::DECIMAL(10,2) AS price, i % 2 AS y "
-            f"FROM range(400) t(i)) TO '{tmp_path / 'rows.parquet'}'"
-        )
-    spec = parse_spec(infer(tmp_path / "rows.parquet", "m", "y", project=tmp_path).model_text)
-    types = {name: column.type for name, column in spec.columns.items()}
-    assert types == {
+    spec = of_parquet(
+        tmp_path,
+        "(40000000000000000000::DECIMAL(38,0) + i)::DECIMAL(38,0) AS account, "
+        "(9000000000000000000 + i)::DECIMAL(38,10) AS basket, "
+        "(1000 + i)::DECIMAL(20,0) AS customer, (i / 8)::DECIMAL(10,2) AS price, i % 2 AS y",
+    )
+    assert types(spec) == {
         "account": "string", "basket": "string", "customer": "integer", "price": "float",
         "y": "integer",
     }  # fmt: skip

@@ -48,6 +48,12 @@ class Place:
         self.write(days)
         return self.publish(self.look()).rows
 
+    def look_after_two(self) -> tuple[SourceRef, StagedRef]:
+        """A look at 30 days, of which a table of two versions has 15."""
+        assert [self.ingest(5), self.ingest(15)] == [5, 15]
+        self.write(30)
+        return self.look()
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
@@ -61,9 +67,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def test_rows_read_from_after_a_restored_tables_last_event_are_refused_and_come_with_the_next_run(
     place: Place,
 ) -> None:
-    assert [place.ingest(5), place.ingest(15)] == [5, 15]
-    place.write(30)
-    looked = place.look()
+    looked = place.look_after_two()
     history.restore(place.table, 0)
 
     with pytest.raises(PerennialError) as refused:
@@ -93,9 +97,7 @@ def test_a_restore_that_leaves_the_last_event_where_it_was_is_published_to(place
 def test_a_restore_before_the_commit_is_seen_by_the_second_attempt(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [place.ingest(5), place.ingest(15)] == [5, 15]
-    place.write(30)
-    looked = place.look()
+    looked = place.look_after_two()
     write = lake.write
 
     def restored_first(*given: object, **named: object) -> None:
@@ -112,9 +114,7 @@ def test_a_restore_before_the_commit_is_seen_by_the_second_attempt(
 def test_a_restore_between_the_commit_and_the_note_leaves_no_note_and_no_dataset(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [place.ingest(5), place.ingest(15)] == [5, 15]
-    place.write(30)
-    looked = place.look()
+    looked = place.look_after_two()
     dataset = tables.dataset
 
     def restored_first(*given: object) -> DatasetRef:
