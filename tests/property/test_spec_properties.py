@@ -18,6 +18,7 @@ from perennial.spec.cron import check_cron
 from perennial.spec.documents import document_text, inline_text, read_document
 from perennial.spec.parameters import DOMAINS, TUNABLE
 from perennial.spec.publish import json_schema
+from perennial.spec.rules import why_ours
 from perennial.spec.values import format_duration
 
 SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +44,10 @@ durations = st.builds(
     lambda n, unit: f"{n}{unit}", st.integers(1, 99), st.sampled_from("smhdw")
 ) | st.just("1.5d")
 shares = st.floats(0.01, 0.45)
+names_of_columns = st.lists(
+    texts.filter(lambda text: not why_ours(text)), min_size=3, max_size=6, unique_by=str.casefold
+)
+queries = texts.filter(lambda text: ";" not in text and text.strip())
 
 
 @cache
@@ -100,8 +105,7 @@ def gates(draw: st.DrawFn, objective: Any, levels: list[str]) -> dict[str, Any]:
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """A right model.yaml of any shape, as a user may write it."""
     objective = draw(st.sampled_from(["binary", "multiclass", "regression"]))
-    names = draw(st.lists(texts, min_size=3, max_size=6, unique=True))
-    label, time, *others = names
+    label, time, *others = draw(names_of_columns)
     described = {name: draw(columns()) for name in others}
     timed = draw(st.booleans())
     kind = draw(st.sampled_from(["csv", "parquet", "delta", "sql"]))
@@ -114,7 +118,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     }
     assume("://" not in document["source"]["uri"])
     if kind == "sql":
-        document["source"]["query"] = draw(texts.filter(lambda text: text.replace(";", "").strip()))
+        document["source"]["query"] = draw(queries) + draw(st.sampled_from(["", ";", " ; "]))
     if kind == "csv" and draw(st.booleans()):
         document["source"]["delimiter"] = draw(st.sampled_from([";", "\t", "|"]))
     if objective == "binary" and draw(st.booleans()):
