@@ -12,10 +12,9 @@ lay them out anew after a worker died, and the result depends on where they lie.
 from __future__ import annotations
 
 import itertools
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from perennial.contracts.errors import PerennialError, UnavailableError
 from perennial.contracts.features import FeatureSchema
 from perennial.contracts.refs import Part
 from perennial.spec import ModelSpec
+from perennial.stores import rendezvous
 from perennial.stores.compute import Cluster
 from perennial.stores.matrices import read_schema
 from perennial.stores.sharing import fetched
@@ -97,14 +97,14 @@ def train_distributed(
     with cluster.answering(), cluster.client.as_current(), only_one(1, _LOCK):
         for _ in range(_ATTEMPTS):
             workers = _present(cluster, wanted)
-            gathering = _gathering(cluster, len(workers))
-            shares = [
-                _Share(place, _stretches(files, counts, *ends), schema, settings, rounds,
-                       spec.compute.memory, gathering)
-                for ends in _ends(sum(counts), len(workers))
-            ]  # fmt: skip
             try:
-                content = _train(cluster, dict(zip(workers, shares, strict=True)))
+                with _gathering(cluster, len(workers)) as gathering:
+                    shares = [
+                        _Share(place, _stretches(files, counts, *ends), schema, settings, rounds,
+                               spec.compute.memory, gathering)
+                        for ends in _ends(sum(counts), len(workers))
+                    ]  # fmt: skip
+                    content = _train(cluster, dict(zip(workers, shares, strict=True)))
                 return load_booster(content), len(workers)
             except PerennialError:  # a worker that has no rows; the others wait for it
                 _free(cluster, workers)
@@ -172,31 +172,18 @@ def _fit_share(share: _Share) -> bytes | None:
     return booster_bytes(booster) if first else None
 
 
-def _gathering(cluster: Cluster, workers: int) -> dict[str, Any]:
-    """How workers find each other: by XGBoost's tracker, in the scheduler's process."""
+@contextmanager
+def _gathering(cluster: Cluster, workers: int) -> Iterator[dict[str, Any]]:
+    """How so many workers find each other, for one training."""
     from distributed.comm.addressing import get_address_host
 
-    host = get_address_host(cluster.client.scheduler.address)
-    found: dict[str, Any] = cluster.client.run_on_scheduler(_start_tracker, workers, host)
-    return found
-
-
-def _start_tracker(workers: int, host: str) -> dict[str, Any]:
-    from xgboost.core import XGBoostError
-    from xgboost.tracker import RabitTracker
-
+    ask: Any = cluster.client.run_on_scheduler
+    pid, found = ask(rendezvous.start, workers, get_address_host(cluster.client.scheduler.address))
     try:
-        tracker = RabitTracker(n_workers=workers, host_ip=host, sortby="task")
-    except XGBoostError:  # behind another address than it is known by
-        tracker = RabitTracker(n_workers=workers, host_ip=None, sortby="task")
-    tracker.start()
-
-    def follow() -> None:
-        with suppress(XGBoostError):  # workers tell what went wrong
-            tracker.wait_for()
-
-    threading.Thread(target=follow, daemon=True).start()
-    return dict(tracker.worker_args())
+        yield found
+    finally:
+        with suppress(Exception):  # the scheduler may be what failed
+            ask(rendezvous.end, pid)
 
 
 def _ends(rows: int, workers: int) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -19,9 +20,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import xgboost as xgb
 import xgboost.dask as dxgb
@@ -31,6 +32,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 import perennial
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
+from perennial.cli.prefect_server import call
 from perennial.contracts.errors import InputError, PerennialError
 from perennial.contracts.refs import BundleRef, DatasetRef
 from perennial.data.features import FeatureProgram
@@ -40,7 +42,7 @@ from perennial.learning.trials import Proposal
 from perennial.learning.tuning import tune
 from perennial.spec import ModelSpec, parse_spec, spec_text
 from perennial.spec.compute import Compute as Settings
-from perennial.stores import sources, staging, tables, windows
+from perennial.stores import rendezvous, sources, staging, tables, windows
 from perennial.stores.bundles import open_stored
 from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute, connect, installed
 from perennial.stores.distributed import train_distributed
@@ -289,6 +291,51 @@ def test_a_worker_killed_in_training_is_replaced_and_the_booster_is_the_same(
     assert found == expected
 
 
+GATHER = """
+import json, sys
+from xgboost.collective import CommunicatorContext
+with CommunicatorContext(**json.loads(sys.argv[1])):
+    pass
+"""
+
+
+def gathers(found: dict[str, Any], name: str) -> subprocess.Popen[bytes]:
+    """A process that looks for those it trains with."""
+    told = json.dumps(found | {"dmlc_communicator": "rabit", "dmlc_task_id": name})
+    return subprocess.Popen([sys.executable, "-c", GATHER, told], stderr=subprocess.DEVNULL)
+
+
+def test_a_scheduler_outlives_a_tracker_whose_workers_vanish(
+    matrices: Path, tmp_path: Path
+) -> None:
+    """The tracker aborts its process when it tells a worker that is gone of the others."""
+    here = Path(perennial.__file__).parents[1]
+    with (
+        scheduler_of(tmp_path, here) as address,
+        worker_of(address, tmp_path, "a", here),
+        worker_of(address, tmp_path, "b", here),
+        client_of(address) as cluster,
+    ):
+        ask: Any = cluster.client.run_on_scheduler
+        scheduler, expected = ask(os.getpid), distributed(cluster, matrices, 5)
+        pid, found = ask(rendezvous.start, 2, "127.0.0.1")
+        tracker, port = psutil.Process(pid), found["dmlc_tracker_port"]
+        gone = gathers(found, "0")
+        waiting = psutil.Process(gone.pid)
+        until(lambda: any(c.raddr and c.raddr.port == port for c in waiting.net_connections()))
+        time.sleep(0.5)  # it has said who it is
+        gone.kill()
+        gone.wait()
+        late = gathers(found, "1")
+        late.wait(240)
+        until(lambda: tracker.status() == psutil.STATUS_ZOMBIE)
+
+        assert distributed(cluster, matrices, 5) == expected
+        assert ask(os.getpid) == scheduler
+        left = [child.pid for child in psutil.Process(scheduler).children()]
+        assert left == []
+
+
 def test_gradient_based_sampling_is_the_same_whatever_threads_a_worker_has(matrices: Path) -> None:
     params = PARAMS | {"sampling_method": "gradient_based", "subsample": 0.5}
     found = []
@@ -487,7 +534,7 @@ FOUR_TRIALS = [(f"trial {number}", "COMPLETED") for number in range(4)]
 
 def trial_runs(server: str, flow_run: str) -> list[tuple[str, str]]:
     asked = {"flow_runs": {"id": {"any_": [flow_run]}}}
-    runs = httpx.post(f"{server}/task_runs/filter", json=asked).raise_for_status().json()
+    runs = call("POST", f"{server}/task_runs/filter", asked, seconds=120)
     return sorted((r["name"], r["state_type"]) for r in runs if "trial" in r["name"])
 
 
