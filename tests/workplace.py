@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import httpx
 import numpy as np
 import pandas as pd
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from perennial.cli.prefect_server import call
 from perennial.spec.deployment import prefect_yaml
 from perennial.stores.project import Project
 
@@ -209,7 +209,7 @@ class Workplace:
         declared["deployments"] = [each for each in declared["deployments"] if wanted(each)]
         (self.root / "prefect.yaml").write_text(yaml.safe_dump(declared))
         api = self.environment["PREFECT_API_URL"]
-        assert httpx.post(f"{api}/deployments/count", json={}, timeout=120).json() == 0
+        assert self.ask("deployments/count", {}) == 0
         self.deploy()
         with (
             self.worker(),
@@ -218,11 +218,15 @@ class Workplace:
         ):
             yield
 
+    def ask(self, path: str, body: Any = None) -> Any:
+        """What the Prefect server says: to what is posted when there is a body."""
+        url = f"{self.environment['PREFECT_API_URL']}/{path}"
+        return call("GET" if body is None else "POST", url, body, seconds=120)
+
     def artifact(self, key: str) -> str:
         """The newest of Prefect's artifacts of this name."""
         asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
-        api = self.environment["PREFECT_API_URL"]
-        (found,) = httpx.post(f"{api}/artifacts/filter", json=asked, timeout=120).json()
+        (found,) = self.ask("artifacts/filter", asked)
         return str(found["data"])
 
     @contextmanager

@@ -169,7 +169,7 @@ def test_turned_traffic_ends_in_a_better_version_and_a_bad_one_is_sent_back_unto
         until(lambda: serves(serving, rows(known)[0], 2))
     assert found.trigger.finding is Finding.CONCEPT
     assert found.outcome == "rolling out"
-    its = httpx.get(f"{api}/flow_runs/{found.started_run}", timeout=120).json()
+    its = call("GET", f"{api}/flow_runs/{found.started_run}", seconds=120)
     assert its["created_by"]["type"] == "AUTOMATION"
     assert its["parameters"]["trigger"]["window"] is not None
     assert its["parameters"]["reason"] == found.current.reason

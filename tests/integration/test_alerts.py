@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
@@ -86,7 +85,6 @@ def emit(project: Workplace, name: str, cause: str, **payload: Any) -> None:
         with temporary_settings({PREFECT_API_URL: project.environment["PREFECT_API_URL"]}):
             assert emit_event(Event(name), "demand", told)
         return
-    url = f"{project.environment['PREFECT_API_URL']}/events"
     event = {
         "id": str(uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
@@ -94,7 +92,7 @@ def emit(project: Workplace, name: str, cause: str, **payload: Any) -> None:
         "resource": {"prefect.resource.id": resource_id("demand"), CAUSE_LABEL: cause},
         "payload": {"model": "demand", "cause": cause, **payload},
     }
-    assert httpx.post(url, json=[event], timeout=120).status_code == 204
+    project.ask("events", [event])
 
 
 def start(project: Workplace, flow: str, what: str) -> subprocess.Popen[bytes]:
@@ -115,13 +113,10 @@ def server_log(tmp_path_factory: pytest.TempPathFactory) -> str:
 def states(project: Workplace, since: datetime) -> dict[str, str]:
     """The state of the newest run of each flow, by the flow's name; the server has runs of other
     tests too."""
-    url = project.environment["PREFECT_API_URL"]
     wanted = {"start_time": {"after_": since.isoformat()}}
     asked = {"flow_runs": wanted, "sort": "START_TIME_ASC"}
-    runs = httpx.post(f"{url}/flow_runs/filter", json=asked, timeout=120).json()
-    names = {
-        flow["id"]: flow["name"] for flow in httpx.post(f"{url}/flows/filter", timeout=120).json()
-    }
+    runs = project.ask("flow_runs/filter", asked)
+    names = {flow["id"]: flow["name"] for flow in project.ask("flows/filter", {})}
     return {names[run["flow_id"]]: run["state_type"] for run in runs}
 
 
@@ -286,8 +281,7 @@ def _heartbeats(project: Workplace, since: datetime) -> int:
         "event": {"name": ["prefect.flow-run.heartbeat"]},
         "occurred": {"since": since.isoformat()},
     }
-    url = f"{project.environment['PREFECT_API_URL']}/events/filter"
-    events = httpx.post(url, json={"filter": wanted}, timeout=120).json()["events"]
+    events = project.ask("events/filter", {"filter": wanted})["events"]
     names = [
         related["prefect.resource.name"]
         for event in events
@@ -337,10 +331,9 @@ def test_who_refuses_is_told_in_the_event_feed_without_the_address(
     flow_project.environment[SMTP] = f"smtp://127.0.0.1:{free_port()}"
     assert setup(flow_project)[0] == 0
     emit(flow_project, "perennial.data.faulty", "a", reason="all is empty")
-    url = f"{flow_project.environment['PREFECT_API_URL']}/events/filter"
     failed = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
-    until(lambda: len(httpx.post(url, json=failed, timeout=120).json()["events"]) >= 2)
-    told = httpx.post(url, json=failed, timeout=120).text
+    until(lambda: len(flow_project.ask("events/filter", failed)["events"]) >= 2)
+    told = str(flow_project.ask("events/filter", failed))
     assert "Failed to send JSON POST notification" in told
     assert "Connection error while submitting email" in told
     assert SECRET not in told + server_log(tmp_path_factory)

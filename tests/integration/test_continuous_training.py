@@ -10,7 +10,6 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import optuna
 import pandas as pd
 import pytest
@@ -287,9 +286,8 @@ def told_of(project: Workplace, since: datetime) -> list[int]:
             "event": {"name": ["perennial.version.registered"]},
         }
     }
-    api = project.environment["PREFECT_API_URL"]
-    answer = httpx.post(f"{api}/events/filter", json=asked, timeout=120).raise_for_status()
-    return [event["payload"]["version"] for event in answer.json()["events"]]
+    found = project.ask("events/filter", asked)["events"]
+    return [event["payload"]["version"] for event in found]
 
 
 def test_a_snapshot_is_drawn_again_as_it_was(flow_project: Workplace) -> None:

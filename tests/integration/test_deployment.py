@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import yaml
 from deltalake import DeltaTable
 
@@ -19,11 +18,10 @@ def test_a_deployment_runs_on_a_worker_and_registers_a_version(flow_project: Wor
 
     for _ in range(2):  # declaring the same again changes nothing
         flow_project.deploy()
-    deployments = f"{flow_project.environment['PREFECT_API_URL']}/deployments/name"
-    inspected = httpx.get(f"{deployments}/continuous-training/demand", timeout=120).json()
+    inspected = flow_project.ask("deployments/name/continuous-training/demand")
     assert inspected["parameters"] == {"model": "demand"}
     assert [s["parameters"] for s in inspected["schedules"]] == [{"reason": "schedule"}]
-    scoring = httpx.get(f"{deployments}/batch-scoring/demand", timeout=120).json()
+    scoring = flow_project.ask("deployments/name/batch-scoring/demand")
     assert scoring["parameters"] == {"model": "demand"}
     assert scoring["schedules"] == []
 

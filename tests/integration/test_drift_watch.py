@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import numpy as np
 
 from perennial.contracts.refs import BundleRef
@@ -106,9 +105,7 @@ def test_a_rollout_that_nobody_watches_is_told_of_while_the_source_is_away(
             "event": {"name": ["perennial.rollout.due"]},
         }
     }
-    url = f"{own_prefect_server}/events/filter"
-    until(lambda: httpx.post(url, json=asked, timeout=120).json()["events"])
-    (event,) = httpx.post(url, json=asked, timeout=120).json()["events"]
+    (event,) = until(lambda: place.ask("events/filter", asked)["events"])
     assert event["resource"]["perennial.rollout"] == "begun"
     assert event["payload"]["reason"] == f"rollout {begun.id} of version 2 is watched by nobody"
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from prefect import flow
 
@@ -47,9 +46,7 @@ def runs(place: Rolling, model: str) -> list[dict[str, Any]]:
         "flows": {"name": {"any_": ["rollout"]}},
         "deployments": {"name": {"any_": [model]}},
     }
-    api = place.environment["PREFECT_API_URL"]
-    found = httpx.post(f"{api}/flow_runs/filter", json=asked, timeout=30).json()
-    return sorted(found, key=lambda run: run["created"])
+    return sorted(place.ask("flow_runs/filter", asked), key=lambda run: run["created"])
 
 
 def started(place: Rolling, model: str, before: timedelta = timedelta()) -> Rollout:
@@ -66,12 +63,10 @@ def last(place: Rolling, model: str) -> Rollout:
 
 def process_of(place: Rolling, run: dict[str, Any]) -> int:
     """The process of a run at a worker of this machine."""
-    api = place.environment["PREFECT_API_URL"]
     found: list[int] = []
 
     def known() -> bool:
-        state = httpx.get(f"{api}/flow_runs/{run['id']}", timeout=30).json()
-        pid = state.get("infrastructure_pid")
+        pid = place.ask(f"flow_runs/{run['id']}").get("infrastructure_pid")
         found[:] = [int(pid.rpartition(":")[2])] if pid else []
         return bool(found)
 

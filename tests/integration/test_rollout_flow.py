@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -122,11 +121,8 @@ def audit(place: Rolling, model: str = MODEL) -> list[tuple[str, int | None, int
 def events(place: Rolling, model: str = MODEL) -> list[dict[str, Any]]:
     """What was told of a model's rollouts, oldest first."""
     asked = {"filter": {"resource": {"id": [f"perennial.model.{model}"]}}, "limit": 50}
-    answer = httpx.post(
-        f"{place.environment['PREFECT_API_URL']}/events/filter", json=asked, timeout=120
-    )
-    answer.raise_for_status()
-    told = [e for e in answer.json()["events"] if e["event"].startswith("perennial.rollout.")]
+    found = place.ask("events/filter", asked)["events"]
+    told = [e for e in found if e["event"].startswith("perennial.rollout.")]
     ours = [e for e in told if e["payload"]["rollout"] in {r.id for r in rollouts(place, model)}]
     since = min((r.started_at for r in rollouts(place, model)), default=datetime.now(UTC))
     return sorted(
@@ -145,13 +141,11 @@ def run_of(place: Rolling, process: subprocess.Popen[str], since: datetime) -> s
         "flows": {"name": {"any_": ["rollout"]}},
         "flow_runs": {"start_time": {"after_": since.isoformat()}},
     }
-    api = place.environment["PREFECT_API_URL"]
     found: list[str] = []
 
     def known() -> bool:
         assert process.poll() is None
-        runs = httpx.post(f"{api}/flow_runs/filter", json=asked, timeout=30).json()
-        found[:] = [run["id"] for run in runs]
+        found[:] = [run["id"] for run in place.ask("flow_runs/filter", asked)]
         return bool(found)
 
     until(known)
@@ -291,12 +285,8 @@ def test_people_give_orders_to_the_run_that_watches(place: Rolling) -> None:
     (rollout,) = ended(process)
     assert rollout.state.phase == "promoted"
     assert place.registry.decisions(MODEL)[0].reason == "promote it"
-    left = httpx.post(
-        f"{place.environment['PREFECT_API_URL']}/flow_runs/{run}/input/filter",
-        json={"prefix": "", "limit": 10, "exclude_keys": []},
-        timeout=120,
-    )
-    assert left.json() == []
+    all_of_it = {"prefix": "", "limit": 10, "exclude_keys": []}
+    assert place.ask(f"flow_runs/{run}/input/filter", all_of_it) == []
 
 
 def test_a_registry_that_does_not_answer_is_waited_for(place: Rolling) -> None:
@@ -339,9 +329,8 @@ def test_after_too_many_deaths_the_rollout_is_aborted_and_then_left_to_people(
     until(lambda: active(place).revision > looked)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    api = place.environment["PREFECT_API_URL"]
     # The next death is the first in a row again: the automation adds one to these.
-    parameters = httpx.get(f"{api}/flow_runs/{run}", timeout=30).json()["parameters"]
+    parameters = place.ask(f"flow_runs/{run}")["parameters"]
     assert (parameters["model"], parameters["deaths"], parameters["died"]) == (MODEL, 0, None)
     just_now = {"deaths": MOST_DEATHS + 1, "died": str(datetime.now(UTC))}
     (rollout,) = ended(place.start("rollout", model=MODEL, **just_now))

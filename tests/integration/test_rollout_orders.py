@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
 
 from perennial.contracts.rollouts import Rollout
@@ -30,9 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, own_prefect_server: str) -> 
 def runs(place: Rolling) -> list[dict[str, Any]]:
     """The runs of the deployment, in the order they were created."""
     asked = {"flows": {"name": {"any_": ["rollout"]}}}
-    api = place.environment["PREFECT_API_URL"]
-    found = httpx.post(f"{api}/flow_runs/filter", json=asked, timeout=30).json()
-    return sorted(found, key=lambda run: run["created"])
+    return sorted(place.ask("flow_runs/filter", asked), key=lambda run: run["created"])
 
 
 def order(place: Rolling, version: int) -> None:
@@ -41,11 +38,9 @@ def order(place: Rolling, version: int) -> None:
 
 def left_behind(place: Rolling) -> str:
     """A run that goes on, as far as the server knows, and whose machine is gone."""
-    api = place.environment["PREFECT_API_URL"]
-    deployment = httpx.get(f"{api}/deployments/name/rollout/{MODEL}", timeout=30).json()["id"]
+    deployment = place.ask(f"deployments/name/rollout/{MODEL}")["id"]
     body = {"state": {"type": "RUNNING", "name": "Running"}}
-    url = f"{api}/deployments/{deployment}/create_flow_run"
-    made = httpx.post(url, json=body, timeout=30).json()
+    made = place.ask(f"deployments/{deployment}/create_flow_run", body)
     assert (made["state_type"], made["start_time"] is not None) == ("RUNNING", True)
     return str(made["id"])
 

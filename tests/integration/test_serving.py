@@ -166,7 +166,7 @@ def test_requests_at_once_are_computed_together_and_one_bad_row_fails_alone(
     answers: dict[int, httpx.Response] = {}
 
     def ask(place: int) -> None:
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=120) as client:
             answers[place] = client.post(PREDICT, json=rows[place])
 
     threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(rows))]
@@ -262,7 +262,7 @@ def test_a_new_route_is_followed_within_two_seconds_and_no_request_fails(project
         done = threading.Event()
 
         def ask() -> None:
-            with httpx.Client(base_url=server.url) as client:
+            with httpx.Client(base_url=server.url, timeout=120) as client:
                 while not done.is_set():
                     answer = client.post(PREDICT, json=ROW)
                     version = answer.json().get("version", 0)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from perennial.cli.prefect_server import is_free
+from perennial.cli.prefect_server import call, is_free
 from perennial.cli.stack import state as states
 from perennial.cli.stack.parts import SERVER, SERVING, WORKER
 from perennial.cli.stack.processes import Process, marked
@@ -102,9 +102,7 @@ def databases_open(server: Process) -> list[str]:
 def runs(api: str) -> list[dict[str, Any]]:
     """Runs that have begun; those of the schedule are yet to come."""
     begun = {"flow_runs": {"start_time": {"is_null_": False}}}
-    found: list[dict[str, Any]] = httpx.post(
-        f"{api}/flow_runs/filter", json=begun, timeout=120
-    ).json()
+    found: list[dict[str, Any]] = call("POST", f"{api}/flow_runs/filter", begun, seconds=120)
     return found
 
 

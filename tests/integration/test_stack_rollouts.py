@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from perennial.cli.prefect_server import api_url, call
@@ -55,7 +54,7 @@ def state(place: Rolling) -> StackState:
 def runs(api: str) -> list[dict[str, Any]]:
     """Those of the flow ``rollout``, in the order they were created."""
     asked = {"flows": {"name": {"any_": ["rollout"]}}}
-    found = httpx.post(f"{api}/flow_runs/filter", json=asked, timeout=120).json()
+    found = call("POST", f"{api}/flow_runs/filter", asked, seconds=120)
     return sorted(found, key=lambda run: run["created"])
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from prefect import flow
 
@@ -54,6 +53,9 @@ class Place(Workplace):
     def post(self, path: str, body: Any) -> Any:
         return call("POST", f"{self.api}/{path}", body, seconds=120)
 
+    def get(self, path: str) -> Any:
+        return call("GET", f"{self.api}/{path}", seconds=120)
+
     def runs(self, model: str) -> list[dict[str, Any]]:
         """The runs of a model's training deployment, in the order they were created."""
         found: list[dict[str, Any]] = self.post(
@@ -80,9 +82,7 @@ class Place(Workplace):
 
     def start_deployment(self, model: str, **state: Any) -> dict[str, Any]:
         """A run of the deployment that an event of ``model``'s first retraining would start."""
-        deployment = httpx.get(
-            f"{self.api}/deployments/name/continuous-training/{model}", timeout=120
-        ).json()
+        deployment = self.get(f"deployments/name/continuous-training/{model}")
         asked = self.registry.retrainings.last(model)[-1].trigger
         body = {"parameters": {"trigger": asked.model_dump(mode="json")}, **state}
         run: dict[str, Any] = self.post(f"deployments/{deployment['id']}/create_flow_run", body)
@@ -373,7 +373,7 @@ def test_a_run_of_the_schedule_is_on_record_as_the_schedules(place: Place) -> No
     until(lambda: [r.state for r in table.last("timed")] == ["finished"])
     (row,) = table.last("timed")
     assert (row.trigger.kind, row.outcome) == ("schedule", "failed")
-    run = httpx.get(f"{place.api}/flow_runs/{row.started_run}", timeout=120).json()
+    run = place.get(f"flow_runs/{row.started_run}")
     assert run["auto_scheduled"]
     due = datetime.fromisoformat(run["expected_start_time"])
     assert row.trigger.data == due.isoformat()

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
@@ -96,8 +95,8 @@ def test_the_whole_life_of_a_model_whose_storage_is_a_bucket(
 
     # A server finds out by itself that a run was killed, but late.
     [lost] = registry.retrainings.started("demand")
-    url = f"{project.environment['PREFECT_API_URL']}/flow_runs/{lost.started_run}/set_state"
-    httpx.post(url, json={"state": {"type": "CRASHED"}, "force": True}).raise_for_status()
+    crashed = {"state": {"type": "CRASHED"}, "force": True}
+    project.ask(f"flow_runs/{lost.started_run}/set_state", crashed)
     now = datetime.now(UTC)
     monday = datetime(now.year, now.month, now.day, tzinfo=UTC) - now.weekday() * DAY
     serve(project, monday - 28 * DAY, seed=3, temperature=lambda t: 13.3 + t / 10)
