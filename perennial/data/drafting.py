@@ -62,7 +62,7 @@ def model_text(draft: Draft) -> str:
 
 def notes(draft: Draft) -> tuple[str, ...]:
     """What of the comments no one should miss: a decimal comma, columns that are not learnt from,
-    rows that will go to quarantine, and what in the file may not be meant so."""
+    rows that will go to quarantine or have no label, and what in the file may not be meant so."""
     said = [] if draft.comma is None else [f"source.decimal is a comma: {_as_read(draft.comma)}"]
     for column in (*draft.columns, draft.label):
         told = "; ".join(filter(None, [_quarantined(column, draft.sample), column.note]))
@@ -72,6 +72,8 @@ def notes(draft: Draft) -> tuple[str, ...]:
             said.append(f"{column.name} is no feature: {told or 'a time'}")
         elif told:
             said.append(f"{column.name}: {told}")
+    if draft.unlabelled:
+        said.append(f"{draft.label.name}: {_unlabelled(draft)}")
     return tuple(said)
 
 
@@ -119,12 +121,16 @@ def _source(draft: Draft) -> list[str]:
     if draft.time is not None:
         lines.append(_line("  delay", "0d", "how long after its event a label becomes known"))
     if draft.unlabelled:
-        lines.append(
-            f"  # about {draft.unlabelled:,} rows have no label: kept, but not learnt from"
-            if sample.every > 1
-            else f"  # {draft.unlabelled:,} rows have no label: kept, but not learnt from"
-        )
+        lines.append(f"  # {_unlabelled(draft)}")
     return lines
+
+
+def _unlabelled(draft: Draft) -> str:
+    about = "about " if draft.sample.every > 1 else ""
+    said = f"{about}{draft.unlabelled:,} rows have no label: kept, but not learnt from"
+    if draft.sample.kind == "csv" and draft.label.type == "category":
+        return f"{said}; a class that is called NA, null, none or nan needs quotes in the file"
+    return said
 
 
 def _entity(draft: Draft) -> list[str]:

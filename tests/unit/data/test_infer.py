@@ -628,8 +628,22 @@ def test_slices_are_few_levels_with_many_rows(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_missing_are_counted_and_kept(tmp_path: Path) -> None:
-    new = drafted(tmp_path, "y", None, y=cycle("a", "b", None, "a"))
-    assert "  # 50 rows have no label: kept, but not learnt from\n" in new.model_text
+    new = drafted(tmp_path, "y", None, y=cycle(1, 2.5, None, 0.5))
+    told = "50 rows have no label: kept, but not learnt from"
+    assert f"  # {told}\n" in new.model_text
+    assert new.notes[-1] == f"y: {told}"
+
+
+def test_a_class_that_reads_as_missing_is_told_with_how_to_write_it(tmp_path: Path) -> None:
+    quoted = "a class that is called NA, null, none or nan needs quotes in the file"
+    new = drafted(tmp_path, "y", None, y=cycle("EU", "NA", "ASIA", "EU"))
+    told = f"50 rows have no label: kept, but not learnt from; {quoted}"
+    assert f"  # {told}\n" in new.model_text
+    assert new.notes[-1] == f"y: {told}"
+    path = tmp_path / "rows.csv"
+    path.write_text(path.read_text().replace("NA", '"NA"'))
+    again = infer(path, "m", "y")
+    assert parse_spec(again.model_text).columns["y"].allowed == ("ASIA", "EU", "NA")
 
 
 def test_features_read_the_event_time_where_they_can(tmp_path: Path) -> None:
