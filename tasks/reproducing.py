@@ -22,7 +22,10 @@ from perennial.stores.folders import write_file
 from perennial.stores.project import KEPT_SPEC, Project, load_model
 from perennial.stores.registry import Registry
 from perennial.stores.trained import dataset_of
+from tasks._definition import read_definition
 from tasks._running import RETRIES
+
+_LEARNT = (("weights.json", "its weights differ"), ("booster.ubj", "the booster differs"))
 
 
 @task(
@@ -66,12 +69,11 @@ def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
     version = original.version
     name = f"{version.model}@{version.version}"
     differences = tuple(_differences(open_stored(version).path, open_stored(again).path))
+    other = next((w for file, w in _LEARNT if any(d.startswith(file) for d in differences)), "")
     if again.digest == version.digest:
         reason = f"{name} was reproduced: the digest is {again.digest} again"
-    elif any(line.startswith("weights.json") for line in differences):
-        reason = f"{name} was not reproduced: its weights differ"
-    elif any(line.startswith("booster.ubj") for line in differences):
-        reason = f"{name} was not reproduced: the booster differs"
+    elif other:
+        reason = f"{name} was not reproduced: {other}{_of_other_rows(original)}"
     else:
         reason = f"{name}: the booster is the same to the byte, but the bundle's digest differs"
     summary = ReproductionSummary(
@@ -84,6 +86,16 @@ def compare(original: Recalled, again: BundleRef) -> ReproductionSummary:
     text = "\n".join([f"# {plain(reason)}", "", *(f"- {plain(line)}" for line in differences)])
     create_markdown_artifact(text, key=f"{version.model}-reproduction", description=plain(reason))
     return summary
+
+
+def _of_other_rows(original: Recalled) -> str:
+    dataset = original.dataset
+    if tables.holds(dataset, read_definition(original.definition)):
+        return ""
+    return (
+        f", as version {dataset.version} of {dataset.uri} holds other rows than then: "
+        "the table was made anew"
+    )
 
 
 def _differences(before: Path, after: Path) -> list[str]:

@@ -136,15 +136,13 @@ def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
     """Make a snapshot the table's content, unless it is already."""
     schema = _stored(spec)
 
-    def summary(rows: str) -> tuple[Any, ...]:
-        return engine.one(connection, f"SELECT count(*), {_content_sum(schema.names)} FROM {rows}")
-
     def attempt() -> int:
         table = lake.open_table(uri)
         if (
             table is not None
             and set(lake.schema_of(table)) == set(schema)
-            and summary(lake.relation(connection, table, uri)) == summary(relation)
+            and _summary(connection, spec, lake.relation(connection, table, uri))
+            == _summary(connection, spec, relation)
         ):
             return int(table.version())
         rows = connection.sql(f"SELECT {engine.names(schema.names)} FROM {relation}")
@@ -162,9 +160,18 @@ def _stored(spec: ModelSpec) -> Any:
     return schema if spec.identity else schema.append(pa.field(ROW, pa.int64()))
 
 
-def _content_sum(columns: Sequence[str]) -> str:
+def _content_sum(spec: ModelSpec) -> str:
     """A number that is the same for the same rows in whatever order they lie, in SQL."""
-    return f"sum(hash({engine.names(columns)})::HUGEINT)"
+    return f"sum(hash({engine.names(_stored(spec).names)})::HUGEINT)"
+
+
+def _summary(connection: Any, spec: ModelSpec, rows: str) -> tuple[Any, ...]:
+    """How many rows a relation has, and their content's sum."""
+    return engine.one(connection, f"SELECT count(*), {_content_sum(spec)} FROM {rows}")
+
+
+def _content_digest(count: int, content_sum: int) -> str:
+    return hashlib.sha256(f"{count} {content_sum}".encode()).hexdigest()[:16]
 
 
 def exists(table_uri: str) -> bool:
@@ -216,11 +223,11 @@ def dataset(
     now = now or datetime.now(UTC)
     moment = now if as_of is None else min(as_utc(as_of), now)
     start = end = known_at = None
-    content = _content_sum(_stored(spec).names)
+    content = _content_sum(spec)
     with engine.connect(engine.spill_place(table_uri)) as connection:
         rows = lake.relation(connection, table, table_uri)
         if time is None:
-            count, content_sum = engine.one(connection, f"SELECT count(*), {content} FROM {rows}")
+            count, content_sum = _summary(connection, spec, rows)
         else:
             column = engine.name(time)
             due = f"{column} <= {engine.at(now - spec.label.delay)}"
@@ -246,7 +253,7 @@ def dataset(
         as_of=known_at,
         rows=count,
         schema_digest=schema_digest(table_columns(spec)),
-        content_digest=hashlib.sha256(f"{count} {content_sum}".encode()).hexdigest()[:16],
+        content_digest=_content_digest(count, content_sum),
         rows_by="content",
     )
 
@@ -281,6 +288,13 @@ def intact(ref: DatasetRef) -> bool:
     except IntegrityError:
         return False
     return table is not None and lake.files_intact(table, ref.uri)
+
+
+def holds(ref: DatasetRef, spec: ModelSpec) -> bool:
+    """Whether a dataset's version has the rows that it was described by. A table that was made anew
+    counts its versions from 0 again. Raises as ``scan``."""
+    with opened(ref, spec) as (connection, rows):
+        return _content_digest(*_summary(connection, spec, rows)) == ref.content_digest
 
 
 def scan(

@@ -309,3 +309,11 @@ def test_a_snapshot_is_drawn_again_as_it_was(flow_project: Workplace) -> None:
     again = flow_project.cli("reproduce", "demand@1", "--json")
     assert json.loads(again.stdout)["identical"] is True
     assert first["bundle_digest"] == json.loads(again.stdout)["digest"]
+
+    table = flow_project.root / ".perennial" / "tables" / "demand"
+    shutil.rmtree(table)
+    flow_project.write_rows("2024-a.csv", frame[5:])
+    flow_project.run()
+    other = flow_project.cli("reproduce", "demand@1")
+    said = f"the booster differs, as version 0 of {table} holds other rows than then: the table was"
+    assert f"demand@1 was not reproduced: {said} made anew" in other.stdout
