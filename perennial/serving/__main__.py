@@ -5,6 +5,8 @@ SETTINGS is a JSON object of ``Settings``. Errors end it with their message and 
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 
 from perennial.bundle.absent import ABSENT, hide
@@ -29,4 +31,7 @@ def main(settings: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    code = main(sys.argv[1])
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)  # Python would wait for threads, and a version may compute for ever

@@ -82,7 +82,7 @@ class Batcher:
         inline: bool,
     ) -> None:
         self._predictor = predictor
-        self._pool = pool
+        self.pool = pool
         self._done = done
         self._failed = failed
         self._inline = inline
@@ -138,7 +138,7 @@ class Batcher:
         return jobs
 
     def _on_thread(self, jobs: list[Job], then: Callable[[list[Batch | _Failed]], None]) -> None:
-        running = self._loop.run_in_executor(self._pool, self._compute, jobs)
+        running = self._loop.run_in_executor(self.pool, self._compute, jobs)
         running.add_done_callback(lambda future: then(future.result()))
 
     def _finish_and_go_on(self, results: list[Batch | _Failed]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ class Part:
     places: Sequence[int] | None
 
 
-async def predicted(parts: Sequence[Part], pool: Executor) -> list[np.ndarray]:
+async def predicted(parts: Sequence[Part]) -> list[np.ndarray]:
     """The predictions of each part.
 
     One row that its version can't read refuses the whole request before anything of it is predicted
@@ -39,7 +38,7 @@ async def predicted(parts: Sequence[Part], pool: Executor) -> list[np.ndarray]:
     """
     jobs = [part.job for part in parts]
     if len(parts) > 1:
-        await _read(parts, pool)
+        await _read(parts)
     for part in parts:
         part.batcher.submit(part.job)
     try:
@@ -65,13 +64,13 @@ async def _answers(parts: Sequence[Part]) -> list[np.ndarray]:
     return values
 
 
-async def _read(parts: Sequence[Part], pool: Executor) -> None:
+async def _read(parts: Sequence[Part]) -> None:
     loop = asyncio.get_running_loop()
     for part in parts:
         read, job = part.loaded.predictor.read, part.job
         with blaming(job.request, job.version, job.arm, part.places):
             if job.count > INLINE_ROWS:
-                await loop.run_in_executor(pool, read, job.rows)
+                await loop.run_in_executor(part.batcher.pool, read, job.rows)
             else:
                 read(job.rows)
 

@@ -38,6 +38,9 @@ from perennial.stores.registry import AuditEntry, Route
 
 _log = getLogger("perennial.serving")
 
+_THREADS = 2
+"""Of each version, for what is not computed on the loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
@@ -76,7 +79,7 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """A loaded version at work."""
+    """A loaded version at work. Its threads are its own: one that hangs holds up no other."""
 
     loaded: Loaded
     reads: Reads
@@ -110,7 +113,6 @@ class Service:
         self.waiting_requests = 0
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._logging: dict[str, Logging] = {}
-        self._pool = ThreadPoolExecutor(2, "predict")
         self._loop = asyncio.get_running_loop()
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
@@ -236,7 +238,7 @@ class Service:
                 arm = "pinned" if version is not None else model.arm(only.number)
                 parts = [self._part(model, only, arm, rows, ids, None, request)]
             request.answered = [(part.job.version, part.job.arm) for part in parts]
-            values = await predicted(parts, self._pool)
+            values = await predicted(parts)
         except asyncio.CancelledError:  # the time is over
             late = [part.job for part in parts if part.job.answer.cancelled()]
             for job in late if not self.draining else ():
@@ -306,7 +308,8 @@ class Service:
         reads = Reads(loaded.spec, loaded.schema, loaded.predictor.columns)
         done = partial(self._computed, model, LogRows(loaded))
         failed = partial(self._failed, model)
-        batcher = Batcher(loaded.predictor, self._pool, done, failed, loaded.inline)
+        pool = ThreadPoolExecutor(_THREADS, f"{model.name}@{loaded.number}")
+        batcher = Batcher(loaded.predictor, pool, done, failed, loaded.inline)
         return _Lane(loaded, reads, batcher)
 
     def _computed(self, model: LiveModel, rows: LogRows, batch: Batch) -> None:
@@ -398,7 +401,7 @@ class Service:
         return read_beside(folder, self._started, time.monotonic())
 
     def close(self) -> None:
-        self._pool.shutdown()
+        """Write what is acknowledged. What still computes is waited for no longer."""
         self.spool.close()
 
 

@@ -351,10 +351,9 @@ def test_a_tampered_bundle_takes_no_traffic_and_the_old_version_stays(project: P
         until(lambda: server.ask("POST", PREDICT, json=ROW).json()["version"] == 2)
 
 
-def test_a_version_that_hangs_while_it_is_loaded_holds_up_no_other_and_not_the_end(
-    project: Path,
-) -> None:
-    wait = "import time\n    while True:\n        time.sleep(0.01)\n    return sent.dt.hour"
+def register_hanging(project: Path, when: str) -> None:
+    """A third version, whose features.py never ends ``when`` it is given such times."""
+    wait = f"import time\n    while {when}:\n        time.sleep(0.01)\n    return sent.dt.hour"
     source = FEATURES.replace("return sent.dt.hour", wait)
     hanging = replace(content("parcels", "binary", 5), features_source=source)
     registry = Registry(Project(project).registry_url)
@@ -363,6 +362,31 @@ def test_a_version_that_hangs_while_it_is_loaded_holds_up_no_other_and_not_the_e
         params={}, metrics={}, judgement={}, links={}, actor="tests", reason="passed", now=NOW,
     )  # fmt: skip
     registry.close()
+
+
+def test_a_version_that_hangs_while_it_computes_holds_up_no_other_and_not_the_end(
+    project: Path,
+) -> None:
+    register_hanging(project, "len(sent) > 64")
+    kinds = {"content-type": ARROW}
+    many = arrow_body(as_arrow(some_rows(65)))
+    third, second = (f"/models/parcels/versions/{number}/predict" for number in (3, 2))
+    change(project, {2: 99, 3: 1})
+    with serving(project, "--timeout", "2") as server:
+        for _ in range(3):
+            hung = server.ask("POST", third, content=many, headers=kinds)
+            assert (hung.status_code, hung.json()["error"]["code"]) == (503, "timeout")
+        answered = server.ask("POST", second, content=many, headers=kinds)
+        assert answered.status_code == 200
+    assert server.process.returncode == 0
+    assert '"event":"stopped"' in server.log.read_text()
+    assert set(_logged_ids(project)) == {p["id"] for p in answered.json()["predictions"]}
+
+
+def test_a_version_that_hangs_while_it_is_loaded_holds_up_no_other_and_not_the_end(
+    project: Path,
+) -> None:
+    register_hanging(project, "True")
     with serving(project) as server:
         change(project, {3: 100})
         change(project, {1: 100}, model="prices")

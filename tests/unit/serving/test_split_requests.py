@@ -339,7 +339,7 @@ def test_a_version_that_answers_too_late_is_blamed_for_it(versions: dict[int, Lo
         with ThreadPoolExecutor(1) as pool:
             pool.submit(free.wait)
             parts = parts_of(request, versions, pool, answer)
-            task = asyncio.create_task(predicted(parts, pool))
+            task = asyncio.create_task(predicted(parts))
             await asyncio.sleep(0)
             await parts[0].job.answer
             task.cancel()
@@ -367,7 +367,7 @@ def test_predictions_that_are_there_when_the_time_is_over_are_answered_for_they_
                     task.cancel()
 
             parts = parts_of(asked("r"), versions, pool, done)[which]
-            task = asyncio.create_task(predicted(parts, pool))
+            task = asyncio.create_task(predicted(parts))
             values = await task
             assert [len(found) for found in values] == [1] * len(parts)
 
