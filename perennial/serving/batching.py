@@ -4,7 +4,9 @@ Small batches are computed on the event loop itself. Under Python's lock a threa
 would only take turns with it, five milliseconds at a time, while the sockets hold what arrives in
 the meantime just as well as a queue would: a lone request waits for nobody, and the busier the
 server, the larger the batches. Batches of many rows, and versions that were slow when they were
-warmed up, are computed on a thread, so that the loop stays free for the others.
+warmed up, are computed on a thread, so that the loop stays free for the others. A batch that takes
+the loop for a second is ended; on a thread nothing could end it, and much of what never ends, such
+as a pattern that backtracks, leaves Python's lock to nobody there.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from perennial.bundle.predictor import Predictor
 from perennial.contracts.errors import FeatureError, Problem
 from perennial.data.feature_code import FILE
 from perennial.data.frames import Canonical
+from perennial.serving.overtime import SECONDS, Overtime, OvertimeError
 from perennial.serving.replies import Request
 
 INLINE_ROWS = 64
@@ -31,6 +34,9 @@ INLINE_ROWS = 64
 _PATIENCE_SECONDS = 0.001
 """Those who were answered together ask again almost together. The first of them waits for the
 others: for half of what the last batch took, this at most, and never when that had one request."""
+
+_MANY = 4_000
+"""So many wait only behind a batch that never ends: those that were given up are let go."""
 
 Rows = Any
 """``Mapping[str, Sequence[object]]`` of Python values, or a ``pyarrow.Table``."""
@@ -70,7 +76,8 @@ class Batcher:
     ``done`` is called on the loop with each finished batch, and answers its jobs. A job whose rows
     the model can't read gets its InputError, and fails nobody else; ``failed`` is called with it
     first. A job may have been given up by then (its future is cancelled): it is computed all the
-    same.
+    same, save where thousands wait. ``overtime`` is the clock of the loop's thread; without it a
+    batch may take the loop for ever.
     """
 
     def __init__(
@@ -80,14 +87,17 @@ class Batcher:
         done: Callable[[Batch], None],
         failed: Callable[[Job, Exception], None],
         inline: bool,
+        overtime: Overtime | None = None,
     ) -> None:
         self._predictor = predictor
         self.pool = pool
         self._done = done
         self._failed = failed
         self._inline = inline
+        self._overtime = overtime
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
+        self._many = _MANY
         self._busy = False  # a batch is computed, or about to be
         self._last = 1
         self._patience = 0.0
@@ -98,6 +108,9 @@ class Batcher:
             self._on_thread([job], self._finish)
             return
         self._waiting.append(job)
+        if len(self._waiting) > self._many:
+            self._waiting = [job for job in self._waiting if not job.answer.cancelled()]
+            self._many = max(_MANY, 2 * len(self._waiting))
         if not self._busy:
             self._begin()
 
@@ -117,9 +130,35 @@ class Batcher:
         jobs = self._take()
         self._last = len(jobs)
         if self._inline:
-            self._finish_and_go_on(self._compute(jobs))
+            self._finish_and_go_on(self._compute_here(jobs))
         else:
             self._on_thread(jobs, self._finish_and_go_on)
+
+    def _compute_here(self, jobs: list[Job]) -> list[Batch | _Failed]:
+        """As ``_compute``, on the loop. What takes too long is ended: a batch, and then the first
+        of its jobs that does so by itself, with which the rest of them fails."""
+        found = self._in_time(jobs)
+        if found is not None:
+            return found
+        results: list[Batch | _Failed] = []
+        ended = len(jobs) == 1
+        for job in jobs:
+            alone = None if ended else self._in_time([job])
+            ended = alone is None
+            results += alone or [_Failed(job, _too_long(job))]
+        return results
+
+    def _in_time(self, jobs: list[Job]) -> list[Batch | _Failed] | None:
+        if self._overtime is None:
+            return self._compute(jobs)
+        try:
+            self._overtime.begin()
+            results = self._compute(jobs)
+            self._overtime.end()
+        except OvertimeError:
+            self._overtime.end()
+            return None
+        return results
 
     def _go_on(self) -> None:
         if self._waiting:
@@ -157,11 +196,13 @@ class Batcher:
                 fail([result.job], result.error)
 
     def _compute(self, jobs: list[Job]) -> list[Batch | _Failed]:
-        """One batch of all jobs; where it fails, each job by itself. Never raises."""
+        """One batch of all jobs; where it fails, each job by itself. Raises OvertimeError alone."""
         started = perf_counter()
         try:
             rows = self._predictor.read(_joined(jobs))
             found = self._predictor.predict_frame(rows)
+        except OvertimeError:
+            raise
         except BaseException as error:  # feature code may even ask the process to end
             if len(jobs) == 1:
                 return [_Failed(jobs[0], _as_failure(error))]
@@ -183,6 +224,15 @@ def _as_failure(error: BaseException) -> Exception:
     failure = FeatureError(Problem(FILE, f"raised {type(error).__name__}"))
     failure.__cause__ = error
     return failure
+
+
+class TooLongError(FeatureError):
+    """Feature code was ended on the loop."""
+
+
+def _too_long(job: Job) -> Exception:
+    what = f"did not end within {SECONDS:g} s for {job.count} row{'s' * (job.count > 1)}"
+    return TooLongError(Problem(FILE, what))
 
 
 def fail(jobs: Sequence[Job], error: Exception) -> None:

@@ -26,6 +26,7 @@ from perennial.serving.follower import Follower
 from perennial.serving.hardening import Guard
 from perennial.serving.keeper import KeeperSettings
 from perennial.serving.metrics import Metrics
+from perennial.serving.overtime import Overtime
 from perennial.serving.service import Service
 from perennial.serving.settings import Settings
 from perennial.serving.shadow import ShadowSettings
@@ -99,7 +100,7 @@ async def _serve(
     metrics = Metrics()
     keeper = Child("keeper", _keeper_settings(settings).command())
     shadow = Child("shadow", _shadow_settings(settings).command())
-    service = Service(settings, spool, metrics, tracing, shadow.ensure)
+    service = Service(settings, spool, metrics, tracing, shadow.ensure, Overtime())
     follower = None
     if settings.fixed is None:
         follower = Follower(service, asyncio.get_running_loop())

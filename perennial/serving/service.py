@@ -24,6 +24,7 @@ from perennial.serving.beside import Beside, read_beside
 from perennial.serving.log_rows import LogRows, failure_rows
 from perennial.serving.metrics import Metrics
 from perennial.serving.models import LiveModel, Loaded
+from perennial.serving.overtime import Overtime
 from perennial.serving.parts import Part, blaming, predicted
 from perennial.serving.replies import Refusal, Request, wrong_rows
 from perennial.serving.rows import Reads, RequestRows
@@ -88,7 +89,8 @@ class _Lane:
 
 class Service:
     """All models of one server. Lives on one event loop. ``shadow_wanted`` is called when a route
-    has a shadow: the process that scores it must then be there."""
+    has a shadow: the process that scores it must then be there. ``overtime`` is the clock of the
+    loop's thread where that is the main one."""
 
     def __init__(
         self,
@@ -97,12 +99,14 @@ class Service:
         metrics: Metrics,
         tracing: Tracing | None,
         shadow_wanted: Callable[[], None],
+        overtime: Overtime | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.spool = spool
         self._tracing = tracing
         self._shadow_wanted = shadow_wanted
+        self._overtime = overtime
         self.models: dict[str, LiveModel] = {name: LiveModel(name) for name in settings.models}
         self.registry_problem = ""
         self.decisions: tuple[AuditEntry, ...] = ()
@@ -309,7 +313,7 @@ class Service:
         done = partial(self._computed, model, LogRows(loaded))
         failed = partial(self._failed, model)
         pool = ThreadPoolExecutor(_THREADS, f"{model.name}@{loaded.number}")
-        batcher = Batcher(loaded.predictor, pool, done, failed, loaded.inline)
+        batcher = Batcher(loaded.predictor, pool, done, failed, loaded.inline, self._overtime)
         return _Lane(loaded, reads, batcher)
 
     def _computed(self, model: LiveModel, rows: LogRows, batch: Batch) -> None:

@@ -41,7 +41,7 @@ SLEEPS_ONCE = SLEEPS.replace("0.02", "0.0")  # quick when it is warmed up: it ru
 BAD = 13.0
 PREDICT = "/models/parcels/predict"
 ERRORS = Guard(name="error_rate", kind="error_rate", limit=0.01)
-LATENCY = Guard(name="p99_ms", kind="latency", limit=0.01, threshold=50)
+LATENCY = Guard(name="p99_ms", kind="latency", limit=0.01, threshold=900)
 
 
 @pytest.fixture

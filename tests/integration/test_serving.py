@@ -354,7 +354,11 @@ def test_a_tampered_bundle_takes_no_traffic_and_the_old_version_stays(project: P
 def register_hanging(project: Path, when: str) -> None:
     """A third version, whose features.py never ends ``when`` it is given such times."""
     wait = f"import time\n    while {when}:\n        time.sleep(0.01)\n    return sent.dt.hour"
-    source = FEATURES.replace("return sent.dt.hour", wait)
+    register(project, FEATURES.replace("return sent.dt.hour", wait))
+
+
+def register(project: Path, source: str) -> None:
+    """A third version, with this features.py."""
     hanging = replace(content("parcels", "binary", 5), features_source=source)
     registry = Registry(Project(project).registry_url)
     registry.register(
@@ -381,6 +385,18 @@ def test_a_version_that_hangs_while_it_computes_holds_up_no_other_and_not_the_en
     assert server.process.returncode == 0
     assert '"event":"stopped"' in server.log.read_text()
     assert set(_logged_ids(project)) == {p["id"] for p in answered.json()["predictions"]}
+
+
+def test_a_text_that_a_pattern_takes_for_ever_ends_its_own_request_alone(project: Path) -> None:
+    pattern = "import re\n    return remark.map(lambda t: re.match('(a+)+$', str(t)) is None)"
+    register(project, FEATURES.replace("return remark.str.len()", pattern))
+    change(project, {3: 100})
+    with serving(project) as server:
+        hung = server.client.post(PREDICT, json={**ROW, "remark": "a" * 50 + "b"})
+        assert (hung.status_code, hung.json()["error"]["code"]) == (500, "internal")
+        assert server.ask("POST", PREDICT, json=ROW).json()["version"] == 3
+        assert '"type":"TooLongError"' in server.log.read_text()
+    assert server.process.returncode == 0
 
 
 def test_a_version_that_hangs_while_it_is_loaded_holds_up_no_other_and_not_the_end(

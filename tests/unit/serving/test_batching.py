@@ -16,7 +16,9 @@ from perennial.bundle.predictor import Predictor, own_fault
 from perennial.bundle.read import open_bundle
 from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import FeatureError, InputError
-from perennial.serving.batching import INLINE_ROWS, Batch, Batcher, Job
+from perennial.serving import batching
+from perennial.serving.batching import INLINE_ROWS, Batch, Batcher, Job, TooLongError
+from perennial.serving.overtime import Overtime
 from perennial.serving.replies import Request
 from tests.fuzz.served import FEATURES, ROW, content, make_project
 from tests.integration.test_serving import predictor
@@ -31,6 +33,20 @@ def leaves(remark: pd.Series, items: pd.Series) -> pd.Series:
     for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Stopped):
         if (remark == kind.__name__).any():
             raise kind("secret 17")
+    return items
+"""
+WAITS = """
+
+def waits(remark: pd.Series, items: pd.Series) -> pd.Series:
+    import time
+    from pathlib import Path
+
+    for path in remark[remark.str.startswith("/")]:
+        while not Path(path).exists():
+            try:
+                time.sleep(0.01)
+            except Exception:
+                pass
     return items
 """
 KINDS = ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "Stopped"]
@@ -52,6 +68,15 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return Predictor(open_bundle(Path(made.uri), made.digest))
 
 
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Its feature code waits until there is the file that a remark names."""
+    made = write_bundle(
+        tmp_path_factory.mktemp("waiting"), content("parcels", "binary", 1, FEATURES + WAITS)
+    )
+    return Predictor(open_bundle(Path(made.uri), made.digest))
+
+
 def job(model: Predictor, rows: int = 1, **changed: Any) -> Job:
     row = {**ROW, **changed}
     return Job(
@@ -68,16 +93,24 @@ def job(model: Predictor, rows: int = 1, **changed: Any) -> Job:
 class Scene:
     """A batcher, and the sizes of the batches it made."""
 
-    def __init__(self, model: Predictor, pool: ThreadPoolExecutor, *, inline: bool) -> None:
+    def __init__(
+        self,
+        model: Predictor,
+        pool: ThreadPoolExecutor,
+        *,
+        inline: bool,
+        overtime: Overtime | None = None,
+    ) -> None:
         self.sizes: list[int] = []
         self.failed: list[tuple[Job, Exception]] = []
-        self.batcher = Batcher(model, pool, self._done, self._failed, inline)
+        self.batcher = Batcher(model, pool, self._done, self._failed, inline, overtime)
 
     def _done(self, batch: Batch) -> None:
         self.sizes.append(len(batch.jobs))
         start = 0
         for one in batch.jobs:
-            one.answer.set_result(batch.values[start : start + one.count])
+            if not one.answer.done():
+                one.answer.set_result(batch.values[start : start + one.count])
             start += one.count
 
     def _failed(self, job: Job, error: Exception) -> None:
@@ -205,6 +238,50 @@ def test_a_request_that_was_given_up_hurts_nobody(model: Predictor) -> None:
             answers = await scene.answers([lost, job(model)])
         assert isinstance(answers[0], asyncio.CancelledError)
         assert len(answers[1]) == 1
+
+    asyncio.run(play())
+
+
+def test_a_request_that_holds_the_loop_up_is_ended_with_those_after_it_in_its_batch(
+    waiting: Predictor, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(waiting, pool, inline=True, overtime=Overtime(0.3))
+            endless = {"remark": str(tmp_path / "never")}
+            (alone,) = await scene.answers([job(waiting, 2, **endless)])
+            jobs = [job(waiting), job(waiting, **endless), job(waiting)]
+            first, ended, last = await scene.answers(jobs)
+            (after,) = await scene.answers([job(waiting)])
+        assert [len(values) for values in (first, after)] == [1, 1]
+        for error, rows in ((alone, "2 rows"), (ended, "1 row"), (last, "1 row")):
+            assert isinstance(error, TooLongError)
+            assert own_fault(error)
+            assert str(error) == f"features.py: did not end within 1 s for {rows}"
+        assert [error for _, error in scene.failed] == [alone, ended, last]
+
+    asyncio.run(play())
+
+
+def test_requests_that_were_given_up_behind_a_batch_that_never_ends_are_not_kept(
+    waiting: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_MANY", 10)
+
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(waiting, pool, inline=False)
+            scene.batcher.submit(job(waiting, remark=str(tmp_path / "there")))
+            await asyncio.sleep(0.1)
+            given_up = [job(waiting) for _ in range(100)]
+            for one in given_up:
+                scene.batcher.submit(one)
+                one.answer.cancel()
+            last = job(waiting)
+            scene.batcher.submit(last)
+            (tmp_path / "there").touch()
+            assert len(await last.answer) == 1
+        assert sum(scene.sizes) < 15
 
     asyncio.run(play())
 
