@@ -4,9 +4,9 @@ Small batches are computed on the event loop itself. Under Python's lock a threa
 would only take turns with it, five milliseconds at a time, while the sockets hold what arrives in
 the meantime just as well as a queue would: a lone request waits for nobody, and the busier the
 server, the larger the batches. Batches of many rows, and versions that were slow when they were
-warmed up, are computed on a thread, so that the loop stays free for the others. A batch that takes
-the loop for a second is ended; on a thread nothing could end it, and much of what never ends, such
-as a pattern that backtracks, leaves Python's lock to nobody there.
+warmed up, are computed on a thread, so that the loop stays free for the others. So is a batch that
+takes the loop for a second, save where its code leaves Python's lock to nobody, as a pattern that
+backtracks does: there nothing on a thread could end it, so it is ended on the loop.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ _PATIENCE_SECONDS = 0.001
 """Those who were answered together ask again almost together. The first of them waits for the
 others: for half of what the last batch took, this at most, and never when that had one request."""
 
-_MANY = 4_000
-"""So many wait only behind a batch that never ends: those that were given up are let go."""
+_MANY = 500
+"""When so many wait those that were given up are let go: the batch before them may never end."""
+_CHANCES = 3
+"""So many batches of a version may take too long on the loop before all go to its threads."""
 
 Rows = Any
 """``Mapping[str, Sequence[object]]`` of Python values, or a ``pyarrow.Table``."""
@@ -75,8 +77,8 @@ class Batcher:
 
     ``done`` is called on the loop with each finished batch, and answers its jobs. A job whose rows
     the model can't read gets its InputError, and fails nobody else; ``failed`` is called with it
-    first. A job may have been given up by then (its future is cancelled): it is computed all the
-    same, save where thousands wait. ``overtime`` is the clock of the loop's thread; without it a
+    first. A job may have been given up by then (its future is cancelled): it may be computed all
+    the same. ``overtime`` is the clock of the loop's thread; without it a
     batch may take the loop for ever.
     """
 
@@ -90,11 +92,12 @@ class Batcher:
         overtime: Overtime | None = None,
     ) -> None:
         self._predictor = predictor
-        self.pool = pool
+        self._pool = pool
         self._done = done
         self._failed = failed
         self._inline = inline
         self._overtime = overtime
+        self._chances = _CHANCES
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
         self._many = _MANY
@@ -130,35 +133,48 @@ class Batcher:
         jobs = self._take()
         self._last = len(jobs)
         if self._inline:
-            self._finish_and_go_on(self._compute_here(jobs))
+            self._compute_here([jobs])
         else:
             self._on_thread(jobs, self._finish_and_go_on)
 
-    def _compute_here(self, jobs: list[Job]) -> list[Batch | _Failed]:
-        """As ``_compute``, on the loop. What takes too long is ended: a batch, and then the first
-        of its jobs that does so by itself, with which the rest of them fails."""
-        found = self._in_time(jobs)
-        if found is not None:
-            return found
-        results: list[Batch | _Failed] = []
-        ended = len(jobs) == 1
-        for job in jobs:
-            alone = None if ended else self._in_time([job])
-            ended = alone is None
-            results += alone or [_Failed(job, _too_long(job))]
-        return results
+    def _compute_here(self, batches: list[list[Job]]) -> None:
+        """Compute one batch on the loop, and the others after it has turned. Of one that takes too
+        long each job is tried by itself: on a thread where the code leaves others Python's lock,
+        and else here, to be ended if it is what takes so long."""
+        jobs, *rest = batches
+        try:
+            results = self._in_time(jobs)
+        except OvertimeError as over:
+            assert self._overtime is not None
+            self._overtime.end()  # it may have rung in the end of it
+            results = []
+            if over.yields:
+                self._chances -= 1
+                self._inline = self._chances > 0
+                for job in jobs:
+                    self._on_thread([job], self._finish)
+            elif len(jobs) == 1:
+                results = [_Failed(jobs[0], _too_long(jobs[0]))]
+            else:
+                rest = [[job] for job in jobs]
+        try:
+            self._finish(results)
+        finally:
+            rest = [[job] for [job] in rest if not job.answer.done()]
+            if rest:
+                self._loop.call_soon(self._compute_here, rest)
+            else:
+                self._go_on()
 
-    def _in_time(self, jobs: list[Job]) -> list[Batch | _Failed] | None:
+    def _in_time(self, jobs: list[Job]) -> list[Batch | _Failed]:
+        """As ``_compute``, which raises OvertimeError then."""
         if self._overtime is None:
             return self._compute(jobs)
         try:
             self._overtime.begin()
-            results = self._compute(jobs)
+            return self._compute(jobs)
+        finally:
             self._overtime.end()
-        except OvertimeError:
-            self._overtime.end()
-            return None
-        return results
 
     def _go_on(self) -> None:
         if self._waiting:
@@ -177,8 +193,20 @@ class Batcher:
         return jobs
 
     def _on_thread(self, jobs: list[Job], then: Callable[[list[Batch | _Failed]], None]) -> None:
-        running = self._loop.run_in_executor(self.pool, self._compute, jobs)
+        """What is given up before its turn comes is let go, rows and all: the threads may hang."""
+
+        def let_go(answer: asyncio.Future[np.ndarray]) -> None:
+            if answer.cancelled():
+                jobs.clear()
+
+        if len(jobs) == 1:
+            jobs[0].answer.add_done_callback(let_go)
+        running = self._loop.run_in_executor(self._pool, self._compute_queued, jobs)
         running.add_done_callback(lambda future: then(future.result()))
+
+    def _compute_queued(self, queued: list[Job]) -> list[Batch | _Failed]:
+        jobs = list(queued)
+        return self._compute(jobs) if jobs else []
 
     def _finish_and_go_on(self, results: list[Batch | _Failed]) -> None:
         try:

@@ -65,12 +65,11 @@ async def _answers(parts: Sequence[Part]) -> list[np.ndarray]:
 
 
 async def _read(parts: Sequence[Part]) -> None:
-    loop = asyncio.get_running_loop()
     for part in parts:
         read, job = part.loaded.predictor.read, part.job
         with blaming(job.request, job.version, job.arm, part.places):
-            if job.count > INLINE_ROWS:
-                await loop.run_in_executor(part.batcher.pool, read, job.rows)
+            if job.count > INLINE_ROWS:  # not on the version's own threads, which may hang
+                await asyncio.to_thread(read, job.rows)
             else:
                 read(job.rows)
 

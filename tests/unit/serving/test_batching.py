@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +41,13 @@ def leaves(remark: pd.Series, items: pd.Series) -> pd.Series:
             raise kind("secret 17")
     return items
 """
-WAITS = """
+ODD = """
+
+def backtracks(remark: pd.Series) -> pd.Series:
+    import re
+
+    return remark.map(lambda said: re.match("(a+)+$", str(said)) is None)
+
 
 def waits(remark: pd.Series, items: pd.Series) -> pd.Series:
     import time
@@ -49,6 +61,7 @@ def waits(remark: pd.Series, items: pd.Series) -> pd.Series:
                 pass
     return items
 """
+ENDLESS = "a" * 50 + "b"
 KINDS = ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "Stopped"]
 
 
@@ -69,12 +82,25 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def waiting(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """Its feature code waits until there is the file that a remark names."""
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Its feature code waits until there is the file that a remark names, and has a pattern that
+    takes some remarks for ever."""
     made = write_bundle(
-        tmp_path_factory.mktemp("waiting"), content("parcels", "binary", 1, FEATURES + WAITS)
+        tmp_path_factory.mktemp("odd"), content("parcels", "binary", 1, FEATURES + ODD)
     )
     return Predictor(open_bundle(Path(made.uri), made.digest))
+
+
+class Clock(Overtime):
+    """Counts how often something began on the loop."""
+
+    def __init__(self) -> None:
+        super().__init__(0.4)
+        self.begun = 0
+
+    def begin(self) -> None:
+        self.begun += 1
+        super().begin()
 
 
 def job(model: Predictor, rows: int = 1, **changed: Any) -> Job:
@@ -242,46 +268,119 @@ def test_a_request_that_was_given_up_hurts_nobody(model: Predictor) -> None:
     asyncio.run(play())
 
 
-def test_a_request_that_holds_the_loop_up_is_ended_with_those_after_it_in_its_batch(
-    waiting: Predictor, tmp_path: Path
+def test_a_request_that_waits_is_moved_off_the_loop_and_the_third_takes_the_version_along(
+    odd: Predictor, tmp_path: Path
 ) -> None:
+    clock = Clock()
+
     async def play() -> None:
-        with ThreadPoolExecutor(1) as pool:
-            scene = Scene(waiting, pool, inline=True, overtime=Overtime(0.3))
-            endless = {"remark": str(tmp_path / "never")}
-            (alone,) = await scene.answers([job(waiting, 2, **endless)])
-            jobs = [job(waiting), job(waiting, **endless), job(waiting)]
-            first, ended, last = await scene.answers(jobs)
-            (after,) = await scene.answers([job(waiting)])
-        assert [len(values) for values in (first, after)] == [1, 1]
-        for error, rows in ((alone, "2 rows"), (ended, "1 row"), (last, "1 row")):
-            assert isinstance(error, TooLongError)
-            assert own_fault(error)
-            assert str(error) == f"features.py: did not end within 1 s for {rows}"
-        assert [error for _, error in scene.failed] == [alone, ended, last]
+        with ThreadPoolExecutor(4) as pool:
+            scene = Scene(odd, pool, inline=True, overtime=clock)
+            files = [tmp_path / f"{number}" for number in range(3)]
+            held = [job(odd, remark=str(file)) for file in files]
+            for number, one in enumerate(held):
+                beside = job(odd)
+                scene.batcher.submit(one)
+                scene.batcher.submit(beside)
+                assert len(await beside.answer) == 1
+                (after,) = await scene.answers([job(odd)])
+                assert len(after) == 1
+                assert clock.begun == (1, 3, 5)[number] + (number < 2)
+            assert not any(one.answer.done() for one in held)
+            for file in files:
+                file.touch()
+            answers = await asyncio.gather(*(one.answer for one in held))
+        assert [len(values) for values in answers] == [1, 1, 1]
+        assert not scene.failed
 
     asyncio.run(play())
 
 
+def test_a_request_that_leaves_the_lock_to_nobody_is_ended_and_those_beside_it_are_answered(
+    odd: Predictor,
+) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(odd, pool, inline=True, overtime=Overtime(0.5))
+            (alone,) = await scene.answers([job(odd, 2, remark=ENDLESS)])
+            jobs = [job(odd), job(odd, remark=ENDLESS), job(odd)]
+            first, ended, last = await scene.answers(jobs)
+        assert [len(values) for values in (first, last)] == [1, 1]
+        for error, rows in ((alone, "2 rows"), (ended, "1 row")):
+            assert isinstance(error, TooLongError)
+            assert own_fault(error)
+            assert str(error) == f"features.py: did not end within 1 s for {rows}"
+        assert [error for _, error in scene.failed] == [alone, ended]
+
+    asyncio.run(play())
+
+
+STANDS_STILL = """
+import time
+from perennial.serving.overtime import Overtime
+clock = Overtime(0.6)
+clock.begin()
+print("begun", flush=True)
+time.sleep(0.2)
+clock.end()
+print("done")
+"""
+
+
+def test_a_process_that_stood_still_has_not_computed_for_too_long() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STANDS_STILL], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate(timeout=60)[0] == "done\n"
+
+
 def test_requests_that_were_given_up_behind_a_batch_that_never_ends_are_not_kept(
-    waiting: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    odd: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_MANY", 10)
 
     async def play() -> None:
         with ThreadPoolExecutor(1) as pool:
-            scene = Scene(waiting, pool, inline=False)
-            scene.batcher.submit(job(waiting, remark=str(tmp_path / "there")))
+            scene = Scene(odd, pool, inline=False)
+            scene.batcher.submit(job(odd, remark=str(tmp_path / "there")))
             await asyncio.sleep(0.1)
-            given_up = [job(waiting) for _ in range(100)]
+            given_up = [job(odd) for _ in range(100)]
             for one in given_up:
                 scene.batcher.submit(one)
                 one.answer.cancel()
-            last = job(waiting)
+            last = job(odd)
             scene.batcher.submit(last)
             (tmp_path / "there").touch()
             assert len(await last.answer) == 1
         assert sum(scene.sizes) < 15
+
+    asyncio.run(play())
+
+
+def test_requests_that_were_given_up_behind_threads_that_hang_leave_nothing_there(
+    odd: Predictor, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(odd, pool, inline=True)
+            held = job(odd, INLINE_ROWS + 1, remark=str(tmp_path / "there"))
+            scene.batcher.submit(held)
+            large = job(odd, INLINE_ROWS + 1)
+            kept = weakref.ref(large)
+            scene.batcher.submit(large)
+            large.answer.cancel()
+            del large
+            await asyncio.sleep(0.1)
+            gc.collect()
+            assert kept() is None
+            (tmp_path / "there").touch()
+            assert len(await held.answer) == INLINE_ROWS + 1
+        assert scene.sizes == [1]
 
     asyncio.run(play())
 
