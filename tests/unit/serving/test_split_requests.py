@@ -247,6 +247,33 @@ def test_the_version_whose_code_fails_is_blamed_and_the_other_s_rows_were_predic
     assert [(name, version) for name, _, version in scene.kept("failures")] == [("r", 3)]
 
 
+def test_a_version_whose_threads_hang_is_blamed_also_for_many_rows_of_a_split_request(
+    versions: dict[int, Loaded], scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, free, pools = asked("r"), threading.Event(), {}
+    count = INLINE_ROWS + 1
+
+    def threads(number: int, name: str) -> ThreadPoolExecutor:
+        pools[name] = ThreadPoolExecutor(number, name)
+        return pools[name]
+
+    async def asking(service: Service) -> None:
+        for _ in range(2):
+            pools["parcels@3"].submit(free.wait)
+        rows = some(*[ONE] * count, *[OTHER] * count)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                await ask(service, request, Objects(rows))
+        free.set()
+
+    monkeypatch.setattr("perennial.serving.service.ThreadPoolExecutor", threads)
+    scene.play(versions, BOTH, asking)
+
+    assert request.answered == [CHALLENGER]
+    assert [version for _, _, version in scene.kept()] == [1] * count
+    assert [version for _, _, version in scene.kept("failures")] == [3] * count
+
+
 def test_a_split_request_is_answered_in_parts_that_are_kept(
     versions: dict[int, Loaded], scene: Scene
 ) -> None:
