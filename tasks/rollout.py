@@ -271,7 +271,7 @@ def _progress(shown: Measured, rollout: Rollout, now: datetime) -> None:
     """How far the step's least time is over, for who watches on a terminal."""
     step, last = rollout.plan.steps[rollout.state.step], rollout.state.last
     lasted = int((now - rollout.state.entered_at).total_seconds())
-    found = f", {last.requests:,} requests, {last.outcome}" if last else ""
+    found = f", {last.requests:,} rows, {last.outcome}" if last else ""
     shown.progress(
         min(lasted, int(step.bake_seconds)), int(step.bake_seconds), headline(rollout) + found
     )

@@ -108,7 +108,10 @@ class Measurement(Value):
 
 
 class Check(Value):
-    """One look at a step: the worst of its guards' verdicts. No measurement is inconclusive."""
+    """One look at a step: the worst of its guards' verdicts. No measurement is inconclusive.
+
+    ``requests`` are the rows that the challenger has answered (in shadow: scored) or failed.
+    """
 
     at: AwareDatetime
     step: int

@@ -42,10 +42,10 @@ def judge(
     """The verdicts of a step's guards, in their order, and the worst: failed, error, inconclusive,
     successful.
 
-    ``requests`` is how many the challenger answered (or scored) in this step. A guard fails when
-    ``low`` is above its limit, on however few rows; it passes when it is not above its limit on at
-    least ``min_requests`` of the challenger's rows. Measurements of guards that the step doesn't
-    have are left out. A step without guards is inconclusive: nothing was measured.
+    ``requests`` are the rows that the challenger answered (or scored) in this step. A guard fails
+    when ``low`` is above its limit, on however few rows; it passes when it is not above its limit
+    on at least ``min_requests`` of the challenger's rows. Measurements of guards that the step
+    doesn't have are left out. A step without guards is inconclusive: nothing was measured.
     """
     found = {measurement.guard: measurement for measurement in measurements}
     measured = [found.get(guard.name, Measurement(guard=guard.name)) for guard in step.guards]

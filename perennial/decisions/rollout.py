@@ -194,7 +194,7 @@ def _failed(rollout: Rollout, state: RolloutState, check: Check) -> Transition:
 
 
 def _good(present: Step, check: Check) -> bool:
-    """Whether every guard was measured, on enough requests, and none objects."""
+    """Whether every guard was measured, on enough rows, and none objects."""
     enough = check.requests >= present.min_requests
     return check.outcome == "successful" and enough and _all_measured(present, check)
 
@@ -271,8 +271,8 @@ def _next(rollout: Rollout, state: RolloutState, now: datetime, by: str = "") ->
     """The step after one that went well."""
     plan, number = rollout.plan, state.step + 1
     lasted = format_duration(timedelta(seconds=(now - state.entered_at) // timedelta(seconds=1)))
-    requests = state.last.requests if state.last is not None else 0
-    why = f"{_named(plan, state.step)} went well for {lasted} on {requests:,} requests{by}"
+    rows = state.last.requests if state.last is not None else 0
+    why = f"{_named(plan, state.step)} went well for {lasted} on {counted(rows)}{by}"
     if number == len(plan.steps):
         return _ended(state, "promoted", rollout.version, why)
     if plan.steps[number].approval:

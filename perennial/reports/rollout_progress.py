@@ -48,7 +48,7 @@ def standing(rollout: Rollout, check_every: timedelta, now: datetime) -> str:
     told = f"{headline(rollout)}, since {state.entered_at:{_MINUTE}}"
     if state.last is not None and state.last.step == state.step:
         told += f"; last look {state.last.at:{_SECOND}}: {state.last.outcome}"
-        told += f", {state.last.requests:,} requests so far"
+        told += f", {state.last.requests:,} rows so far"
     # Each look at one that runs is a change; at one that waits or is paused it leaves no trace.
     silent = now - rollout.updated_at > max(3 * check_every, _STARTING)
     if silent and state.phase == "running":
@@ -111,7 +111,7 @@ def _steps(rollout: Rollout) -> Iterator[str]:
         yield row(
             "✓" if done else _SIGNS[rollout.state.phase] if here else "",
             plain(step_name(step)) + (" (a person approves)" if step.approval else ""),
-            f"{_lasting(step.bake_seconds)}, {step.min_requests:,} requests",
+            f"{_lasting(step.bake_seconds)}, {step.min_requests:,} rows",
             _lasting(step.timeout_seconds),
             plain(", ".join(guard.name for guard in step.guards) or "none"),
         )
@@ -120,7 +120,7 @@ def _steps(rollout: Rollout) -> Iterator[str]:
 def _check(check: Check) -> Iterator[str]:
     yield (
         f"Last look, {check.at:%Y-%m-%d %H:%M:%S} UTC: **{check.outcome}**, "
-        f"{check.requests:,} requests in step {check.step + 1} so far."
+        f"{check.requests:,} rows in step {check.step + 1} so far."
     )
     if not check.measurements:
         return

@@ -368,7 +368,7 @@ def test_status_says_what_is_rolled_out_and_what_is_quarantined(rolling_out: Wor
     assert said(rolling_out, "status", "demand", "--decisions", "1").splitlines()[1:4] == [
         "  serving   version 1 of 3, 3 hours old; roc_auc 0.71",
         f"  rollout   demand@3: canary 5 %, step 1 of 1, since {since}; last look {looked}:"
-        f"{NOW:%S}: inconclusive, 1,250 requests so far; nobody has looked since {looked}, "
+        f"{NOW:%S}: inconclusive, 1,250 rows so far; nobody has looked since {looked}, "
         "perennial rollout demand watches it",
         f"  held back version 2: {why}",
     ]

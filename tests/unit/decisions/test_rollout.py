@@ -170,8 +170,7 @@ def test_a_successful_check_of_a_baked_step_enters_the_next() -> None:
     )  # fmt: skip
     assert (entered.route, entered.action) == (shared(0, 100), "step began")
     assert entered.reason == (
-        "step 1 of 2 (canary of 5 %) went well for 10m on 500 requests; "
-        "step 2 of 2 (canary of 100 %)"
+        "step 1 of 2 (canary of 5 %) went well for 10m on 500 rows; step 2 of 2 (canary of 100 %)"
     )
 
 
@@ -181,7 +180,7 @@ def test_the_last_step_that_goes_well_promotes() -> None:
     assert promoted is not None
     assert (promoted.state.phase, promoted.state.step) == ("promoted", 1)
     assert (promoted.route, promoted.action) == (everything_to(VERSION), "promoted")
-    assert promoted.reason == ("step 2 of 2 (canary of 100 %) went well for 10m on 500 requests")
+    assert promoted.reason == ("step 2 of 2 (canary of 100 %) went well for 10m on 500 rows")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def test_the_last_step_that_goes_well_promotes() -> None:
         looked("inconclusive"),
         looked("error"),
     ],
-    ids=["not baked", "few requests", "no value", "no measurement", "no guard", "unsure", "error"],
+    ids=["not baked", "few rows", "no value", "no measurement", "no guard", "unsure", "error"],
 )
 def test_a_step_does_not_end_well_before_all_of_it_is_there(check: Check) -> None:
     counted = see(begun(CANARY), check)
@@ -325,7 +324,7 @@ def test_a_step_that_needs_approval_waits_and_the_one_before_goes_on_being_watch
     assert waiting.state.entered_at == NOW
     assert (waiting.route, waiting.action) == (None, "waiting")
     assert waiting.reason == (
-        "step 1 of 2 (shadow) went well for 10m on 500 requests; "
+        "step 1 of 2 (shadow) went well for 10m on 500 rows; "
         "step 2 of 2 (canary of 100 %) waits for approval"
     )
     rollout = after(rollout, waiting)
@@ -549,7 +548,7 @@ def test_an_ab_test_is_decided_by_its_labels(
             10,
             UNSURE,
             BETTER,
-            "step 1 of 1 (ab_test of 50 %) went well for 10m on 500 requests; surely better by "
+            "step 1 of 1 (ab_test of 50 %) went well for 10m on 500 rows; surely better by "
             "mean revenue",
         ),
     ],

@@ -80,12 +80,12 @@ def test_the_page_says_where_it_stands_and_what_was_measured() -> None:
         "\n"
         "|  | step | at least | at most | guards |\n"
         "|---|---|---|---|---|\n"
-        "| ✓ | shadow | 90 s, 1,000 requests | 1 d | error\\_rate, p99\\_ms |\n"
-        "| ▶ | canary 25 % | 10 min, 1,000 requests | 1 d | error\\_rate, p99\\_ms |\n"
-        "|  | canary 100 % (a person approves) | 2 h, 1,000 requests | 1 d | "
+        "| ✓ | shadow | 90 s, 1,000 rows | 1 d | error\\_rate, p99\\_ms |\n"
+        "| ▶ | canary 25 % | 10 min, 1,000 rows | 1 d | error\\_rate, p99\\_ms |\n"
+        "|  | canary 100 % (a person approves) | 2 h, 1,000 rows | 1 d | "
         "error\\_rate, p99\\_ms |\n"
         "\n"
-        "Last look, 2026-03-14 12:03:00 UTC: **error**, 1,234 requests in step 2 so far.\n"
+        "Last look, 2026-03-14 12:03:00 UTC: **error**, 1,234 rows in step 2 so far.\n"
         "\n"
         "| guard | measured | surely between | champion | challenger |\n"
         "|---|--:|--:|--:|--:|\n"
@@ -131,7 +131,7 @@ def test_a_running_one_says_when_it_was_looked_at_last_and_when_nobody_looks(
 ) -> None:
     assert standing(rollout("running"), check_every, NOON + silent) == (
         "demand@4: canary 25 %, step 2 of 3, since 2026-03-14 12:00; last look 2026-03-14 "
-        f"12:03:00: error, 1,234 requests so far{told}"
+        f"12:03:00: error, 1,234 rows so far{told}"
     )
     begun = standing(rollout("running", last=None), check_every, NOON + silent)
     assert begun == f"demand@4: canary 25 %, step 2 of 3, since 2026-03-14 12:00{told}"
