@@ -142,13 +142,16 @@ def _overall(
         others = _names(faults[1:])
         return DriftOutcome.FAULT, first + (f"; also {others}" if others else "")
     drifted = [c for c in columns if c.outcome is ColumnOutcome.DRIFTED]
-    names = _names(drifted)
+    inputs = [c for c in drifted if c.column not in PREDICTIONS]
+    told = []
     if predicted := [c for c in drifted if c.column in PREDICTIONS]:
-        return DriftOutcome.DRIFTED, f"the predictions drifted: {predicted[0].reason}"
+        told.append(f"the predictions drifted: {predicted[0].reason}")
     if share > settings.max_drifted_share + _ROUNDING:
         held = f"{percent(share)} of the importance, more than the"
         allowed = f"{percent(settings.max_drifted_share)} allowed"
-        return DriftOutcome.DRIFTED, f"{_of(drifted, columns)} with {held} {allowed}: {names}"
+        told.append(f"{_of(inputs, columns)} with {held} {allowed}: {_names(inputs)}")
+    if told:
+        return DriftOutcome.DRIFTED, "; ".join(told)
     if large := [c for c in drifted if c.weight and (c.effect or 0.0) >= LARGE]:
         return DriftOutcome.DRIFTED, f"{large[0].column} is hardly the same: {large[0].reason}"
     blind = [c for c in columns if c.outcome is ColumnOutcome.INCONCLUSIVE]
@@ -162,7 +165,7 @@ def _overall(
         allowed = f"{percent(settings.max_drifted_share)} allowed"
         return (
             DriftOutcome.STABLE,
-            f"{_of(drifted, columns)} drifted with {held} {allowed}: {names}",
+            f"{_of(drifted, columns)} drifted with {held} {allowed}: {_names(drifted)}",
         )
     return DriftOutcome.STABLE, f"none of {len(columns)} columns drifted in {counted(rows)}"
 

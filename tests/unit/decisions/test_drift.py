@@ -230,8 +230,25 @@ def test_predictions_that_drifted_are_drift_whatever_the_columns_did(
     verdict = judged(both, window)
     assert verdict.outcome is DriftOutcome.DRIFTED
     assert verdict.reason.startswith("the predictions drifted: effect ")
+    assert " of the importance" not in verdict.reason
     assert verdict.drifted_share == 0
     assert judged(both, rows(3000) | {"_prediction": random.beta(2, 5, 3000)}).outcome == "stable"
+
+
+def test_predictions_that_drifted_hide_no_columns_that_did(reference: ReferenceStatistics) -> None:
+    random = np.random.default_rng(5)
+    scores = {"_prediction": Column(type="float", min=0, max=1)}
+    held_out = pa.table({"_prediction": random.beta(2, 5, 4000)})
+    both = combined(reference, reference_statistics(held_out, scores))
+    window = rows(3000) | {"_prediction": random.beta(3, 5, 3000)}
+    window["speed"] += 6
+    importance = {"speed": 3.0, "doors": 2.0, "port": 3.0, "rain": 2.0}
+    more = "; 1 of 6 columns with 30 % of the importance, more than the 29 % allowed: speed"
+    reason = judged(both, window, importance, max_drifted_share=0.29).reason
+    assert reason.startswith("the predictions drifted: effect ")
+    assert reason.endswith(more)
+    within = judged(both, window, importance, max_drifted_share=0.3).reason
+    assert within == reason.removesuffix(more)
 
 
 def broken(name: str, values: Any) -> dict[str, Any]:
