@@ -15,6 +15,8 @@ Strategy = Literal["shadow", "canary", "blue_green", "ab_test"]
 GuardKind = Literal["error_rate", "latency", "prediction", "metric", "business"]
 DECISIVE: frozenset[GuardKind] = frozenset({"metric", "business"})
 """Those that compare the two versions' means, by which an ab_test is decided."""
+OF_REQUESTS: frozenset[GuardKind] = frozenset({"error_rate", "latency"})
+"""Those whose value is a share of requests, and whose ``n`` are requests. Of others it is rows."""
 Phase = Literal[
     "running",
     "waiting",

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from math import isfinite
 
-from perennial.contracts.rollouts import Check, CheckOutcome, Guard, Measurement, Plan, Step
+from perennial.contracts.rollouts import (
+    OF_REQUESTS,
+    Check,
+    CheckOutcome,
+    Guard,
+    Measurement,
+    Plan,
+    Step,
+)
 from perennial.contracts.verdicts import Evidence, Outcome, Verdict
 from perennial.decisions.wording import counted, figure, unlike
 
@@ -22,8 +30,6 @@ _WORST_FIRST: tuple[tuple[Outcome, CheckOutcome], ...] = (
     (Outcome.INCONCLUSIVE, "inconclusive"),
     (Outcome.PASSED, "successful"),
 )
-_OF_REQUESTS = ("error_rate", "latency")
-"""Guards whose value is a share of requests."""
 
 
 def shares(plan: Plan) -> float:
@@ -81,7 +87,7 @@ def _verdict(guard: Guard, measured: Measurement, min_rows: int) -> Verdict:
     if value is None or not isfinite(value):
         reason = f"{guard.name} has not been measured yet"
         return Verdict(outcome=Outcome.INCONCLUSIVE, reason=reason, evidence=evidence)
-    unit = "request" if guard.kind in _OF_REQUESTS else "row"
+    unit = "request" if guard.kind in OF_REQUESTS else "row"
     told, on = _told(guard, value), f"on {counted(measured.n_challenger, unit)}"
     if low is not None and low > limit:
         sure = f"surely above {_amount(guard, low)}"
@@ -118,7 +124,7 @@ def _told(guard: Guard, value: float) -> str:
 
 def _amount(guard: Guard, value: float) -> str:
     """In as many digits as show the side of the limit on which it lies; shares in percent."""
-    if guard.kind in _OF_REQUESTS:
+    if guard.kind in OF_REQUESTS:
         return f"{unlike(100 * value, 100 * guard.limit)} %"
     return unlike(value, guard.limit)
 

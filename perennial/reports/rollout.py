@@ -12,12 +12,12 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from perennial.contracts.comparing import ArmFacts, SideBySide, StepComparison
-from perennial.contracts.rollouts import Check, Guard, Measurement, Rollout, Step
+from perennial.contracts.rollouts import OF_REQUESTS, Check, Guard, Measurement, Rollout, Step
 from perennial.reports.figures import number, percent, ranged
 from perennial.reports.markdown import plain, row
 from perennial.reports.pages import template
 from perennial.reports.rollout_picture import draw_differences, draw_guard
-from perennial.reports.rollout_progress import headline, step_name
+from perennial.reports.rollout_progress import amount, headline, step_name
 
 _SIGNS = {"promoted": "✓", "rolled back": "✗", "aborted": "✗"}
 _CSS = {"✓": "passed", "✗": "failed"}
@@ -90,7 +90,7 @@ def render_markdown(
     text = [f"# {plain(headline(rollout))}", "", plain(rollout.state.reason or rollout.reason), ""]
     guards = list(guard_rows(rollout, looks))
     if guards:
-        text += [row("step", "guard", "", "measured", "surely between", "limit", "rows")]
+        text += [row("step", "guard", "", "measured", "surely between", "limit", "n challenger")]
         text.append("|---|---|---|--:|--:|--:|--:|")
     for g in guards:
         cells = (g.step, g.guard, g.outcome, g.value, g.interval, g.limit, g.challenger)
@@ -143,16 +143,17 @@ def _guard_row(
     outcome = str(verdict.outcome) if verdict else "inconclusive"
     interval = ""
     if last.value is not None and last.low is not None and last.high is not None:
-        shown = ranged(last.value, last.low, last.high)
-        interval = f"{shown.low} to {shown.high}"
+        scale, unit = (100, "\u202f%") if guard.kind in OF_REQUESTS else (1, "")
+        shown = ranged(scale * last.value, scale * last.low, scale * last.high)
+        interval = f"{shown.low}{unit} to {shown.high}{unit}"
     return GuardRow(
         step=step_name(step),
         guard=guard.name,
         outcome=outcome,
         css=_CHECK_CSS.get("successful" if outcome == "passed" else outcome, "inconclusive"),
-        value=number(last.value),
+        value=amount(guard, last.value),
         interval=interval,
-        limit=number(guard.limit),
+        limit=amount(guard, guard.limit),
         champion=f"{last.n_champion:,}",
         challenger=f"{last.n_challenger:,}",
         reason=last.error or (verdict.reason if verdict else ""),

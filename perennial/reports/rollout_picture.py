@@ -14,6 +14,7 @@ from markupsafe import Markup
 from perennial.contracts.comparing import Bin
 from perennial.contracts.rollouts import Guard, Measurement
 from perennial.reports.figures import number
+from perennial.reports.rollout_progress import amount
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 170, 64, 24, 10
 _MOST_POINTS = 200
@@ -58,7 +59,7 @@ def draw_guard(guard: Guard, looks: Sequence[tuple[datetime, Measurement]]) -> M
         Markup('<line class="limit" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
             _LEFT, _WIDTH - 8, limit, limit
         ),
-        *(_label(_LEFT - 6, y(value), value, "end") for value in (bottom, guard.limit, top)),
+        *(_label(_LEFT - 6, y(v), amount(guard, v, 2), "end") for v in (bottom, guard.limit, top)),
         _time(known[0][0], "start", _LEFT),
     ]
     if end > begin:
@@ -92,9 +93,9 @@ def draw_differences(bins: Sequence[Bin]) -> Markup:
     return _svg("differences of predictions", parts)
 
 
-def _label(at: int, y: str, value: float, anchor: str) -> Markup:
+def _label(at: int, y: str, text: str, anchor: str) -> Markup:
     return Markup('<text x="{}" y="{}" dy="4" text-anchor="{}">{}</text>').format(
-        at, y, anchor, number(value, 2)
+        at, y, anchor, text
     )
 
 

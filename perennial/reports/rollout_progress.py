@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from perennial.contracts.rollouts import Check, Rollout, Step
+from perennial.contracts.rollouts import OF_REQUESTS, Check, Guard, Rollout, Step
 from perennial.reports.figures import number
 from perennial.reports.markdown import code, plain, row
 
@@ -66,6 +66,13 @@ def step_name(step: Step) -> str:
     return f"{'A/B test' if step.strategy == 'ab_test' else 'canary'} {step.weight} %"
 
 
+def amount(guard: Guard, value: float | None, digits: int = 4) -> str:
+    """A value or limit of the guard as a reader wants it: shares of requests in percent."""
+    if guard.kind not in OF_REQUESTS or value is None:
+        return number(value, digits)
+    return f"{number(100 * value, digits)}\u202f%"
+
+
 def render_markdown(rollout: Rollout) -> str:
     """The page, as it is written anew while the rollout goes on. Same rollout, same text."""
     return "\n".join(_lines(rollout)) + "\n"
@@ -89,7 +96,7 @@ def _lines(rollout: Rollout) -> Iterator[str]:
     yield from _steps(rollout)
     if state.last is not None:
         yield ""
-        yield from _check(state.last)
+        yield from _check(state.last, rollout.plan.steps[state.last.step])
     if what := _NEXT.get(state.phase):
         name = f"{rollout.model}@{rollout.version}"
         asked = {
@@ -117,7 +124,7 @@ def _steps(rollout: Rollout) -> Iterator[str]:
         )
 
 
-def _check(check: Check) -> Iterator[str]:
+def _check(check: Check, step: Step) -> Iterator[str]:
     yield (
         f"Last look, {check.at:%Y-%m-%d %H:%M:%S} UTC: **{check.outcome}**, "
         f"{check.requests:,} rows in step {check.step + 1} so far."
@@ -125,13 +132,17 @@ def _check(check: Check) -> Iterator[str]:
     if not check.measurements:
         return
     yield ""
-    yield row("guard", "measured", "surely between", "champion", "challenger")
+    yield row("guard", "measured", "surely between", "n champion", "n challenger")
     yield "|---|--:|--:|--:|--:|"
+    guards = {guard.name: guard for guard in step.guards}
     for one in check.measurements:
-        between = f"{number(one.low)} and {number(one.high)}" if one.low is not None else ""
+        guard = guards[one.guard]
+        between = ""
+        if one.low is not None:
+            between = f"{amount(guard, one.low)} and {amount(guard, one.high)}"
         yield row(
             plain(one.guard),
-            plain(one.error) if one.error else number(one.value),
+            plain(one.error) if one.error else amount(guard, one.value),
             between,
             f"{one.n_champion:,}",
             f"{one.n_challenger:,}",

@@ -70,7 +70,7 @@ def rollout(phase: str, at: int = 1, last: Check | None = CHECK, plan: Plan = PL
 
 
 def test_the_page_says_where_it_stands_and_what_was_measured() -> None:
-    assert render_markdown(rollout("running")) == (
+    assert render_markdown(rollout("running")).replace("\u202f", " ") == (
         "# ▶ demand@4: canary 25 %, step 2 of 3\n"
         "\n"
         "so \\| it is\n"
@@ -87,9 +87,9 @@ def test_the_page_says_where_it_stands_and_what_was_measured() -> None:
         "\n"
         "Last look, 2026-03-14 12:03:00 UTC: **error**, 1,234 rows in step 2 so far.\n"
         "\n"
-        "| guard | measured | surely between | champion | challenger |\n"
+        "| guard | measured | surely between | n champion | n challenger |\n"
         "|---|--:|--:|--:|--:|\n"
-        "| error\\_rate | 0.002 | 0 and 0.01 | 5,000 | 1,234 |\n"
+        "| error\\_rate | 0.2 % | 0 % and 1 % | 5,000 | 1,234 |\n"
         "| p99\\_ms | log \\| away |  | 0 | 0 |\n"
         "\n"
         "- error: p99\\_ms: \\*not\\* measured\n"

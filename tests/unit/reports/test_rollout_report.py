@@ -49,14 +49,20 @@ def test_each_guard_of_each_step_that_was_looked_at_is_told_as_it_was_last() -> 
         ("canary 25 %", "error_rate", "failed"),
         ("canary 25 %", "prediction_shift", "error"),
     ]
-    assert rows[0].interval == "0.000 to 0.020"
+    assert rows[0].interval == "0.0\u202f% to 2.0\u202f%"
+    assert (rows[0].value, rows[0].limit) == ("0\u202f%", "1\u202f%")
+    assert ">1\u202f%</text>" in rows[0].drawing
+    assert (rows[1].value, rows[1].interval, rows[1].limit) == ("0.03", "0.000 to 0.110", "0.1")
+    assert ">0.1</text>" in rows[1].drawing
     assert rows[3].reason == "the log can't be read"
     assert rows[3].drawing == ""
 
 
 def test_the_markdown_tells_the_same_compactly() -> None:
     text = render_markdown(ROLLOUT, LOOKS, (COMPARED,))
-    assert "| canary 25 % | error\\_rate | failed | 0.05 | 0.020 to 0.090 | 0.01 | 800 |" in text
+    errors = "| canary 25 % | error\\_rate | failed | 5 % | 2.0 % to 9.0 % | 1 % | 800 |"
+    assert errors in text.replace("\u202f", " ")
+    assert "| limit | n challenger |" in text
     assert "| latency, 99th percentile, ms | 8.25 | 2.5 |" in text
     assert "- same class: 90.0 %" in text
 
