@@ -10,9 +10,8 @@ from uuid import UUID
 
 import httpx
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -28,11 +27,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.input import RunInput
 from prefect.runtime import flow_run
-from prefect.settings import (
-    PREFECT_API_REQUEST_TIMEOUT,
-    PREFECT_CLIENT_MAX_RETRIES,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.utilities.context import get_task_and_flow_run_ids
 from pydantic import ValidationError
 
 from perennial.contracts.errors import InputError, UnavailableError
@@ -42,10 +38,10 @@ from perennial.reports.rollout_progress import headline, render_markdown
 from perennial.stores.registry import Registry
 
 _REDRAWN = 60.0
-_NO_ANSWER = (httpx.HTTPError, PrefectException, RuntimeError)
+NO_ANSWER = (httpx.HTTPError, PrefectException, RuntimeError)
 """How Prefect's client says that its server doesn't answer."""
-_BRIEFLY = {PREFECT_API_REQUEST_TIMEOUT: 2.0, PREFECT_CLIENT_MAX_RETRIES: 0}
-"""A look comes before a page: no server that is slow or away may hold up the next."""
+_BRIEF = 2.0
+"""Seconds. A look comes before a page: no server that is slow or away may hold up the next."""
 _LEFT_ALONE = 30.0
 """Seconds that a Prefect server which didn't answer is not asked again."""
 _SLACK = timedelta(seconds=30)
@@ -69,6 +65,20 @@ _ORDERS = f"{RolloutOrder.__name__.lower()}-"
 """How ``send_to`` begins the keys of orders."""
 
 
+@contextmanager
+def briefly() -> Iterator[SyncPrefectClient]:
+    """A client that asks once and waits 2 s for an answer. Raises one of ``NO_ANSWER``.
+
+    It is one of its own: within a run ``get_client`` gives the run's, which waits a minute whatever
+    the settings are by now, and so do Prefect's functions that ask by themselves.
+    """
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client({"timeout": _BRIEF}, sync_client=True) as client,
+    ):
+        yield client
+
+
 class Desk:
     """What a watching task has to do with Prefect: the page people see, and what they ask."""
 
@@ -78,12 +88,12 @@ class Desk:
         self._asked_again = 0.0
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self) -> Iterator[SyncPrefectClient]:
         """Prefect is asked within, briefly; a server that doesn't answer is left alone a while."""
         try:
-            with temporary_settings(_BRIEFLY):
-                yield
-        except _NO_ANSWER as error:
+            with briefly() as client:
+                yield client
+        except NO_ANSWER as error:
             get_run_logger().warning("Prefect does not answer: %s", error)
             self._asked_again = time.monotonic() + _LEFT_ALONE
 
@@ -93,14 +103,11 @@ class Desk:
         if now < self._asked_again or (place == place_of(rollout) and now - at < _REDRAWN):
             return
         text, what = render_markdown(rollout), plain(headline(rollout))
-        with self._asking():
+        with self._asking() as client:
             if self._page is None:
-                made = create_markdown_artifact(text, key=_page_of(rollout), description=what)
-                assert isinstance(made, UUID)
-                self._page = made
+                self._page = _create(client, _page_of(rollout), text, what)
             else:
-                with get_client(sync_client=True) as client:
-                    client.update_artifact(self._page, ArtifactUpdate(data=text, description=what))
+                client.update_artifact(self._page, ArtifactUpdate(data=text, description=what))
             self._drawn = (now, place_of(rollout))
 
     def take_orders(self, registry: Registry, model: str) -> None:
@@ -108,7 +115,7 @@ class Desk:
         if time.monotonic() < self._asked_again:
             return
         run = UUID(str(flow_run.get_id()))
-        with self._asking(), get_client(sync_client=True) as client:
+        with self._asking() as client:
             for item in client.filter_flow_run_input(run, _ORDERS, limit=20, exclude_keys=set()):
                 try:
                     if item.key not in _taken:
@@ -147,7 +154,7 @@ def is_relieved(rollout: Rollout, every: timedelta, now: datetime) -> bool:
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
     )
     try:
-        with temporary_settings(_BRIEFLY), get_client(sync_client=True) as client:
+        with briefly() as client:
             runs = client.read_flow_runs(flow_run_filter=at_work)
             younger = [r.id for r in runs if r.created and own.created and r.created > own.created]
             if not younger:
@@ -160,7 +167,7 @@ def is_relieved(rollout: Rollout, every: timedelta, now: datetime) -> bool:
                 sort=ArtifactSort.UPDATED_DESC,
                 limit=1,
             )
-    except _NO_ANSWER:
+    except NO_ANSWER:
         return False
     # One drawn before this rollout began was of the one before, which may have been its run's last.
     drawn_since = max(now - timedelta(seconds=_REDRAWN) - every - _SLACK, rollout.started_at)
@@ -175,10 +182,20 @@ def forget_deaths() -> None:
         return
     parameters = {**own.parameters, "deaths": 0, "died": None}
     try:
-        with temporary_settings(_BRIEFLY), get_client(sync_client=True) as client:
+        with briefly() as client:
             client.update_flow_run(own.id, parameters=parameters)
-    except _NO_ANSWER as error:
+    except NO_ANSWER as error:
         get_run_logger().warning("Deaths that are over still count: %s", error)
+
+
+def _create(client: SyncPrefectClient, key: str, text: str, description: str) -> UUID:
+    """``create_markdown_artifact`` by this client."""
+    task_run, run = get_task_and_flow_run_ids()
+    page = ArtifactCreate(
+        key=key, type="markdown", description=description, data=text, task_run_id=task_run,
+        flow_run_id=run,
+    )  # fmt: skip
+    return client.create_artifact(page).id
 
 
 def _page_of(rollout: Rollout) -> str:

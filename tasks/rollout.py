@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from perennial.cli.watchers import is_watched
@@ -30,9 +29,11 @@ from perennial.stores.rolling_out import (
     spec_of,
 )
 from tasks._desk import (
+    NO_ANSWER,
     Desk,
     RolloutOrder,  # noqa: F401  # orders are given to us
     actor,
+    briefly,
     forget_deaths,
     is_relieved,
     place_of,
@@ -229,13 +230,8 @@ def remind(model: str) -> Rollout | None:
     rollout = next((one for one in left_alone if one.model == model), None)
     if rollout is None:
         return None
-    with get_client(sync_client=True) as client:
-
-        def ask(method: Any, path: Any, body: Any) -> Any:
-            return client.request(method, path, json=body).json()
-
-        if is_watched(ask, model, at_work_since(project, rollout, now)):
-            return None
+    if _is_watched(model, at_work_since(project, rollout, now)):
+        return None
     reason = f"rollout {rollout.id} of version {rollout.version} is watched by nobody"
     payload = payload_of(
         model, reason, f"rollout {rollout.id} at {now.isoformat()}", evidence={}, report="",
@@ -244,6 +240,19 @@ def remind(model: str) -> Rollout | None:
     emit(Event.ROLLOUT_DUE, model, payload, {ROLLOUT_LABEL: BEGUN})
     get_run_logger().warning("%s", reason)
     return rollout
+
+
+def _is_watched(model: str, since: datetime | None) -> bool:
+    """``is_watched``, as the run's Prefect server says. Raises UnavailableError."""
+    try:
+        with briefly() as client:
+
+            def ask(method: Any, path: Any, body: Any) -> Any:
+                return client.request(method, path, json=body).json()
+
+            return is_watched(ask, model, since)
+    except NO_ANSWER as error:
+        raise UnavailableError(f"Prefect does not answer: {error}") from error
 
 
 def _registry() -> Registry:
