@@ -233,7 +233,10 @@ def _answer(retraining: dict[str, Any]) -> str:
         return f"wait until {datetime.fromisoformat(answer['wait_until']):%Y-%m-%d %H:%M}"
     if answer["answer"] != "retrain":
         return str(answer["answer"])
-    became = {"decided": "not started yet", "started": "under way", "died": "its run died"}
+    became = {
+        "decided": "not started yet", "started": "under way",
+        "died": "ended early: its run was cancelled or died",
+    }  # fmt: skip
     return f"retrain ({became.get(retraining['state'], retraining['outcome'])})"
 
 

@@ -82,9 +82,9 @@ class Retraining(Value):
     """A cause on record, its present answer, and what became of it.
 
     ``state`` and what follows it are about answers ``retrain``; others stay ``decided``. ``died``:
-    its run ended without saying so. While its version is rolled out the ``outcome`` says so;
-    outcome and ``finished_at`` are then those of the rollout's end. ``earlier`` are former answers,
-    all ``wait``, oldest first.
+    its run was cancelled, or ended without saying so. While its version is rolled out the
+    ``outcome`` says so; outcome and ``finished_at`` are then those of the rollout's end.
+    ``earlier`` are former answers, all ``wait``, oldest first.
     """
 
     id: int

@@ -95,7 +95,8 @@ class Retrainings:
             return _end(connection, found, run, now, state="finished", outcome=became)
 
     def give_up(self, retraining: int, run: str, now: datetime) -> bool:
-        """Record that its run died without a word. False if that is not its run, or it has ended.
+        """Record that its run was cancelled, or died without a word. False if that is not its
+        run, or it has ended.
 
         A run that was only slow may still finish it.
         """

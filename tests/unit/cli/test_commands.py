@@ -450,6 +450,20 @@ def test_status_says_what_was_answered_to_who_asked_to_retrain(project: Workplac
     assert "evidence" not in waits["trigger"]
 
 
+def test_status_does_not_call_dead_a_run_that_may_have_been_cancelled(project: Workplace) -> None:
+    registry = Registry(Project(project.root).registry_url)
+    table, at = registry.retrainings, NOW - timedelta(hours=1)
+    asked = Trigger(kind="data", reason="9 new rows", at=at, data="1")
+    decided, _ = table.decide("demand", asked, Retrain(on=("data",)), actor="drift watch", now=at)
+    table.start(decided.id, "run 1", at)
+    table.give_up(decided.id, "run 1", NOW)
+    registry.close()
+    assert said(project, "status").splitlines()[-1] == (
+        f"    {at:%Y-%m-%d %H:%M}  retrain (ended early: its run was cancelled or died): "
+        "data arrived: 9 new rows"
+    )
+
+
 def _to_the_second(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}".removesuffix(":00")
 
