@@ -126,7 +126,7 @@ def _rows(stats: BatchStats) -> Iterator[Finding]:
         yield Finding(check="rows", outcome="passed", what=what)
     elif stats.full:
         what = f"no rows{outside}"
-        fix = "ask for a later --as-of" if stats.after else "look at source in model.yaml"
+        fix = "ask for a later moment" if stats.after else "look at source in model.yaml"
         yield Finding(check="rows", outcome="failed", what=what, fix=fix)
     else:
         yield Finding(check="rows", outcome="passed", what=f"nothing new{outside}")

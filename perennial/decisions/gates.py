@@ -29,8 +29,8 @@ from perennial.spec.gates import Beats, Floor, Gate, Latency, Slices
 _WORST_FIRST = (Outcome.ERROR, Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
 _NOT_RUN = "the check in a fresh process could not be run"
 _WAY_OUT = (
-    "wait for newer rows or give a later --as-of, or leave this gate out of model.yaml until a "
-    "version with this split has taken over"
+    "wait for newer rows or train as of a later moment, or leave this gate out of model.yaml until "
+    "a version with this split has taken over"
 )
 
 

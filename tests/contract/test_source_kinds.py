@@ -176,8 +176,8 @@ def test_a_moment_of_the_future_is_refused(write: Write, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         sources.inspect(spec, tmp_path, None, datetime(2300, 1, 1))
     assert str(caught.value) == (
-        "--as-of: 2300-01-01T00:00:00+00:00 lies in the future (leave it out to train with all "
-        "that is known)"
+        "as of: 2300-01-01T00:00:00+00:00 lies in the future (leave it out to train with all that "
+        "is known)"
     )
 
 

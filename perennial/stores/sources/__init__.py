@@ -75,7 +75,7 @@ def _past(as_of: datetime) -> datetime:
     moment = as_utc(as_of)
     if moment > datetime.now(UTC) + AHEAD:
         fix = "leave it out to train with all that is known"
-        raise InputError(Problem("--as-of", f"{moment.isoformat()} lies in the future", fix))
+        raise InputError(Problem("as of", f"{moment.isoformat()} lies in the future", fix))
     return moment
 
 

@@ -117,6 +117,7 @@ def test_no_rows_fail_a_whole_source_and_are_nothing_new_in_an_increment() -> No
     assert only(report(model(), []), "rows").what == "no rows"
     later = only(report(model(), [], after=7), "rows")
     assert later.what == "no rows; 7 rows lie after the moment asked for"
+    assert later.fix == "ask for a later moment"
     assert later.outcome == "failed"
     assert report(model(), [], full=False).passed
 

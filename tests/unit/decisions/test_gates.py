@@ -532,8 +532,8 @@ def test_a_candidate_of_the_past_is_not_asked_what_only_serving_tells() -> None:
 
 WITHOUT = "the 40 rows that version 1 was fitted to"
 WAY_OUT = (
-    "wait for newer rows or give a later --as-of, or leave this gate out of model.yaml until a "
-    "version with this split has taken over"
+    "wait for newer rows or train as of a later moment, or leave this gate out of model.yaml until "
+    "a version with this split has taken over"
 )
 
 
