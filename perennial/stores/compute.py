@@ -93,8 +93,17 @@ class Cluster:
     @property
     def workers(self) -> dict[str, int]:
         """Threads of each worker by its address; in an order that restarts don't change as long as
-        workers keep their names."""
-        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        workers keep their names. Raises UnavailableError when the scheduler does not answer."""
+        scheduler = self.client.scheduler
+        if scheduler is None:  # was gone for so long that the client has closed itself
+            raise UnavailableError(f"the Dask cluster at {self.address} does not answer any more")
+        try:
+            # not scheduler_info: another thread of the client's puts none in what that gives
+            known = self.client.sync(scheduler.identity, n_workers=-1)["workers"]
+        except OSError as error:
+            raise UnavailableError(
+                f"the Dask cluster at {self.address} does not answer any more: {_line(error)}"
+            ) from None
         order = sorted(known, key=lambda address: (str(known[address]["name"]), address))
         return {address: int(known[address]["nthreads"]) for address in order}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import xgboost as xgb
 from distributed import Client, LocalCluster
+from distributed.core import rpc
 
 from perennial.contracts.errors import InputError, UnavailableError
 from perennial.spec.compute import Compute as Settings
@@ -86,6 +88,47 @@ def test_work_for_which_there_is_no_worker_any_more_is_not_waited_for_without_en
 
 def unreadable() -> Report:
     raise OSError("Input/output error")
+
+
+def test_workers_are_asked_for_and_not_what_the_client_last_heard_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard = Client._update_scheduler_info
+
+    async def then_again(client: Client, n_workers: int = 0) -> None:
+        await heard(client, n_workers)
+        await heard(client)  # as it does every two seconds
+
+    monkeypatch.setattr(Client, "_update_scheduler_info", then_again)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as place,
+        Client(place, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(1)
+        cluster = compute.Cluster(client, place.scheduler_address)
+        assert list(cluster.workers.values()) == [2]
+        with ThreadPoolExecutor(4) as threads:
+            looks = list(threads.map(lambda _: cluster.threads, range(20)))
+        assert looks == [2] * 20
+
+
+def test_workers_of_a_scheduler_that_is_gone_are_not_none_but_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "^the Dask cluster at tcp://scheduler:8786 does not answer any more"
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as place,
+        Client(place, set_as_default=False) as client,
+    ):
+        cluster = compute.Cluster(client, "tcp://scheduler:8786")
+        with monkeypatch.context() as gone:
+            gone.setattr(client, "scheduler", rpc("tcp://127.0.0.1:9", timeout=0.1))
+            with pytest.raises(UnavailableError, match=f"{said}: "):
+                _ = cluster.workers
+    with pytest.raises(UnavailableError, match=f"{said}$"):
+        _ = cluster.workers
 
 
 def test_a_scheduler_that_fails_to_read_its_own_disk_is_told_of_as_a_worker_is(
