@@ -177,13 +177,15 @@ def _gathering(cluster: Cluster, workers: int) -> Iterator[dict[str, Any]]:
     """How so many workers find each other, for one training."""
     from distributed.comm.addressing import get_address_host
 
-    ask: Any = cluster.client.run_on_scheduler
-    pid, found = ask(rendezvous.start, workers, get_address_host(cluster.client.scheduler.address))
+    client: Any = cluster.client
+    ask = client.run_on_scheduler
+    host = get_address_host(client.scheduler.address)
+    name, found = ask(rendezvous.start, workers, host, client.id)
     try:
         yield found
     finally:
         with suppress(Exception):  # the scheduler may be what failed
-            ask(rendezvous.end, pid)
+            ask(rendezvous.end, name)
 
 
 def _ends(rows: int, workers: int) -> list[tuple[int, int]]:

@@ -15,33 +15,51 @@ import sys
 import threading
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 from perennial.contracts.errors import UnavailableError
 
-_trackers: dict[int, subprocess.Popen[str]] = {}
-"""Those of this scheduler, by the ids of their processes."""
+_LOOK_SECONDS = 1
+"""How often is looked whether the client of a tracker is still there."""
+
+_trackers: dict[str, subprocess.Popen[str]] = {}
+"""Those of this process, by names that no other has: it may run more than one scheduler."""
+_watching: set[asyncio.Task[None]] = set()
 
 
-async def start(workers: int, host: str) -> tuple[int, dict[str, Any]]:
-    """On a scheduler: the id of a new tracker's process, and what so many workers need to find each
-    other by it. The process ends with their training, with ``end``, or with the scheduler's.
+async def start(
+    workers: int, host: str, client: str, dask_scheduler: Any
+) -> tuple[str, dict[str, Any]]:
+    """On a scheduler: the name of a new tracker, and what so many workers need to find each other
+    by it. It ends with their training, with ``end``, with the client of this id, or with the
+    scheduler.
 
     Raises UnavailableError when it does not start.
     """
-    for pid, earlier in list(_trackers.items()):
-        if earlier.poll() is not None:
-            _trackers.pop(pid, None)
     tracker, found = await asyncio.to_thread(_started, workers, host)
-    _trackers[tracker.pid] = tracker
-    return tracker.pid, found
+    name = uuid4().hex
+    _trackers[name] = tracker
+    watching = asyncio.create_task(_end_with(client, name, dask_scheduler))
+    _watching.add(watching)
+    watching.add_done_callback(_watching.discard)
+    return name, found
 
 
-async def end(pid: int) -> None:
+async def end(name: str) -> None:
     """On a scheduler: end a tracker, whether its training is over or not."""
-    tracker = _trackers.pop(pid, None)
+    tracker = _trackers.pop(name, None)
     if tracker is not None:
         tracker.kill()
         await asyncio.to_thread(tracker.wait)
+
+
+async def _end_with(client: str, name: str, scheduler: Any) -> None:
+    """A client that was killed ends nothing, and a worker that gathers waits for the others as long
+    as the tracker is there."""
+    while name in _trackers:
+        if client not in scheduler.clients:
+            await end(name)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _started(workers: int, host: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:

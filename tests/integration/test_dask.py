@@ -318,8 +318,9 @@ def test_a_scheduler_outlives_a_tracker_whose_workers_vanish(
     ):
         ask: Any = cluster.client.run_on_scheduler
         scheduler, expected = ask(os.getpid), distributed(cluster, matrices, 5)
-        pid, found = ask(rendezvous.start, 2, "127.0.0.1")
-        tracker, port = psutil.Process(pid), found["dmlc_tracker_port"]
+        name, found = ask(rendezvous.start, 2, "127.0.0.1", cluster.client.id)
+        (tracker,) = psutil.Process(scheduler).children()
+        port = found["dmlc_tracker_port"]
         gone = gathers(found, "0")
         waiting = psutil.Process(gone.pid)
         until(lambda: any(c.raddr and c.raddr.port == port for c in waiting.net_connections()))
@@ -329,6 +330,7 @@ def test_a_scheduler_outlives_a_tracker_whose_workers_vanish(
         late = gathers(found, "1")
         late.wait(240)
         until(lambda: tracker.status() == psutil.STATUS_ZOMBIE)
+        ask(rendezvous.end, name)
 
         assert distributed(cluster, matrices, 5) == expected
         assert ask(os.getpid) == scheduler
