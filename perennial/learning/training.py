@@ -8,6 +8,7 @@ digits; see ``Watch``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ _OBJECTIVES = {
     "multiclass": "multi:softprob",
     "regression": "reg:squarederror",
 }
+
+_PLACES = re.compile(r"^(?:(?:- )?\[[^]]*\].*?:(?:\s+|$))+")
+"""Where XGBoost's errors come from, such as ``[time] file:line:`` or ``- [file:line|time]:``."""
 
 
 def train_booster(
@@ -145,9 +149,10 @@ def importance(booster: xgb.Booster, schema: FeatureSchema) -> dict[str, float]:
 
 
 def first_line(error: Exception) -> str:
-    """An XGBoost error without its place in the source and its stack trace."""
-    line = str(error).strip().splitlines()[0]
-    return line.partition(": ")[2] if line.startswith("[") else line
+    """An XGBoost error without its places in the source and its stack trace: the first line that
+    is more than a place."""
+    lines = str(error).strip().splitlines()
+    return next(filter(None, (_PLACES.sub("", line) for line in lines)), "no reason told")
 
 
 class Watch(xgb.callback.TrainingCallback):  # type: ignore[misc]  # xgboost has no types

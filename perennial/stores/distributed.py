@@ -45,6 +45,7 @@ _RETURN_SECONDS = 60
 _NOTICE_SECONDS = 10
 """How long a scheduler may take to notice that a worker died, or a worker to tell the cause of what
 failed on another."""
+_WORKER = "a worker"
 _LOCK = "perennial-training"
 """Of two trainings at once each could wait for a worker that the other has."""
 
@@ -63,7 +64,7 @@ class _Share:
 
 
 class _DiedError(Exception):
-    """A worker is gone."""
+    """A worker is gone, or the tracker: which of them."""
 
 
 def train_distributed(
@@ -79,8 +80,8 @@ def train_distributed(
     that workers find at the ``place`` (see ``sharing``); and how many workers made it.
 
     When a worker dies training begins anew, with its replacement or, if none comes, with those that
-    are left. Raises PerennialError with XGBoost's reason when it can't train, UnavailableError when
-    workers keep dying.
+    are left; and so it does when XGBoost's tracker dies. Raises PerennialError with XGBoost's
+    reason when it can't train, UnavailableError when they keep dying.
     """
     import distributed
     import xgboost as xgb
@@ -93,6 +94,7 @@ def train_distributed(
     files = [(f"{part}.x.npy", f"{part}.y.npy") for part in parts]
     counts = [len(np.load(folder / y, mmap_mode="r")) for _, y in files]
     wanted = min(len(cluster.workers), max(sum(counts), 1))
+    died = ""
     only_one: Any = distributed.Semaphore  # without types
     with cluster.answering(), cluster.client.as_current(), only_one(1, _LOCK):
         for _ in range(_ATTEMPTS):
@@ -112,9 +114,11 @@ def train_distributed(
             except (_DiedError, xgb.core.XGBoostError) as error:
                 if isinstance(error, xgb.core.XGBoostError) and _all_live(cluster, workers):
                     raise PerennialError(f"XGBoost can't train: {first_line(error)}") from None
+                died = str(error) if isinstance(error, _DiedError) else _WORKER
                 _free(cluster, workers)
     raise UnavailableError(
-        f"workers of the Dask cluster at {cluster.address} died in each of {_ATTEMPTS} trainings"
+        f"a worker of the Dask cluster at {cluster.address}, or XGBoost's tracker beside its "
+        f"scheduler, died in each of {_ATTEMPTS} trainings; in the last {died}"
     )
 
 
@@ -133,7 +137,7 @@ def _train(cluster: Cluster, shares: Mapping[str, _Share]) -> bytes:
         if any(isinstance(error, PerennialError) for error in errors):
             break
         if not set(shares) <= set(cluster.workers):
-            raise _DiedError
+            raise _DiedError(_WORKER)
         if errors:
             until = until or time.monotonic() + _NOTICE_SECONDS
             if time.monotonic() > until:
@@ -174,8 +178,10 @@ def _fit_share(share: _Share) -> bytes | None:
 
 @contextmanager
 def _gathering(cluster: Cluster, workers: int) -> Iterator[dict[str, Any]]:
-    """How so many workers find each other, for one training."""
+    """How so many workers find each other, for one training. Raises _DiedError for an error of
+    XGBoost's when the tracker died, as every worker fails without it."""
     from distributed.comm.addressing import get_address_host
+    from xgboost.core import XGBoostError
 
     client: Any = cluster.client
     ask = client.run_on_scheduler
@@ -183,6 +189,10 @@ def _gathering(cluster: Cluster, workers: int) -> Iterator[dict[str, Any]]:
     name, found = ask(rendezvous.start, workers, host, client.id)
     try:
         yield found
+    except XGBoostError:
+        if code := ask(rendezvous.end, name):
+            raise _DiedError(f"the tracker, with exit code {code}") from None
+        raise
     finally:
         with suppress(Exception):  # the scheduler may be what failed
             ask(rendezvous.end, name)

@@ -45,12 +45,16 @@ async def start(
     return name, found
 
 
-async def end(name: str) -> None:
-    """On a scheduler: end a tracker, whether its training is over or not."""
+async def end(name: str) -> int | None:
+    """On a scheduler: end a tracker, whether its training is over or not. The exit code of one that
+    had ended by itself: 0 unless it died."""
     tracker = _trackers.pop(name, None)
-    if tracker is not None:
-        tracker.kill()
-        await asyncio.to_thread(tracker.wait)
+    if tracker is None:
+        return None
+    code = tracker.poll()
+    tracker.kill()
+    await asyncio.to_thread(tracker.wait)
+    return code
 
 
 async def _end_with(client: str, name: str, scheduler: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -33,7 +34,7 @@ import perennial
 from perennial.bundle.predictor import Predictor
 from perennial.bundle.read import open_bundle
 from perennial.cli.prefect_server import call
-from perennial.contracts.errors import InputError, PerennialError
+from perennial.contracts.errors import InputError, PerennialError, UnavailableError
 from perennial.contracts.refs import BundleRef, DatasetRef
 from perennial.data.features import FeatureProgram
 from perennial.data.splits import assign, split_columns
@@ -42,6 +43,7 @@ from perennial.learning.trials import Proposal
 from perennial.learning.tuning import tune
 from perennial.spec import ModelSpec, parse_spec, spec_text
 from perennial.spec.compute import Compute as Settings
+from perennial.stores import distributed as stores_distributed
 from perennial.stores import rendezvous, sources, staging, tables, windows
 from perennial.stores.bundles import open_stored
 from perennial.stores.compute import ADDRESS_VARIABLE, HERE, Cluster, Compute, connect, installed
@@ -330,12 +332,40 @@ def test_a_scheduler_outlives_a_tracker_whose_workers_vanish(
         late = gathers(found, "1")
         late.wait(240)
         until(lambda: tracker.status() == psutil.STATUS_ZOMBIE)
-        ask(rendezvous.end, name)
+        assert ask(rendezvous.end, name) == -signal.SIGABRT
 
         assert distributed(cluster, matrices, 5) == expected
         assert ask(os.getpid) == scheduler
         left = [child.pid for child in psutil.Process(scheduler).children()]
         assert left == []
+
+
+def test_a_training_whose_tracker_dies_begins_anew_and_is_worth_a_retry_when_each_does(
+    matrices: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = distributed(cluster, matrices, 5)
+    start, to_die = rendezvous._started, 1
+
+    def dies(workers: int, host: str) -> Any:
+        nonlocal to_die
+        tracker, found = start(workers, host)
+        if to_die:
+            to_die -= 1
+            tracker.kill()
+        return tracker, found
+
+    monkeypatch.setattr(rendezvous, "_started", dies)
+    assert distributed(cluster, matrices, 5) == expected
+    assert to_die == 0
+
+    to_die = 1
+    monkeypatch.setattr(stores_distributed, "_ATTEMPTS", 1)
+    with pytest.raises(UnavailableError) as error:
+        distributed(cluster, matrices, 5)
+    assert error.value.message == (
+        f"a worker of the Dask cluster at {cluster.address}, or XGBoost's tracker beside its "
+        "scheduler, died in each of 1 trainings; in the last the tracker, with exit code -9"
+    )
 
 
 def test_gradient_based_sampling_is_the_same_whatever_threads_a_worker_has(matrices: Path) -> None:

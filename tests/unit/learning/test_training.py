@@ -17,6 +17,7 @@ from perennial.learning.training import (
     Watch,
     booster_bytes,
     booster_params,
+    first_line,
     importance,
     load_booster,
     predict,
@@ -210,6 +211,26 @@ def test_what_xgboost_refuses_is_told_in_its_words_without_a_stack_trace(
     assert caught.value.message.startswith("XGBoost can't train: ")
     assert "\n" not in caught.value.message
     assert "libxgboost" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("Invalid Parameter format for max_depth", "Invalid Parameter format for max_depth"),
+        ("[07:56:48] /src/objective.cc:27: Unknown: `no`\nOne of: a", "Unknown: `no`"),
+        (
+            "[07:33:42] /src/result.cc:83: [comm_group.cc:125|07:33:42]:\n\n"
+            "- [comm.cc:409|07:33:36]: Failed to shutdown.\n"
+            "- [comm.cc:41|07:33:36]: Failed to connect to the tracker.\n",
+            "Failed to shutdown.",
+        ),
+        ("[07:33:42] /src/result.cc:83: [comm_group.cc:125|07:33:42]:\n", "no reason told"),
+    ],
+)
+def test_of_an_error_of_xgboost_the_first_line_that_is_more_than_a_place_is_told(
+    error: str, said: str
+) -> None:
+    assert first_line(Exception(error)) == said
 
 
 @pytest.mark.parametrize(
