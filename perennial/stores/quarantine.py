@@ -36,6 +36,7 @@ _ORDER = "position IS NOT NULL, position"
 later."""
 _TEXT = f"{OURS}text"
 _POSITION = f"{OURS}position"
+_HELD = "held"
 _BATCH_ROWS = 50_000
 
 
@@ -56,7 +57,8 @@ class PutBack(Value):
     """What became of the rows that were checked again.
 
     ``present``: rows that pass and change nothing, the table having the same, or quarantine a later
-    one of the same identity. ``bad``: rows that still break a rule; they stay in quarantine.
+    one of the same identity, or the source having mended them meanwhile. ``bad``: rows that still
+    break a rule; they stay in quarantine.
     """
 
     checked: int
@@ -240,7 +242,9 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
     A row whose identity the table has replaces the table's, which is older: what the source has
     mended is not in quarantine. Rows of a source without event time are only taken out of
     quarantine, as the next ingestion reads that source whole. May be repeated after a kill: rows
-    enter the table before they leave quarantine.
+    enter the table before they leave quarantine. Beside an ingestion too: ``record`` takes what the
+    source has mended out of quarantine before the table gets it, so what is still there once the
+    table was opened is older than all that enters the table later.
     """
     table = lake.open_table(uri)
     if table is None:
@@ -255,8 +259,13 @@ def put_back(spec: ModelSpec, uri: str, table_uri: str) -> PutBack:
             return PutBack(checked=counts["checked"], put_back=0, present=0, bad=counts["bad"])
         taken = counts["good"]
         if spec.source.event_time is not None:
-            incoming = _incoming(spec, engine.parquet(good), lacking)
-            done = upsert(connection, table_uri, incoming, put_back=True)
+            held = f"{engine.parquet(good)} SEMI JOIN {_HELD} USING ({ROW})"
+            done = upsert(
+                connection,
+                table_uri,
+                _incoming(spec, held, lacking),
+                put_back=lambda: _hold(connection, uri, engine.parquet(passed)),
+            )
             taken = done.added + done.changed
         _take_out(connection, uri, engine.parquet(passed))
     return PutBack(
@@ -289,7 +298,7 @@ def _check_again(
         if checked.good.num_rows:
             order = pa.array(checked.good_rows + number * _BATCH_ROWS, pa.int64())
             pq.write_table(checked.good.append_column(ROW, order), work / f"good-{number:05}")
-            passed = pa.table({"row": pa.array([texts[i] for i in checked.good_rows])})
+            passed = pa.table({"row": [texts[i] for i in checked.good_rows], ROW: order})
             pq.write_table(passed, work / f"passed-{number:05}")
     return counts, frozenset(lacking)
 
@@ -299,6 +308,14 @@ def _with_columns(texts: list[str]) -> tuple[list[str], list[dict[str, str | Non
     pairs = ((text, json.loads(text)) for text in texts)
     kept = [(text, row) for text, row in pairs if isinstance(row, dict)]
     return [text for text, _ in kept], [row for _, row in kept]
+
+
+def _hold(connection: Any, uri: str, passed: str) -> None:
+    """Make the table ``_HELD``: the number of each row that is in quarantine now."""
+    table = lake.open_table(uri)
+    there = lake.no_rows(_SCHEMA) if table is None else lake.relation(connection, table, uri)
+    query = f"SELECT {ROW} FROM {passed} SEMI JOIN {there} USING (row)"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {_HELD} AS {query}")
 
 
 def _incoming(spec: ModelSpec, good: str, lacking: frozenset[str]) -> Incoming:

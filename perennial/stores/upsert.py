@@ -69,26 +69,36 @@ Admit: TypeAlias = Callable[[Any | None], Leaving | None]
 """What is done with a table (None: not made yet) before rows are taken into it. It says which of
 its rows are to leave, so that all others pass the rules of those that come."""
 
+Narrow: TypeAlias = Callable[[], None]
+"""Makes ``Incoming.relation`` the rows that are in quarantine still."""
+
 
 def upsert(
-    connection: Any, uri: str, rows: Incoming, put_back: bool = False, admit: Admit | None = None
+    connection: Any,
+    uri: str,
+    rows: Incoming,
+    put_back: Narrow | None = None,
+    admit: Admit | None = None,
 ) -> Upserted:
     """Take rows into the Delta table at ``uri``, made when it is not there.
 
-    The commit of rows that are ``put_back`` from quarantine is marked as theirs. ``admit`` may be
-    called again when another writer was quicker. Raises InputError when the table was made for
-    other columns or another identity, UnavailableError when other writers keep being quicker.
+    ``put_back`` is given for rows from quarantine: it is called once the table was opened, and
+    their commit is marked as theirs. It and ``admit`` may be called again when another writer was
+    quicker. Raises InputError when the table was made for other columns or another identity,
+    UnavailableError when other writers keep being quicker.
     """
     return lake.until_committed(uri, lambda: _attempt(connection, uri, rows, put_back, admit))
 
 
 def _attempt(
-    connection: Any, uri: str, rows: Incoming, put_back: bool, admit: Admit | None
+    connection: Any, uri: str, rows: Incoming, put_back: Narrow | None, admit: Admit | None
 ) -> Upserted:
     table = lake.open_table(uri)
     columns = engine.names(rows.schema.names)
     if table is not None:
         lake.check_fits(table, uri, rows.schema, rows.keys)
+    if put_back is not None:
+        put_back()
     leaving = None if admit is None else admit(table)
     standing = _standing(table, rows, admitted=admit is not None)
     if table is None:
@@ -115,7 +125,7 @@ def _attempt(
     brought = {ADDED: str(added), CHANGED: str(changed), REMOVED: str(removed)}
     lake.write(
         uri, table, _stream(after), predicate=inside, replace=replace and inside is None,
-        lineage=brought | ({PUT_BACK: "true"} if put_back else {}), standing=standing,
+        lineage=brought | ({PUT_BACK: "true"} if put_back is not None else {}), standing=standing,
     )  # fmt: skip
     return Upserted(lake.version_of(uri), added, changed, removed)
 

@@ -147,6 +147,45 @@ def test_a_kill_at_the_tables_commit_leaves_no_mended_row_behind(
     assert quarantine.count(wider.quarantine) == 0
 
 
+@pytest.mark.parametrize("when", ["while it is checked", "before the commit"])
+def test_a_row_that_is_mended_while_it_is_put_back_stays_mended(
+    trips: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    other = FAR.replace(",c,", ",f,")
+    trips.csv(GOOD + FAR + other)
+    trips.ingest()
+    later = (
+        "2024-01-20 10:00:00,z,north,1,1,,true\n"  # the next reading begins after the mended row
+    )
+    wider = trips.changed("max: 500", "max: 1000")
+    check_again, write = quarantine._check_again, lake.write
+
+    def mend() -> None:
+        monkeypatch.undo()
+        trips.csv(GOOD + FAR.replace("900", "90") + other + later)
+        trips.ingest()
+
+    def checked(*args: Any) -> Any:
+        result = check_again(*args)
+        mend()
+        return result
+
+    def beaten(*args: Any, **more: Any) -> None:
+        mend()
+        write(*args, **more)
+
+    if when == "before the commit":
+        monkeypatch.setattr(lake, "write", beaten)
+    else:
+        monkeypatch.setattr(quarantine, "_check_again", checked)
+    result = quarantine.put_back(wider.spec, wider.quarantine, wider.table)
+    assert result == quarantine.PutBack(checked=2, put_back=1, present=1, bad=0)
+    trips.csv(GOOD + FAR.replace("900", "90") + other + later)
+    wider.ingest()
+    assert wider.rows().set_index("car")["km"][["c", "f"]].tolist() == [90, 900]
+    assert quarantine.count(wider.quarantine) == 0
+
+
 def test_a_correction_in_the_same_source_never_enters_quarantine(trips: Any) -> None:
     trips.csv(GOOD + FAR + FAR.replace("900", "90"))
     trips.ingest()
