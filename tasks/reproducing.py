@@ -34,7 +34,8 @@ _LEARNT = (("weights.json", "its weights differ"), ("booster.ubj", "the booster 
 def recall(model: str, version: int) -> Recalled:
     """The version's definition, data, and parameters, from its bundle.
 
-    Raises InputError when the rows it was trained on can't be read any more.
+    Raises InputError when the rows it was trained on can't be read any more, or the table was made
+    anew and its version of that number has other columns or another number of rows.
     """
     project = Project.current()
     ref = Registry(project.registry_url).version(model, version).ref
@@ -43,6 +44,10 @@ def recall(model: str, version: int) -> Recalled:
     if not tables.intact(dataset):  # whatever became of the table since
         what = f"version {dataset.version} is gone"
         raise InputError(Problem(dataset.uri, what, "restore the table, then run this again"))
+    if not tables.may_hold(dataset, bundle.spec):
+        what = f"version {dataset.version} holds other rows than {model}@{version} was trained on"
+        fix = "it can't be reproduced from them; versions trained on the table since then can"
+        raise InputError(Problem(dataset.uri, f"{what}: the table was made anew", fix))
     folder = project.folder("reproductions", model) / ref.digest
     write_file(folder / KEPT_SPEC, spec_text(bundle.spec))
     write_file(folder / "features.py", bundle.features_source)

@@ -312,8 +312,16 @@ def test_a_snapshot_is_drawn_again_as_it_was(flow_project: Workplace) -> None:
 
     table = flow_project.root / ".perennial" / "tables" / "demand"
     shutil.rmtree(table)
-    flow_project.write_rows("2024-a.csv", frame[5:])
+    flow_project.write_rows("2024-a.csv", demand_rows("2024-01-01", 90, seed=2))
     flow_project.run()
     other = flow_project.cli("reproduce", "demand@1")
     said = f"the booster differs, as version 0 of {table} holds other rows than then: the table was"
     assert f"demand@1 was not reproduced: {said} made anew" in other.stdout
+
+    shutil.rmtree(table)
+    flow_project.write_rows("2024-a.csv", frame[5:])
+    flow_project.run()
+    fewer = flow_project.cli("reproduce", "demand@1")
+    said = f"{table}: version 0 holds other rows than demand@1 was trained on: the table was made"
+    assert fewer.returncode == 2
+    assert fewer.stderr.startswith(f"{said} anew (it can't be reproduced from them; versions")

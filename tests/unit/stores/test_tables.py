@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -358,6 +359,26 @@ def test_a_dataset_is_the_rows_up_to_as_of(trips: Any) -> None:
     assert (ref.start, ref.rows, ref.version) == (moment(1), 2, 0)
     assert ref.end == moment(2) + timedelta(microseconds=1)
     assert ref.as_of == moment(2)
+
+
+def test_a_table_that_was_made_anew_of_other_rows_can_not_hold_a_dataset(trips: Any) -> None:
+    trips.csv(FIRST)
+    trips.ingest()
+    ref = tables.dataset(trips.spec, trips.table, None)
+    assert tables.may_hold(ref, trips.spec)
+
+    def anew(project: Any, text: str) -> bool:
+        shutil.rmtree(project.table)
+        project.csv(text)
+        project.ingest()
+        return bool(tables.may_hold(ref, trips.spec))
+
+    assert anew(trips, FIRST)
+    assert not anew(trips, FIRST.replace("2024-01-", "2024-02-")), "only rows of later"
+    assert not anew(
+        trips.changed("km: {type: float, min: 0, max: 500}", "km: {type: string}"), FIRST
+    )
+    assert not anew(trips.changed("  note: {type: string}\n", ""), FIRST)
 
 
 def test_as_of_is_never_later_than_the_last_label_so_the_reference_is_stable(trips: Any) -> None:
