@@ -64,6 +64,8 @@ def notes(draft: Draft) -> tuple[str, ...]:
     """What of the comments no one should miss: a decimal comma, columns that are not learnt from,
     rows that will go to quarantine or have no label, and what in the file may not be meant so."""
     said = [] if draft.comma is None else [f"source.decimal is a comma: {_as_read(draft.comma)}"]
+    if draft.time is not None and draft.time.note:
+        said.append(f"{draft.time.name}: {draft.time.note}")
     for column in (*draft.columns, draft.label):
         told = "; ".join(filter(None, [_quarantined(column, draft.sample), column.note]))
         if column.values is None:
@@ -112,7 +114,8 @@ def _source(draft: Draft) -> list[str]:
     if draft.comma is not None:
         lines.append(_line("  decimal", ",", _as_read(draft.comma)))
     if draft.time is not None:
-        lines.append(_line("  event_time", draft.time.name, _span(draft.time)))
+        about = "; ".join(filter(None, [_span(draft.time), draft.time.note]))
+        lines.append(_line("  event_time", draft.time.name, about))
     lines += _entity(draft)
     lines += ["label:", f"  column: {inline_text(draft.label.name)}"]
     if draft.positive is not None:
@@ -156,12 +159,16 @@ def _quarantined(column: Guess, sample: Sample) -> str:
     """How many rows go to quarantine for what they hold in a column, and an example."""
     if column.faulty is None:
         return ""
-    rows = int(column.faulty.sum()) * sample.every
     example = sample.table[column.name][int(column.faulty.argmax())].as_py()
-    return (
-        f"{'about ' if sample.every > 1 else ''}{rows:,} row{'s' if rows > 1 else ''} to "
-        f"quarantine, as {shown(example)} {EXPECTED[column.type]}"
-    )
+    rows = to_quarantine(int(column.faulty.sum()), sample)
+    return f"{rows}, as {shown(example)} {EXPECTED[column.type]}"
+
+
+def to_quarantine(rows: int, sample: Sample) -> str:
+    """How many rows go there; ``rows`` are those of the sample."""
+    rows *= sample.every
+    about = "about " if sample.every > 1 else ""
+    return f"{about}{rows:,} row{'s' if rows > 1 else ''} to quarantine"
 
 
 def _columns(draft: Draft) -> list[str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,16 @@ import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.metrics import Objective
-from perennial.data.drafting import Draft, Gate, features_text, is_parameter, model_text, notes
+from perennial.contracts.moments import AHEAD
+from perennial.data.drafting import (
+    Draft,
+    Gate,
+    features_text,
+    is_parameter,
+    model_text,
+    notes,
+    to_quarantine,
+)
 from perennial.data.guesses import Guess, guess, left_out, tells_label
 from perennial.data.identity import find_entity
 from perennial.data.notations import Decimal, comma_example, decimal_comma, described
@@ -43,6 +52,7 @@ MAX_CLASSES = 50
 _MAX_WHOLE_CLASSES = 20
 _ROWS_A_CLASS = 20
 _MAX_TIMELESS_SHARE = 0.02
+_FUTURE = "more than a day in the future"
 _SLICE_ROWS = 200
 _SLICE_LEVELS = 10
 _SHARE = 0.2
@@ -85,11 +95,11 @@ def infer(
     decimal: Decimal = "." if comma is None else ","
     guesses = {c: left_out(c, unfit[c]) for c in unfit} | _guesses(sample, fit, label, decimal)
     guesses = {c: guesses[c] for c in names}
-    target, objective = _label(path, sample, guesses[label], decimal)
     moments = None if time is None else _moments(path, sample, time)
     if moments is not None:
         guesses[moments.name] = moments
-        target = replace(target, values=pc.if_else(moments.values.is_valid(), target.values, None))
+    lost = _lost([g for column, g in guesses.items() if column != label], moments)
+    target, objective = _label(path, sample, _kept(guesses[label], lost), decimal)
     others = [g for column, g in guesses.items() if column not in (label, time)]
     if not any(column.feature for column in others) and not (time and is_parameter(time)):
         left = "; ".join(f"{column.name}: {column.note or column.type}" for column in others[:20])
@@ -110,7 +120,7 @@ def infer(
         objective=objective,
         label=target,
         positive=_positive(target) if objective == "binary" else None,
-        unlabelled=guesses[label].missing * sample.every,
+        unlabelled=target.missing * sample.every,
         time=moments,
         entity=find_entity(path, sample, others, moments),
         comma=comma,
@@ -171,6 +181,27 @@ def _unfit(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _lost(columns: Sequence[Guess], moments: Guess | None) -> np.ndarray | None:
+    """The rows that go to quarantine for what these columns or the event time hold; None when there
+    are none."""
+    masks = [column.faulty for column in columns if column.faulty is not None]
+    if moments is not None and moments.values.null_count:
+        masks.append(moments.values.is_null().to_numpy(zero_copy_only=False))
+    return np.logical_or.reduce(masks) if masks else None
+
+
+def _kept(found: Guess, lost: np.ndarray | None) -> Guess:
+    """A column without what it has in the rows that are lost, and without them in its counts."""
+    if found.values is None or lost is None:
+        return found
+    values = pc.if_else(pa.array(~lost), found.values, None)
+    missing = found.values.is_null().to_numpy(zero_copy_only=False) & ~lost
+    if found.faulty is not None:
+        missing &= ~found.faulty
+    distinct = pc.count_distinct(values).as_py()
+    return replace(found, values=values, distinct=distinct, missing=int(missing.sum()))
+
+
 def _label(path: Path, sample: Sample, found: Guess, decimal: Decimal) -> tuple[Guess, Objective]:
     """The label in the type that suits its objective."""
     where = f"{path}, column {found.name!r}"
@@ -178,8 +209,10 @@ def _label(path: Path, sample: Sample, found: Guess, decimal: Decimal) -> tuple[
         raise InputError(Problem(where, f"can't be predicted: it {_verb(found.note)}"))
     if found.type == "float" and found.faulty is None:
         whole = parse(sample.table[found.name], "integer", decimal)
-        if whole.faulty is None:
-            found = replace(found, type="integer", values=whole.values)
+        there = found.values.is_valid()
+        if whole.faulty is None or not (whole.faulty & there.to_numpy(zero_copy_only=False)).any():
+            values = pc.if_else(there, whole.values, None)
+            found = replace(found, type="integer", values=values)
     rows, distinct = found.rows * sample.every, found.distinct
     if distinct == 1:
         only = shown(found.values.drop_null()[0].as_py())
@@ -232,7 +265,7 @@ def _verb(note: str) -> str:
 
 
 def _moments(path: Path, sample: Sample, time: str) -> Guess:
-    """The event times."""
+    """The event times; those that ingestion refuses as too far ahead are missing."""
     where = f"{path}, column {time!r}"
     values = sample.table[time].combine_chunks()
     parsed = parse(values, "datetime")
@@ -248,8 +281,16 @@ def _moments(path: Path, sample: Sample, time: str) -> Guess:
     if missing > _MAX_TIMELESS_SHARE * len(values):
         what = f"{missing * sample.every:,} of {sample.rows:,} rows have no time"
         raise InputError(Problem(where, what, "every row needs its event time"))
-    distinct = pc.count_distinct(parsed.values).as_py()
-    return Guess(time, "datetime", parsed.values, distinct, missing, feature=False)
+    latest = pa.scalar(datetime.now(UTC) + AHEAD, parsed.values.type)
+    found = pc.if_else(pc.greater(parsed.values, latest), None, parsed.values)
+    ahead = found.null_count - missing
+    if missing + ahead > _MAX_TIMELESS_SHARE * len(values):
+        what = f"{ahead * sample.every:,} of {sample.rows:,} rows are {_FUTURE}"
+        raise InputError(Problem(where, what, "leave out what hasn't happened yet"))
+    lost = ((missing, "without a time"), (ahead, _FUTURE))
+    note = "; ".join(f"{to_quarantine(rows, sample)}, {why}" for rows, why in lost if rows)
+    distinct = pc.count_distinct(found).as_py()
+    return Guess(time, "datetime", found, distinct, missing, feature=False, note=note)
 
 
 def _as_numbers(target: Guess, objective: Objective) -> np.ndarray:

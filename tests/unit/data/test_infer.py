@@ -495,7 +495,7 @@ HOURS = pd.date_range("2024-01-01", periods=200, freq="h").astype(str)
 def test_a_time_split_is_sized_to_the_span_and_the_rows(
     tmp_path: Path, rows: int, freq: str, size: dt.timedelta
 ) -> None:
-    at = pd.date_range("2024-01-01", periods=rows, freq=freq).astype(str)
+    at = pd.date_range("2019-01-01", periods=rows, freq=freq).astype(str)
     pd.DataFrame({"at": at, "x": np.arange(rows) % 7 / 2, "y": np.arange(rows) ** 0.5}).to_csv(
         tmp_path / "rows.csv", index=False
     )
@@ -644,6 +644,38 @@ def test_a_class_that_reads_as_missing_is_told_with_how_to_write_it(tmp_path: Pa
     path.write_text(path.read_text().replace("NA", '"NA"'))
     again = infer(path, "m", "y")
     assert parse_spec(again.model_text).columns["y"].allowed == ("ASIA", "EU", "NA")
+
+
+@pytest.mark.parametrize("total", [["", "", 300], ["n.a.", HOURS[-1], 2], ["", "", 300.5]])
+def test_rows_that_go_to_quarantine_have_no_say_in_what_the_label_is(
+    tmp_path: Path, total: list[Any]
+) -> None:
+    last = {"x": total[0], "at": total[1], "y": total[2]}
+    rows = {"x": np.linspace(0.5, 7, 200).tolist(), "at": list(HOURS), "y": cycle(0, 1)}
+    columns = {name: [*values, last[name]] for name, values in rows.items()}
+    columns["y"][5] = columns["x"][5] = None
+    new = drafted(tmp_path, "y", "at", **{n: list(map(written, c)) for n, c in columns.items()})
+    spec = parse_spec(new.model_text)
+    label = spec.columns["y"]
+    assert (spec.objective, label.type, label.allowed) == ("binary", "integer", ("0", "1"))
+    assert "  # 1 rows have no label: kept, but not learnt from\n" in new.model_text
+    assert any("1 row to quarantine" in note for note in new.notes)
+
+
+def written(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def test_times_that_ingestion_refuses_decide_nothing_and_that_is_said(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=200, freq="D").strftime("%Y-%m-%d").tolist()
+    days[5], days[6], days[7] = "9999-12-31", "", ""
+    new = drafted(tmp_path, "y", "at", at=days, y=cycle(0, 1))
+    told = (
+        "2 rows to quarantine, without a time; 1 row to quarantine, more than a day in the future"
+    )
+    assert f"  event_time: at  # 2024-01-01 to 2024-07-18; {told}\n" in new.model_text
+    assert f"at: {told}" in new.notes
+    assert parse_spec(new.model_text).split.kind == "time"
 
 
 def test_features_read_the_event_time_where_they_can(tmp_path: Path) -> None:

@@ -174,6 +174,14 @@ def test_rows_without_a_time(file: Any) -> None:
     assert spec.source.event_time == "at"
 
 
+def test_rows_of_the_future(file: Any) -> None:
+    lines = [f"{9990 if i < 3 else 2024}-01-{1 + i // 4:02},{i % 7},{i % 2}" for i in range(100)]
+    assert refusal(file("at,x,y\n" + "\n".join(lines)), time="at") == (
+        "F, column 'at': 3 of 100 rows are more than a day in the future "
+        "(leave out what hasn't happened yet)"
+    )
+
+
 def test_no_column_to_learn_from(file: Any) -> None:
     rows = "".join(f"{i},street {i},{i % 2}\n" for i in range(100))
     assert refusal(file("id,address,y\n" + rows)) == (
