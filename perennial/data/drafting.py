@@ -131,9 +131,14 @@ def _source(draft: Draft) -> list[str]:
 def _unlabelled(draft: Draft) -> str:
     about = "about " if draft.sample.every > 1 else ""
     said = f"{about}{draft.unlabelled:,} rows have no label: kept, but not learnt from"
-    if draft.sample.kind == "csv" and draft.label.type == "category":
-        return f"{said}; a class that is called NA, null, none or nan needs quotes in the file"
-    return said
+    return "; ".join(filter(None, [said, quotes_needed(draft.label, draft.sample)]))
+
+
+def quotes_needed(label: Guess, sample: Sample) -> str:
+    """What to do if labels that are missing were meant as a class."""
+    if sample.kind == "csv" and label.type in ("category", "string"):
+        return "a class that is called NA, null, none or nan needs quotes in the file"
+    return ""
 
 
 def _entity(draft: Draft) -> list[str]:

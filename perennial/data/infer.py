@@ -35,6 +35,7 @@ from perennial.data.drafting import (
     is_parameter,
     model_text,
     notes,
+    quotes_needed,
     to_quarantine,
 )
 from perennial.data.guesses import Guess, guess, left_out, tells_label
@@ -217,7 +218,11 @@ def _label(path: Path, sample: Sample, found: Guess, decimal: Decimal) -> tuple[
     if distinct == 1:
         only = shown(found.values.drop_null()[0].as_py())
         what = f"one value only, {only}, in all {rows:,} rows that have one"
-        raise InputError(Problem(where, what, "there is nothing to tell apart"))
+        fix = "there is nothing to tell apart"
+        hint = quotes_needed(found, sample)
+        if found.missing and hint:
+            fix += f"; {found.missing * sample.every:,} rows have no label; {hint}"
+        raise InputError(Problem(where, what, fix))
     if rows < MIN_ROWS:
         what = f"{rows:,} rows have a label; to train, tune and test takes at least {MIN_ROWS}"
         raise InputError(Problem(where, what))

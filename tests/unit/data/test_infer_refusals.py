@@ -120,6 +120,12 @@ def test_everything_wrong_with_the_request_is_told_at_once(file: Any) -> None:
             "one value only, 7, in all 100 rows that have one (there is nothing to tell apart)",
         ),
         (
+            ["NA", "EU"] * 100,
+            "one value only, 'EU', in all 100 rows that have one (there is nothing to tell apart; "
+            "100 rows have no label; a class that is called NA, null, none or nan needs quotes in "
+            "the file)",
+        ),
+        (
             [None] * 160 + [0, 1] * 20,
             "40 rows have a label; to train, tune and test takes at least 50",
         ),
