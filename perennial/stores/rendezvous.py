@@ -68,7 +68,9 @@ async def _end_with(client: str, name: str, scheduler: Any) -> None:
 
 def _started(workers: int, host: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
     tracker = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(workers), host],
+        # finds what this process finds: with -m alone, what lies in the working folder first
+        [sys.executable, "-P", "-m", __name__, str(workers), host],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,  # ends when this process does
         stdout=subprocess.PIPE,
         text=True,

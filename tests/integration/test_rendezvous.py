@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+import pytest
 from distributed import Client, LocalCluster
 
 from perennial.stores import rendezvous
@@ -64,3 +66,16 @@ def test_a_tracker_ends_with_a_client_that_was_killed_and_no_other_does() -> Non
         assert list(rendezvous._trackers) == lives[1:]
         apart.run_on_scheduler(rendezvous.end, lives[1])
         until(lambda: not rendezvous._watching, 30)
+
+
+def test_a_tracker_finds_perennial_where_its_scheduler_does_and_nothing_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "calendar.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.setattr(sys, "path", [str(Path(folder).resolve()) for folder in sys.path])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    tracker, found = rendezvous._started(1, "127.0.0.1")
+    with tracker:
+        tracker.kill()
+    assert found["dmlc_tracker_port"]
