@@ -93,7 +93,7 @@ def train_distributed(
     parts: list[Part] = ["train", "validation"] if part == "train+validation" else ["train"]
     files = [(f"{part}.x.npy", f"{part}.y.npy") for part in parts]
     counts = [len(np.load(folder / y, mmap_mode="r")) for _, y in files]
-    wanted = min(len(cluster.workers), max(sum(counts), 1))
+    wanted = max(min(len(cluster.workers), sum(counts)), 1)  # all may be on their way back
     died = ""
     only_one: Any = distributed.Semaphore  # without types
     with cluster.answering(), cluster.client.as_current(), only_one(1, _LOCK):

@@ -293,6 +293,16 @@ def test_a_worker_killed_in_training_is_replaced_and_the_booster_is_the_same(
     assert found == expected
 
 
+def test_a_training_that_begins_as_all_workers_are_replaced_waits_for_one(
+    matrices: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = cluster.workers
+    looks = iter([{}, {}])
+    monkeypatch.setattr(Cluster, "workers", property(lambda _: next(looks, known)))
+    _, workers = train_distributed(cluster, matrices, str(matrices), SPEC, PARAMS, 3)
+    assert workers == 1
+
+
 GATHER = """
 import json, sys
 from xgboost.collective import CommunicatorContext
