@@ -332,11 +332,13 @@ def test_who_refuses_is_told_in_the_event_feed_without_the_address(
     assert setup(flow_project)[0] == 0
     emit(flow_project, "perennial.data.faulty", "a", reason="all is empty")
     failed = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
-    until(lambda: len(flow_project.ask("events/filter", failed)["events"]) >= 2)
-    told = str(flow_project.ask("events/filter", failed))
-    assert "Failed to send JSON POST notification" in told
-    assert "Connection error while submitting email" in told
-    assert SECRET not in told + server_log(tmp_path_factory)
+    said = ("Failed to send JSON POST notification", "Connection error while submitting email")
+
+    def told() -> str:  # the server has failures of other tests too
+        return str(flow_project.ask("events/filter", failed))
+
+    until(lambda: all(reason in told() for reason in said))
+    assert SECRET not in told() + server_log(tmp_path_factory)
 
 
 def test_without_a_server_or_with_wrong_variables_one_message_says_so(project: Workplace) -> None:
