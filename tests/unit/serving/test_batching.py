@@ -362,6 +362,10 @@ def test_requests_that_were_given_up_behind_a_batch_that_never_ends_are_not_kept
     asyncio.run(play())
 
 
+class Rows(dict[str, Any]):
+    """What a weak reference can be made to."""
+
+
 def test_requests_that_were_given_up_behind_threads_that_hang_leave_nothing_there(
     odd: Predictor, tmp_path: Path
 ) -> None:
@@ -371,14 +375,16 @@ def test_requests_that_were_given_up_behind_threads_that_hang_leave_nothing_ther
             held = job(odd, INLINE_ROWS + 1, remark=str(tmp_path / "there"))
             scene.batcher.submit(held)
             large = job(odd, INLINE_ROWS + 1)
-            kept = weakref.ref(large)
+            large.rows = Rows(large.rows)
+            kept = weakref.ref(large.rows)
             scene.batcher.submit(large)
             large.answer.cancel()
             del large
             await asyncio.sleep(0.1)
             gc.collect()
-            assert kept() is None
+            left = kept()
             (tmp_path / "there").touch()
+            assert left is None
             assert len(await held.answer) == INLINE_ROWS + 1
         assert scene.sizes == [1]
 
