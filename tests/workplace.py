@@ -97,6 +97,7 @@ def environment_of(root: Path) -> dict[str, str]:
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_LOCAL_STORAGE_PATH": str(root / ".perennial" / "results"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "WANDB_MODE": "disabled",
         "PERENNIAL_PROJECT": str(root),
     }
