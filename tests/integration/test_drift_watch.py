@@ -105,7 +105,7 @@ def test_a_rollout_that_nobody_watches_is_told_of_while_the_source_is_away(
             "event": {"name": ["perennial.rollout.due"]},
         }
     }
-    (event,) = until(lambda: place.ask("events/filter", asked)["events"])
+    (event,) = until(lambda: project.ask("events/filter", asked)["events"])
     assert event["resource"]["perennial.rollout"] == "begun"
     assert event["payload"]["reason"] == f"rollout {begun.id} of version 2 is watched by nobody"
 
