@@ -8,6 +8,8 @@ from perennial.contracts.errors import InputError, Problem
 
 AHEAD = timedelta(days=1)
 """How far ahead of the clock an event may lie: clocks differ, and local times are read as UTC."""
+TOO_FAR_AHEAD = "more than a day in the future"
+"""How an event beyond that is told."""
 _FIRST, _LAST = 300, 9699  # years: delays and windows, a century at most each, reach further
 
 

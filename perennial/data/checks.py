@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.contracts.moments import AHEAD
+from perennial.contracts.moments import AHEAD, TOO_FAR_AHEAD
 from perennial.data.frames import arrow_schema, table_columns
 from perennial.data.parsing import EXPECTED, inexact, parse
 from perennial.spec.inputs import Column
@@ -173,7 +173,7 @@ class RowChecks:
             times = typed[self._time]
             future = _mask(pc.greater(times, pa.scalar(self._latest, times.type)).fill_null(False))
             if future.any():
-                what = "is more than a day in the future"
+                what = f"is {TOO_FAR_AHEAD}"
                 faults.append(_fault(batch, self._time, "future", future, what))
         return self._divided(rows, typed, faults, (wanted, before, after))
 

@@ -129,8 +129,8 @@ def _source(draft: Draft) -> list[str]:
 
 
 def _unlabelled(draft: Draft) -> str:
-    about = "about " if draft.sample.every > 1 else ""
-    said = f"{about}{draft.unlabelled:,} rows have no label: kept, but not learnt from"
+    rows = _about(draft.unlabelled, draft.sample)
+    said = f"{rows} rows have no label: kept, but not learnt from"
     return "; ".join(filter(None, [said, quotes_needed(draft.label, draft.sample)]))
 
 
@@ -172,8 +172,12 @@ def _quarantined(column: Guess, sample: Sample) -> str:
 def to_quarantine(rows: int, sample: Sample) -> str:
     """How many rows go there; ``rows`` are those of the sample."""
     rows *= sample.every
-    about = "about " if sample.every > 1 else ""
-    return f"{about}{rows:,} row{'s' if rows > 1 else ''} to quarantine"
+    return f"{_about(rows, sample)} row{'s' if rows > 1 else ''} to quarantine"
+
+
+def _about(rows: int, sample: Sample) -> str:
+    """A number of the file's rows, which a sample of them tells only about."""
+    return f"{'about ' if sample.every > 1 else ''}{rows:,}"
 
 
 def _columns(draft: Draft) -> list[str]:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.metrics import Objective
-from perennial.contracts.moments import AHEAD
+from perennial.contracts.moments import AHEAD, TOO_FAR_AHEAD
 from perennial.data.drafting import (
     Draft,
     Gate,
@@ -53,7 +53,6 @@ MAX_CLASSES = 50
 _MAX_WHOLE_CLASSES = 20
 _ROWS_A_CLASS = 20
 _MAX_TIMELESS_SHARE = 0.02
-_FUTURE = "more than a day in the future"
 _SLICE_ROWS = 200
 _SLICE_LEVELS = 10
 _SHARE = 0.2
@@ -290,9 +289,9 @@ def _moments(path: Path, sample: Sample, time: str) -> Guess:
     found = pc.if_else(pc.greater(parsed.values, latest), None, parsed.values)
     ahead = found.null_count - missing
     if missing + ahead > _MAX_TIMELESS_SHARE * len(values):
-        what = f"{ahead * sample.every:,} of {sample.rows:,} rows are {_FUTURE}"
+        what = f"{ahead * sample.every:,} of {sample.rows:,} rows are {TOO_FAR_AHEAD}"
         raise InputError(Problem(where, what, "leave out what hasn't happened yet"))
-    lost = ((missing, "without a time"), (ahead, _FUTURE))
+    lost = ((missing, "without a time"), (ahead, TOO_FAR_AHEAD))
     note = "; ".join(f"{to_quarantine(rows, sample)}, {why}" for rows, why in lost if rows)
     distinct = pc.count_distinct(found).as_py()
     return Guess(time, "datetime", found, distinct, missing, feature=False, note=note)

@@ -78,8 +78,8 @@ class Batcher:
     ``done`` is called on the loop with each finished batch, and answers its jobs. A job whose rows
     the model can't read gets its InputError, and fails nobody else; ``failed`` is called with it
     first. A job may have been given up by then (its future is cancelled): it may be computed all
-    the same. ``overtime`` is the clock of the loop's thread; without it a
-    batch may take the loop for ever.
+    the same. ``overtime`` is the clock of the loop's thread; without it a batch may take the loop
+    for ever.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Batcher:
                 self._go_on()
 
     def _in_time(self, jobs: list[Job]) -> list[Batch | _Failed]:
-        """As ``_compute``, which raises OvertimeError then."""
+        """As ``_compute``, with the clock running: raises OvertimeError when it rings."""
         if self._overtime is None:
             return self._compute(jobs)
         try:
