@@ -21,8 +21,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
@@ -34,7 +36,8 @@ ANSWER_SECONDS = 30
 _CORE = "wandb-core"
 """W&B's own process, which sends what runs log."""
 _LOCK = "lock"
-"""In a run's folder; its process holds it as long as the run goes on."""
+"""In a run's folder; its process holds it as long as the run goes on. Says when that began, in
+nanoseconds since 1970: the folder's name has whole seconds of local time."""
 _FINISHED = "finished"
 """Marks the folder of a run that may be uploaded."""
 _SETTLED = "settled"
@@ -79,7 +82,7 @@ class Runs:
         self._project = project
         self._directory = None if mode() == "disabled" else directory
         self._broken = False
-        self._running: dict[Any, IO[bytes]] = {}
+        self._running: dict[Any, FileIO] = {}
         """Run → its lock."""
 
     @contextmanager
@@ -201,8 +204,9 @@ def _folder(run: Any) -> Path:
     return Path(run.dir).parent
 
 
-def _locked(folder: Path) -> IO[bytes]:
-    lock = (folder / _LOCK).open("wb")
+def _locked(folder: Path) -> FileIO:
+    lock = (folder / _LOCK).open("wb", buffering=0)
+    lock.write(b"%d" % time.time_ns())
     with suppress(OSError):  # a disk without locks: there the run's last word tells
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return lock
@@ -312,9 +316,13 @@ def _due(directory: Path) -> list[Path]:
     return sorted(due)
 
 
-def _begun(place: Path) -> str:
-    """``20260301_060000-<id>`` of ``offline-run-20260301_060000-<id>``."""
-    return place.name.partition("run-")[2]
+def _begun(place: Path) -> float:
+    """In nanoseconds since 1970."""
+    try:
+        return int((place / _LOCK).read_text())
+    except (OSError, ValueError):  # it was killed before it could say so
+        named = place.name.partition("run-")[2].rpartition("-")[0]
+        return datetime.strptime(named, "%Y%m%d_%H%M%S").astimezone().timestamp() * 1e9
 
 
 def _is_offline(place: Path) -> bool:

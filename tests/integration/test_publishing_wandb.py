@@ -199,11 +199,11 @@ def track(root: Path, study: str = "s") -> None:
         log.trial(0, "search", TRIAL.params).ended(TRIAL)
 
 
-def track_and_kill(root: Path, rounds: int) -> None:
+def track_and_kill(root: Path, rounds: int, **environment: str) -> None:
     """A study that is killed in its first trial."""
     killed = subprocess.Popen(
         [sys.executable, "-c", KILLED_STUDY, str(root), str(rounds)],
-        env={**os.environ, "WANDB_MODE": "offline"},
+        env={**os.environ, "WANDB_MODE": "offline", **environment},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert killed.stdout is not None
@@ -212,6 +212,7 @@ def track_and_kill(root: Path, rounds: int) -> None:
         until(lambda: max(sizes(root)) > 2**15)  # W&B writes when it gets round to it
     killed.communicate("\n")
     assert killed.returncode == -signal.SIGKILL
+    time.sleep(1 - time.time() % 1)  # a run begun again within the second has the same folder
 
 
 def sizes(root: Path) -> list[int]:
@@ -304,6 +305,18 @@ def test_a_run_begun_again_online_keeps_what_was_killed_offline(
     told_of = len(server.runs)
     assert wandb_runs.sync(tmp_path) == wandb_runs.Synced(0, "")
     assert len(server.runs) == told_of
+
+
+def test_of_a_run_begun_again_the_later_one_counts_though_the_clocks_went_back(
+    server: Server, tmp_path: Path
+) -> None:
+    track_and_kill(tmp_path, rounds=8000, TZ="<+01>-1")  # W&B names folders by local time
+    let_an_hour_pass(tmp_path)
+    track(tmp_path)
+    again = {path.parent.name for path in tmp_path.glob("wandb/*/finished")}
+    assert {*sorted(path.name for path in tmp_path.glob("wandb/*run-*"))[:2]} == again
+    assert wandb_runs.sync(tmp_path) == wandb_runs.Synced(2, "")
+    assert not any(r'"validation\":0.5' in stream for stream in server.streams)
 
 
 def test_a_run_that_cannot_be_read_costs_itself_only(server: Server, tmp_path: Path) -> None:
