@@ -55,8 +55,8 @@ class Retrain(Section):
     on: tuple[Literal["drift", "performance", "data"], ...] = ()
     """The events that start one."""
     cooldown: Duration = timedelta(hours=6)
-    """How long after one the next may begin; only by hand sooner. For events it doubles with each
-    in a row that gave no better version, up to a week."""
+    """How long after one the next may begin; only by hand sooner. For events it doubles, from an
+    hour at least up to a week, with each in a row that gave no better version, by hand or not."""
     max_a_day: Annotated[Whole, Field(ge=1, le=100)] = 4
     """The most in any 24 hours; only by hand more."""
 
