@@ -11,6 +11,10 @@ AHEAD = timedelta(days=1)
 TOO_FAR_AHEAD = "more than a day in the future"
 """How an event beyond that is told."""
 _FIRST, _LAST = 300, 9699  # years: delays and windows, a century at most each, reach further
+EARLIEST = datetime(_FIRST, 1, 1, tzinfo=UTC)
+"""No event may lie before it: the zero date of .NET and Go, 0001-01-01, stands for none."""
+TOO_FAR_BACK = f"before the year {_FIRST}"
+"""How an event before that is told."""
 
 
 def as_utc(moment: datetime) -> datetime:

@@ -17,14 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
-from perennial.contracts.moments import AHEAD, TOO_FAR_AHEAD
+from perennial.contracts.moments import AHEAD, EARLIEST, TOO_FAR_AHEAD, TOO_FAR_BACK
 from perennial.data.frames import arrow_schema, table_columns
 from perennial.data.parsing import EXPECTED, inexact, parse
 from perennial.spec.inputs import Column
 from perennial.spec.schema import ModelSpec
 from perennial.spec.values import shown
 
-Rule = Literal["type", "missing", "min", "max", "allowed", "future", "malformed", "features"]
+Rule = Literal[
+    "type", "missing", "min", "max", "allowed", "past", "future", "malformed", "features"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,8 @@ class RowChecks:
     The window is half open, ``since <= event time < until``; None is no bound. Rows outside it are
     counted and dropped: they are not bad. The label may be missing unless its column says
     ``nullable: false``. ``columns`` are checked in place of those of the model's table. A row whose
-    event time is more than a day after ``now`` is bad; with None any time is good, as it is in rows
-    to be scored.
+    event time is more than a day after ``now``, or before the year 300, is bad; with None any time
+    is good, as it is in rows to be scored.
     """
 
     def __init__(
@@ -170,11 +172,7 @@ class RowChecks:
                     faults.append(self._missing(name, missing))
         faults.extend(self._broken_rules(batch, typed))
         if self._time is not None and self._latest is not None:
-            times = typed[self._time]
-            future = _mask(pc.greater(times, pa.scalar(self._latest, times.type)).fill_null(False))
-            if future.any():
-                what = f"is {TOO_FAR_AHEAD}"
-                faults.append(_fault(batch, self._time, "future", future, what))
+            faults.extend(_untimely(batch, self._time, typed[self._time], self._latest))
         return self._divided(rows, typed, faults, (wanted, before, after))
 
     def _refuse_inexact_keys(self, batch: Any) -> None:
@@ -309,6 +307,16 @@ def _values(values: Any, column: Column) -> Any:
     if column.type in ("category", "string"):
         return values.to_pandas().array
     return values.to_numpy(zero_copy_only=False)  # whole numbers stay exact where none is missing
+
+
+def _untimely(batch: Any, name: str, times: Any, latest: datetime) -> Iterator[Fault]:
+    """Events too far back or ahead for anything to be reckoned from them."""
+    past = _mask(pc.less(times, pa.scalar(EARLIEST, times.type)).fill_null(False))
+    if past.any():
+        yield _fault(batch, name, "past", past, f"is {TOO_FAR_BACK}")
+    future = _mask(pc.greater(times, pa.scalar(latest, times.type)).fill_null(False))
+    if future.any():
+        yield _fault(batch, name, "future", future, f"is {TOO_FAR_AHEAD}")
 
 
 def _fault(batch: Any, name: str, rule: Rule, broken: np.ndarray, expected: str) -> Fault:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from perennial.contracts.errors import InputError, Problem
 from perennial.contracts.metrics import Objective
-from perennial.contracts.moments import AHEAD, TOO_FAR_AHEAD
+from perennial.contracts.moments import AHEAD, EARLIEST, TOO_FAR_AHEAD, TOO_FAR_BACK
 from perennial.data.drafting import (
     Draft,
     Gate,
@@ -269,7 +269,7 @@ def _verb(note: str) -> str:
 
 
 def _moments(path: Path, sample: Sample, time: str) -> Guess:
-    """The event times; those that ingestion refuses as too far ahead are missing."""
+    """The event times; those that ingestion refuses as too far back or ahead are missing."""
     where = f"{path}, column {time!r}"
     values = sample.table[time].combine_chunks()
     parsed = parse(values, "datetime")
@@ -281,17 +281,21 @@ def _moments(path: Path, sample: Sample, time: str) -> Guess:
             f"{EXPECTED['datetime']}"
         )
         raise InputError(Problem(where, what))
-    missing = parsed.values.null_count
+    missing, kind = parsed.values.null_count, parsed.values.type
     if missing > _MAX_TIMELESS_SHARE * len(values):
         what = f"{missing * sample.every:,} of {sample.rows:,} rows have no time"
         raise InputError(Problem(where, what, "every row needs its event time"))
-    latest = pa.scalar(datetime.now(UTC) + AHEAD, parsed.values.type)
-    found = pc.if_else(pc.greater(parsed.values, latest), None, parsed.values)
-    ahead = found.null_count - missing
-    if missing + ahead > _MAX_TIMELESS_SHARE * len(values):
+    since = pc.if_else(pc.less(parsed.values, pa.scalar(EARLIEST, kind)), None, parsed.values)
+    back = since.null_count - missing
+    if missing + back > _MAX_TIMELESS_SHARE * len(values):
+        what = f"{back * sample.every:,} of {sample.rows:,} rows are {TOO_FAR_BACK}"
+        raise InputError(Problem(where, what, "every row needs the time of its event"))
+    found = pc.if_else(pc.greater(since, pa.scalar(datetime.now(UTC) + AHEAD, kind)), None, since)
+    ahead = found.null_count - since.null_count
+    if found.null_count > _MAX_TIMELESS_SHARE * len(values):
         what = f"{ahead * sample.every:,} of {sample.rows:,} rows are {TOO_FAR_AHEAD}"
         raise InputError(Problem(where, what, "leave out what hasn't happened yet"))
-    lost = ((missing, "without a time"), (ahead, TOO_FAR_AHEAD))
+    lost = ((missing, "without a time"), (back, TOO_FAR_BACK), (ahead, TOO_FAR_AHEAD))
     note = "; ".join(f"{to_quarantine(rows, sample)}, {why}" for rows, why in lost if rows)
     distinct = pc.count_distinct(found).as_py()
     return Guess(time, "datetime", found, distinct, missing, feature=False, note=note)

@@ -163,11 +163,13 @@ def _paths(
     if time is not None and least in actions.column_names:
         spare = timedelta(milliseconds=1)  # statistics are cut to milliseconds
         start, end = window
-        if start is not None:
-            late = pc.greater_equal(actions[greatest], pa.scalar(start - spare))
+        if start is not None:  # beyond the ends of the calendar nothing can be reckoned
+            start -= min(spare, start - datetime.min.replace(tzinfo=start.tzinfo))
+            late = pc.greater_equal(actions[greatest], pa.scalar(start))
             actions = actions.filter(pc.fill_null(late, True))
         if end is not None:
-            early = pc.less_equal(actions[least], pa.scalar(end + spare))
+            end += min(spare, datetime.max.replace(tzinfo=end.tzinfo) - end)
+            early = pc.less_equal(actions[least], pa.scalar(end))
             actions = actions.filter(pc.fill_null(early, True))
     return sorted(actions["path"].to_pylist())
 

@@ -155,6 +155,17 @@ def test_an_event_more_than_a_day_ahead_of_now_is_a_fault(spec: ModelSpec) -> No
     assert RowChecks(spec).check(rows).good_rows.tolist() == [0, 1]
 
 
+def test_an_event_before_the_year_300_is_a_fault_of_its_own(spec: ModelSpec) -> None:
+    rows = table({"at": "0001-01-01"}, {"at": "0299-12-31T23:59:59.999999Z"}, {"at": "0300-01-01"})
+    checked = RowChecks(spec, now=datetime(2024, 3, 1, tzinfo=UTC)).check(rows)
+    assert reasons(checked) == {
+        0: "column at: '0001-01-01' is before the year 300",
+        1: "column at: '0299-12-31T23:59:59.999999Z' is before the year 300",
+    }
+    assert [fault.rule for fault in checked.faults] == ["past"]
+    assert RowChecks(spec).check(rows).good_rows.tolist() == [0, 1, 2]
+
+
 def test_long_values_are_shown_bounded(spec: ModelSpec) -> None:
     (reason,) = reasons(RowChecks(spec).check(table({"km": "y" * 500}))).values()
     assert reason == f"column km: '{'y' * 56}… is not a number"

@@ -668,10 +668,11 @@ def written(value: Any) -> str:
 
 def test_times_that_ingestion_refuses_decide_nothing_and_that_is_said(tmp_path: Path) -> None:
     days = pd.date_range("2024-01-01", periods=200, freq="D").strftime("%Y-%m-%d").tolist()
-    days[5], days[6], days[7] = "9999-12-31", "", ""
+    days[5], days[6], days[7], days[8] = "9999-12-31", "", "", "0001-01-01"
     new = drafted(tmp_path, "y", "at", at=days, y=cycle(0, 1))
     told = (
-        "2 rows to quarantine, without a time; 1 row to quarantine, more than a day in the future"
+        "2 rows to quarantine, without a time; 1 row to quarantine, before the year 300; "
+        "1 row to quarantine, more than a day in the future"
     )
     assert f"  event_time: at  # 2024-01-01 to 2024-07-18; {told}\n" in new.model_text
     assert f"at: {told}" in new.notes

@@ -188,6 +188,15 @@ def test_rows_of_the_future(file: Any) -> None:
     )
 
 
+def test_rows_before_the_year_300(file: Any) -> None:
+    years = ["0001" if i < 3 else "2024" for i in range(100)]
+    lines = [f"{year}-01-{1 + i // 4:02},{i % 7},{i % 2}" for i, year in enumerate(years)]
+    assert refusal(file("at,x,y\n" + "\n".join(lines)), time="at") == (
+        "F, column 'at': 3 of 100 rows are before the year 300 "
+        "(every row needs the time of its event)"
+    )
+
+
 def test_no_column_to_learn_from(file: Any) -> None:
     rows = "".join(f"{i},street {i},{i % 2}\n" for i in range(100))
     assert refusal(file("id,address,y\n" + rows)) == (

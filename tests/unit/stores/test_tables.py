@@ -112,6 +112,28 @@ def test_a_table_that_holds_such_an_event_is_read_on_and_trained_without_it(trip
     assert trips.rows()["car"].tolist() == ["a", "b", "a", "d"]
 
 
+def test_an_event_of_the_zero_date_goes_to_quarantine_for_good(trips: Any) -> None:
+    trips.csv(FIRST + "0001-01-01 00:00:00,z,north,1,1,,true\n")
+    trips.ingest()
+    assert [row.reason for row in quarantine.rows(trips.quarantine)] == [
+        "column at: '0001-01-01 00:00:00' is before the year 300"
+    ]
+    assert quarantine.put_back(trips.spec, trips.quarantine, trips.table).bad == 1
+    assert trips.rows()["car"].tolist() == ["a", "b", "a"]
+
+
+def test_a_table_that_holds_an_event_of_the_zero_date_is_read(
+    trips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perennial.data.checks.EARLIEST", datetime.min.replace(tzinfo=UTC))
+    trips.csv(FIRST + "0001-01-01 00:00:00,z,north,1,1,,true\n")
+    trips.ingest()
+    assert trips.rows()["car"].tolist() == ["z", "a", "b", "a"]
+    trips.csv(FIRST + "2024-01-04 10:00:00,d,north,1,1,,\n")
+    trips.ingest()
+    assert trips.rows()["car"].tolist() == ["z", "a", "b", "a", "d"]
+
+
 def test_a_label_that_becomes_known_replaces_its_row_in_one_commit(trips: Any) -> None:
     trips.csv(FIRST)
     trips.ingest()
