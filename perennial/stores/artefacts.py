@@ -38,7 +38,9 @@ def intact(ref: object) -> bool:
         case BundleRef():
             return _bundle_intact(ref)
         case StagedRef():
-            return Path(ref.uri).is_dir()
+            from perennial.stores import staging
+
+            return staging.whole(ref)
         case DatasetRef():
             from perennial.stores import history, tables
 

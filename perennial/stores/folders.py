@@ -71,6 +71,13 @@ def keep_folder(folder: Path) -> tuple[Path, str]:
     return place, digest
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder: it is whole or gone at any time. Leftovers of a kill go with the next
+    ``new_folder`` beside it. Raises OSError."""
+    with new_folder(folder.parent) as new:
+        folder.rename(new / folder.name)
+
+
 def folder_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of a folder's files (its first 32 hexadecimal digits)."""
     digest = hashlib.sha256()

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from perennial.spec import ModelSpec
 from perennial.spec.rules import OURS
 from perennial.stores import sources
 from perennial.stores.compute import HERE, Compute
-from perennial.stores.folders import keep_folder, new_folder
+from perennial.stores.folders import keep_folder, new_folder, remove_folder
 from perennial.stores.repeats import Repeats, find_repeats
 
 ROW = f"{OURS}row"
@@ -83,9 +83,26 @@ def prune(folder: Path, keep: Path) -> None:
     """Remove the batches staged below ``folder`` but ``keep`` and those of the last hour, which
     another run may be about to publish."""
     for place in folder.iterdir():
-        old = time.time() - place.stat().st_mtime > 3600
-        if place.is_dir() and place != keep and old and not place.name.startswith("."):
-            shutil.rmtree(place, ignore_errors=True)
+        if place == keep or place.name.startswith("."):
+            continue
+        with suppress(OSError):  # another run prunes too; what can't be removed is left
+            if place.is_dir() and time.time() - place.stat().st_mtime > 3600:
+                remove_folder(place)
+
+
+def whole(staged: StagedRef) -> bool:
+    """Whether a batch still has all its rows: staging is scratch, which may go at any time."""
+    try:
+        counted = json.loads((Path(staged.uri) / "stats.json").read_text(encoding="utf-8"))
+        good, bad = _rows(good_files(staged)), _rows(bad_files(staged))
+        repeats = _rows(filter(None, [repeats_file(staged)]))
+    except (OSError, ValueError):
+        return False
+    return (good, bad, repeats) == (staged.rows, staged.bad_rows, counted.get("repeats", 0))
+
+
+def _rows(files: Iterable[Path]) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in files)
 
 
 def read_stats(staged: StagedRef) -> BatchStats:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from perennial.contracts.errors import InputError
-from perennial.stores import staging
+from perennial.stores import artefacts, staging
 from perennial.stores.folders import folder_digest
 from perennial.stores.sources import batches
 
@@ -174,3 +175,41 @@ def test_pruning_keeps_the_batch_in_use_and_those_of_the_last_hour(trips: Any) -
         os.utime(place, (hours_ago, hours_ago))
     staging.prune(trips.root / "staging", keep=kept[0])
     assert [place.exists() for place in kept] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "lost", ["good/00000.parquet", "bad/00000.parquet", "bad", "repeats.parquet", "stats.json"]
+)
+def test_a_batch_that_lacks_a_file_or_holds_a_cut_one_is_not_whole(trips: Any, lost: str) -> None:
+    trips.csv(HEAD + ROWS + "broken\n" + ROWS + "x\n")
+    staged = trips.stage()
+    assert artefacts.intact(staged)
+    place = Path(staged.uri) / lost
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        os.truncate(place, place.stat().st_size // 2)
+        assert not artefacts.intact(staged)
+        place.unlink()
+    assert not artefacts.intact(staged)
+    assert trips.stage() == staged
+    assert artefacts.intact(staged)
+
+
+def test_a_kill_while_pruning_leaves_no_part_of_a_batch(
+    trips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips.csv(HEAD + ROWS)
+    place = Path(trips.stage().uri)
+    os.utime(place, (1, 1))
+    seen: list[bool] = []
+    remove = shutil.rmtree
+
+    def watched(folder: Path, **options: Any) -> None:
+        seen.append(place.exists())
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    staging.prune(place.parent, keep=place / "another")
+    assert seen == [False]
+    assert not list(place.parent.iterdir())
