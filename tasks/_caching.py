@@ -63,10 +63,14 @@ class Stage(CachePolicy):
         parts = {
             "inputs": {name: self._identity(value) for name, value in inputs.items()},
             "code": code_fingerprint(),
-            "libraries": {name: version(name) for name in self.libraries},
+            "libraries": self.versions(),
         }
         text = json.dumps(parts, sort_keys=True)
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def versions(self) -> dict[str, str]:
+        """The versions of the libraries that decide the result."""
+        return {name: version(name) for name in self.libraries}
 
     def _identity(self, value: object) -> object:
         """What of an input decides the result: a model's used sections, a dataset's content."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -43,7 +44,8 @@ _CACHE = Stage(
 def tune(model: ModelRef, features: FeaturesRef) -> StudyRef:
     """Run the study, or what is left of it, starting from the best of former versions.
 
-    The study is named by what it searches on, so a run that was killed goes on where it was. A
+    The study is named by what it searches on and with, so a run that was killed goes on where it
+    was, and one after an upgrade of XGBoost or Optuna begins anew. A
     weighted mean has no study: its parameters are the members' weights.
     """
     from perennial.learning.tuning import tune as run_study
@@ -123,8 +125,10 @@ def _weigh(spec: ModelSpec, features: FeaturesRef) -> StudyRef:
 
 
 def _study_name(spec: ModelSpec, features: FeaturesRef) -> str:
-    searched = spec.model_dump_json(include={"objective", "training", "tuning", "ensemble"})
-    digest = hashlib.sha256(f"{features.digest} {searched}".encode()).hexdigest()[:12]
+    searched = spec.model_dump_json(include=set(_CACHE.sections))
+    versions = json.dumps(_CACHE.versions(), sort_keys=True)
+    text = f"{features.digest} {searched} {versions}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     forced = flow_run.get_parameters().get("force")
     again = f"-{str(flow_run.get_id())[:8]}" if forced else ""
     return f"{spec.name}-{digest}{again}"
