@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from perennial.contracts.addresses import database_address
 from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.learning.space import Params, distributions
@@ -146,17 +147,11 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
 
 def _address(url: str) -> URL:
     """The address of a database that studies may be in. Raises InputError."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        address = make_url(url)
-        backend = address.get_backend_name()
-    except ArgumentError:
-        backend = ""
-    if backend == "sqlite":
+    address = database_address(url, "studies")
+    backend = address.get_backend_name() if address else ""
+    if address and backend == "sqlite":
         return address
-    if backend != "postgresql":
+    if not address or backend != "postgresql":
         fix = "use sqlite:///FILE or postgresql://USER@HOST/DATABASE in PERENNIAL_STUDIES_URL"
         raise InputError(Problem("studies", "their address is not one of a database", fix))
     if find_spec("psycopg") is None:

@@ -18,6 +18,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from perennial.contracts.addresses import database_address
 from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, IntegrityError, Problem, UnavailableError
 
@@ -79,12 +80,9 @@ def connect(url: str, make: bool = True) -> sa.Engine:
     opened or written, and UnavailableError for a database that does not answer, as an SQLite file
     that isn't there and is not to be made.
     """
-    try:
-        parsed = sa.make_url(url)
-        backend = parsed.get_backend_name()
-    except sa.exc.ArgumentError:
-        backend = ""
-    if backend == "sqlite" and parsed.database:
+    parsed = database_address(url, "registry")
+    backend = parsed.get_backend_name() if parsed else ""
+    if parsed and backend == "sqlite" and parsed.database:
         return _sqlite(parsed, Path(parsed.database), make)
     if backend == "postgresql":
         return _postgresql(url)

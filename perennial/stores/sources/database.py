@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
 
+from perennial.contracts.addresses import database_address
 from perennial.contracts.distribution import pip_install
 from perennial.contracts.errors import InputError, Problem, UnavailableError
 from perennial.spec import ModelSpec
@@ -130,11 +131,10 @@ def _url(uri: str, root: Path) -> sa.URL:
         if not text:
             fix = "set it to the database's SQLAlchemy URL"
             raise InputError(Problem("source.uri", f"environment variable {name} is not set", fix))
-    try:
-        url = sa.make_url(text)
-    except ArgumentError:
+    url = database_address(text, "source.uri")
+    if url is None:
         fix = "such as postgresql+psycopg://user@host/database, or env:NAME"
-        raise InputError(Problem("source.uri", "not an SQLAlchemy URL", fix)) from None
+        raise InputError(Problem("source.uri", "not an SQLAlchemy URL", fix))
     if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
         file = root / str(url.database)
         if not file.is_file():  # SQLite would make an empty one
