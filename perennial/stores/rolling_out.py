@@ -24,7 +24,6 @@ _UNSEEN = timedelta(minutes=2)
 """How long an event may take to become a run that looks before it counts as lost."""
 _STUCK = timedelta(minutes=10)
 """How long a step that runs may go without a look, at least, before nobody counts as watching."""
-_OF_A_STRATEGY = ("steps", "split", "approval")
 
 
 def begin(
@@ -56,7 +55,8 @@ def begin(
 
 def with_settings(spec: ModelSpec, settings: Mapping[str, Any]) -> ModelSpec:
     """The spec with other values for some keys of ``rollout``, as they are written in model.yaml.
-    Another strategy goes without the keys that only the old one has.
+    Given strategies go without the keys that none of them has. What a person is to approve stays:
+    percents of a canary are all steps where there is none.
 
     Raises InputError with the path of each that is wrong.
     """
@@ -65,9 +65,22 @@ def with_settings(spec: ModelSpec, settings: Mapping[str, Any]) -> ModelSpec:
     document = spec.model_dump(mode="json", exclude_unset=True)
     rollout = document.get("rollout", {})
     if "strategy" in settings:
-        rollout = {key: value for key, value in rollout.items() if key not in _OF_A_STRATEGY}
+        rollout = _fitting(rollout, settings["strategy"])
     document["rollout"] = {**rollout, **settings}
     return parse_spec(document_text(document), "model.yaml with the settings given")
+
+
+def _fitting(rollout: Mapping[str, Any], strategy: object) -> dict[str, Any]:
+    """The keys of model.yaml's ``rollout`` as they are with a strategy, or several."""
+    names = strategy if isinstance(strategy, list | tuple) else (strategy,)
+    kept = dict(rollout)
+    if "ab_test" not in names:
+        kept.pop("split", None)
+    if "canary" not in names:
+        kept.pop("steps", None)
+        if isinstance(kept.get("approval"), list):
+            kept["approval"] = True
+    return kept
 
 
 def spec_of(project: Project, version: VersionRef) -> ModelSpec:

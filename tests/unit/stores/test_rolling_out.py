@@ -15,6 +15,7 @@ from deltalake import write_deltalake
 from perennial.contracts.errors import InputError
 from perennial.contracts.rollouts import Rollout
 from perennial.contracts.routes import Arm
+from perennial.decisions.plans import plan_of
 from perennial.stores.registry import Registry
 from perennial.stores.rolling_out import at_work_since, begin, look, spec_of, with_settings
 from tests.rolling import CANARY, MODEL, Rolling, rolling
@@ -181,6 +182,46 @@ def test_settings_stand_in_for_those_of_model_yaml(place: Rolling) -> None:
     assert "rollout.steps: steps rise and end at 100, not [50, 20]" in refused.value.message
     assert "rollout.bake" in refused.value.message
     assert "'soon' is not a duration" in refused.value.message
+
+
+@pytest.mark.parametrize("approval", ["true", "[100]"])
+@pytest.mark.parametrize(
+    ("strategy", "shares", "waits"),
+    [
+        ("canary", (20, 100), {"true": (20, 100), "[100]": (100,)}),
+        (["shadow", "canary"], (0, 20, 100), {"true": (20, 100), "[100]": (100,)}),
+        ("blue_green", (100,), {"true": (100,), "[100]": (100,)}),
+        (["shadow", "blue_green"], (0, 100), {"true": (100,), "[100]": (100,)}),
+        ("ab_test", (50,), {"true": (50,), "[100]": (50,)}),
+        ("shadow", (0,), {"true": (), "[100]": ()}),
+    ],
+)
+def test_no_strategy_goes_past_the_person_who_approves(
+    place: Rolling,
+    approval: str,
+    strategy: str | list[str],
+    shares: tuple[int, ...],
+    waits: dict[str, tuple[int, ...]],
+) -> None:
+    place.edit("steps: [20, 100]", f"steps: [20, 100], approval: {approval}")
+    spec = place.project.load_model(MODEL)[1]
+    guards = {"metric": {"name": "logloss", "max_loss": 0.1}}
+    given = with_settings(spec, {"strategy": strategy, "timeout": "3d", "guards": guards})
+    steps = plan_of(given.rollout).steps
+    assert tuple(step.weight for step in steps) == shares
+    assert tuple(step.weight for step in steps if step.approval) == waits[approval]
+
+
+def test_a_split_stays_with_an_ab_test_and_goes_without(place: Rolling) -> None:
+    place.edit("strategy: canary, steps: [20, 100]", "strategy: [ab_test, blue_green], split: 30")
+    place.edit("guards: {", "guards: {metric: {name: logloss, max_loss: 0.1}, ")
+    place.edit("timeout: 1h", "timeout: 3d")
+    spec = place.project.load_model(MODEL)[1]
+    assert with_settings(spec, {"strategy": ["ab_test"]}).rollout.split == 30
+    canary = with_settings(spec, {"strategy": "canary"}).rollout
+    assert "split" not in canary.model_fields_set
+    with pytest.raises(InputError, match=r"rollout\.strategy"):
+        with_settings(spec, {"strategy": 5})
 
 
 def test_a_plan_without_steps_promotes_at_once(place: Rolling) -> None:
