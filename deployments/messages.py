@@ -16,7 +16,6 @@ _HEAD_OF_MODEL = """\
 {%- set model = told.model or event.resource.name or event.resource.id -%}
 {%- set reason = told.reason -%}
 {%- set link = told.report or (event|ui_url) -%}
-{%- set answer = told.answer ~ ", " ~ told.answer_reason if told.answer -%}
 {%- set figures = told.evidence.items()|rejectattr("0", "equalto", "report")|list
   if told.evidence is mapping else [] -%}
 {%- set figures = figures|selectattr("1", "number")|list
@@ -24,8 +23,8 @@ _HEAD_OF_MODEL = """\
 {%- set window = told.window if told.window is string or told.window is not iterable
   else told.window|join(" to ") -%}
 {%- set details = [("Finding", told.finding), ("Window", window),
-  ("Figures", figures|map("join", ": ")|join(", ")), ("Retrain", answer), ("Report", told.report),
-  ("Run", flow_run|ui_url), ("Event", event|ui_url)] -%}
+  ("Figures", figures|map("join", ": ")|join(", ")), ("Retrain", told.answer),
+  ("Report", told.report), ("Run", flow_run|ui_url), ("Event", event|ui_url)] -%}
 """
 _HEAD_OF_RUN = """\
 {%- set model = flow_run.parameters.model or "a run" -%}

@@ -131,8 +131,11 @@ def _faulty(trigger: Trigger) -> str:
 
 def _not_asked_for(trigger: Trigger, settings: Retrain) -> str:
     if trigger.kind == "schedule":
-        return "" if settings.schedule else "model.yaml has no retrain.schedule"
-    return "" if trigger.kind in settings.on else f"model.yaml's retrain.on has no {trigger.kind}"
+        asked, lacks = bool(settings.schedule), "model.yaml has no retrain.schedule"
+    else:
+        asked = trigger.kind in settings.on
+        lacks = f"model.yaml's retrain.on has no {trigger.kind}"
+    return "" if asked else f"{_told(trigger)}, but {lacks}"
 
 
 def _no_need(trigger: Trigger) -> str:

@@ -89,7 +89,9 @@ def test_the_policy_sees_what_is_on_record(registry: Registry) -> None:
         wait_until=NOW + 6 * HOUR,
     )
     no, _ = decided(registry, trigger("d3", "data"), model="delay", settings=Retrain())
-    assert no.current.reason == "model.yaml's retrain.on has no data"
+    assert no.current.reason == (
+        "data arrived: logloss rose, but model.yaml's retrain.on has no data"
+    )
     assert decided(registry, trigger("d2"), model="price")[0].current.answer == "retrain"
     fault = trigger("d4", finding=Finding.FAULT, at=NOW + 2 * HOUR)
     decided(registry, fault, NOW + 2 * HOUR)

@@ -97,14 +97,27 @@ def test_what_is_asked_for_with_nothing_in_its_way_is_done(asked: Trigger, reaso
 @pytest.mark.parametrize(
     ("asked", "settings", "reason"),
     [
-        (trigger(), Retrain(on=("data",)), "model.yaml's retrain.on has no drift"),
         (
-            trigger("performance"),
-            Retrain(on=("drift", "data")),
-            "model.yaml's retrain.on has no performance",
+            trigger(),
+            Retrain(on=("data",)),
+            "harmful drift: logloss 0.51 expected, 0.45 before, but model.yaml's retrain.on has no "
+            "drift",
         ),
-        (trigger("data"), Retrain(), "model.yaml's retrain.on has no data"),
-        (trigger("schedule"), Retrain(on=("data",)), "model.yaml has no retrain.schedule"),
+        (
+            trigger("performance", reason="roc_auc fell to 0.61"),
+            Retrain(on=("drift", "data")),
+            "harmful drift: roc_auc fell to 0.61, but model.yaml's retrain.on has no performance",
+        ),
+        (
+            trigger("data", reason="41,220 new rows"),
+            Retrain(),
+            "data arrived: 41,220 new rows, but model.yaml's retrain.on has no data",
+        ),
+        (
+            trigger("schedule", reason="0 6 * * 1"),
+            Retrain(on=("data",)),
+            "schedule: 0 6 * * 1, but model.yaml has no retrain.schedule",
+        ),
         (
             trigger(finding=Finding.NONE, reason="0 of 12 columns moved"),
             ALL,

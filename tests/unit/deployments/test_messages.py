@@ -15,24 +15,46 @@ from prefect.server.utilities.user_templates import render_user_template
 from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from deployments.messages import ALERTS
-from perennial.contracts.events import resource_id
+from perennial.contracts.events import Event, resource_id
+from perennial.contracts.retraining import Finding, Retraining, Trigger
+from perennial.decisions.retraining import decide
+from perennial.spec.production import Retrain
+from tasks._events import announce
 
-PAYLOAD = {
-    "model": "demand",
-    "reason": "3 of 4 columns have drifted",
-    "finding": "harmful drift",
-    "window": ["2024-05-01T00:00:00Z", "2024-05-08T00:00:00Z"],
-    "evidence": {"share": 0.75, "worst": "shop", "columns": {"shop": 0.4}, "report": "x"},
-    "report": "/project/.perennial/reports/demand/look.html",
-    "cause": "drift a",
-    "answer": "wait",
-    "answer_reason": "the cooldown is not over",
-}
+MORNING = datetime(2024, 5, 8, 6, tzinfo=UTC)
+LOOK = Trigger(
+    kind="drift",
+    reason="3 of 4 columns have drifted",
+    at=MORNING,
+    finding=Finding.HARMFUL,
+    window=(datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 5, 8, tzinfo=UTC)),
+    evidence={
+        "share": 0.75,
+        "worst": "shop",
+        "columns": {"shop": 0.4},
+        "report": "/project/.perennial/reports/demand/look.html",
+    },
+)
+
+
+def announced(settings: Retrain) -> dict[str, Any]:
+    """What the event tells of the look, as it is sent, once the policy has answered."""
+    sent: list[dict[str, Any]] = []
+    answer = decide(LOOK, settings, (), MORNING)
+    retraining = Retraining(id=4, model="demand", trigger=LOOK, actor="tests", current=answer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks._events.emit", lambda _, __, payload, ___: sent.append(payload))
+        announce(Event.DRIFT_DETECTED, retraining)
+    (payload,) = sent
+    return payload
+
+
+PAYLOAD = announced(Retrain(on=("data",)))
 
 
 def event(name: str, payload: dict[str, Any], **resource: str) -> ReceivedEvent:
     return ReceivedEvent(
-        occurred=datetime(2024, 5, 8, 6, tzinfo=UTC),
+        occurred=MORNING,
         event=name,
         resource={"prefect.resource.id": resource_id("demand"), **resource},
         payload=payload,
@@ -53,11 +75,12 @@ def test_a_drift_alert_says_what_why_and_where_to_look() -> None:
     assert rendered(drift.body, event=told) == (
         "demand: what it is asked has drifted.\n"
         "\n"
-        "Reason: 3 of 4 columns have drifted\n"
+        "Reason: harmful drift: 3 of 4 columns have drifted, but model.yaml's retrain.on has no "
+        "drift\n"
         "Finding: harmful drift\n"
         "Window: 2024-05-01T00:00:00Z to 2024-05-08T00:00:00Z\n"
         "Figures: share: 0.75, worst: shop\n"
-        "Retrain: wait, the cooldown is not over\n"
+        "Retrain: no\n"
         "Report: /project/.perennial/reports/demand/look.html\n"
         "Event: http://prefect.example/events/event/2024-05-08/00000000-0000-0000-0000-000000000007\n"
         "\n"
@@ -110,7 +133,7 @@ def test_a_program_gets_the_text_and_all_that_the_event_tells(name: str) -> None
     found = json.loads(rendered(alert.json, event=told))
     assert found["text"] == rendered(alert.body, event=told).strip()
     assert found["subject"] == rendered(alert.subject, event=told)
-    assert (found["model"], found["reason"]) == ("demand", "3 of 4 columns have drifted")
+    assert (found["model"], found["reason"]) == ("demand", PAYLOAD["reason"])
     assert found["link"] == PAYLOAD["report"]
     assert found["payload"] == PAYLOAD
     assert (found["event"], found["id"]) == (min(alert.events), str(UUID(int=7)))
