@@ -154,6 +154,12 @@ class RolloutState(Value):
     before_pause: Literal["running", "waiting"] | None = None
 
 
+def awaits_first(plan: Plan, state: RolloutState) -> bool:
+    """Whether the first step is not yet approved, so that none has begun."""
+    first = plan.steps[0] if plan.steps and state.step == 0 else None
+    return first is not None and first.approval and 0 not in state.approved
+
+
 class RouteChange(Value):
     """The route a rollout asks for: as ``Route``, whose rules hold."""
 

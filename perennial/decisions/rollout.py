@@ -24,6 +24,7 @@ from perennial.contracts.rollouts import (
     RouteChange,
     Step,
     Transition,
+    awaits_first,
 )
 from perennial.contracts.routes import Arm
 from perennial.contracts.verdicts import Outcome
@@ -54,7 +55,7 @@ def step(rollout: Rollout, check: Check | None, now: datetime) -> Transition | N
     or is paused, its route stands and only a failed check counts.
     """
     state = rollout.state
-    if rollout.ended or _awaits_first(rollout.plan, state):
+    if rollout.ended or awaits_first(rollout.plan, state):
         return None
     heard = check is not None and check.step == state.step and _is_news(rollout, check)
     if state.phase == "running":
@@ -167,11 +168,7 @@ def awaited(plan: Plan, state: RolloutState) -> int | None:
     """The step that waits, or would if the rollout were not paused, for a person's approval."""
     if "waiting" not in (state.phase, state.before_pause):
         return None
-    return 0 if _awaits_first(plan, state) else state.step + 1
-
-
-def _awaits_first(plan: Plan, state: RolloutState) -> bool:
-    return state.step == 0 and plan.steps[0].approval and 0 not in state.approved
+    return 0 if awaits_first(plan, state) else state.step + 1
 
 
 # Checks

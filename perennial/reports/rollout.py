@@ -17,7 +17,7 @@ from perennial.reports.figures import number, percent, ranged
 from perennial.reports.markdown import plain, row
 from perennial.reports.pages import template
 from perennial.reports.rollout_picture import draw_differences, draw_guard
-from perennial.reports.rollout_progress import amount, headline, step_name
+from perennial.reports.rollout_progress import amount, headline, step_name, step_state
 
 _SIGNS = {"promoted": "✓", "rolled back": "✗", "aborted": "✗"}
 _CSS = {"✓": "passed", "✗": "failed"}
@@ -65,7 +65,8 @@ def render_html(
         sign=sign,
         css=_CSS.get(sign, "inconclusive"),
         steps=[
-            (step_name(step), _state(rollout, i), step) for i, step in enumerate(rollout.plan.steps)
+            (step_name(step), step_state(rollout, i), step)
+            for i, step in enumerate(rollout.plan.steps)
         ],
         history=history,
         guards=list(guard_rows(rollout, looks)),
@@ -175,12 +176,3 @@ def _failed(arm: ArmFacts) -> str:
     if not arm.requests:
         return "0"
     return f"{arm.failed:,} ({percent(arm.failed / arm.requests)})"
-
-
-def _state(rollout: Rollout, step: int) -> str:
-    state = rollout.state
-    if step < state.step or state.phase == "promoted":
-        return "done"
-    if step > state.step:
-        return "" if not rollout.ended else "not reached"
-    return state.phase

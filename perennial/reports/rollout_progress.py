@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from perennial.contracts.rollouts import OF_REQUESTS, Check, Guard, Rollout, Step
+from perennial.contracts.rollouts import OF_REQUESTS, Check, Guard, Rollout, Step, awaits_first
 from perennial.reports.figures import number
 from perennial.reports.markdown import code, plain, row
 
@@ -19,6 +19,7 @@ _SIGNS = {
     "waiting": "?",
     "paused": "‖",
 }
+_STEP_SIGNS = {**_SIGNS, "done": "✓", "promoted by hand": "–"}
 _NEXT = {
     "waiting": "It waits for a person: {approve} begins the step, {abort} ends the rollout.",
     "paused": "It is paused and the route stays: {resume} goes on, {abort} ends it.",
@@ -64,6 +65,21 @@ def step_name(step: Step) -> str:
     if step.strategy == "blue_green":
         return "blue/green"
     return f"{'A/B test' if step.strategy == 'ab_test' else 'canary'} {step.weight} %"
+
+
+def step_state(rollout: Rollout, number: int) -> str:
+    """What became of a step: ``done``, the rollout's phase for the present one, ``promoted by
+    hand`` in the midst of it, ``not reached``, or "" for one that may come."""
+    state = rollout.state
+    if number < state.step:
+        return "done"
+    if number > state.step or (rollout.ended and awaits_first(rollout.plan, state)):
+        return "not reached" if rollout.ended else ""
+    if state.phase != "promoted":
+        return state.phase
+    # What a look decides is written as of its moment; a person's order has a moment of its own.
+    by_look = state.last is not None and state.last.at == rollout.ended_at
+    return "done" if by_look else "promoted by hand"
 
 
 def amount(guard: Guard, value: float | None, digits: int = 4) -> str:
@@ -113,10 +129,8 @@ def _steps(rollout: Rollout) -> Iterator[str]:
     yield row("", "step", "at least", "at most", "guards")
     yield "|---|---|---|---|---|"
     for number_, step in enumerate(rollout.plan.steps):
-        done = number_ < rollout.state.step or rollout.state.phase == "promoted"
-        here = number_ == rollout.state.step and not done
         yield row(
-            "✓" if done else _SIGNS[rollout.state.phase] if here else "",
+            _STEP_SIGNS.get(step_state(rollout, number_), ""),
             plain(step_name(step)) + (" (a person approves)" if step.approval else ""),
             f"{_lasting(step.bake_seconds)}, {step.min_requests:,} rows",
             _lasting(step.timeout_seconds),

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from perennial.contracts.comparing import StepComparison
-from perennial.contracts.rollouts import Check, Rollout
+from perennial.contracts.rollouts import Check, Rollout, awaits_first
 from perennial.decisions.guards import judge
 from perennial.reports.rollout import Happened, render_html
 from perennial.spec import ModelSpec
@@ -77,10 +77,11 @@ def _windows(
     for entry in entries:
         if entry.evidence.get("phase") == "running":
             begun.setdefault(int(entry.evidence["step"]), entry.at)
-    if rollout.state.phase != "waiting" and rollout.state.step < len(rollout.plan.steps):
-        begun[rollout.state.step] = rollout.state.entered_at
+    state = rollout.state
+    if state.step < len(rollout.plan.steps) and not awaits_first(rollout.plan, state):
+        begun[state.step] = state.entered_at
     steps = sorted(begun)
-    ends = [*(begun[step] for step in steps[1:]), until]
+    ends = [*(begun[step] for step in steps), until][1:]
     return [
         (step, begun[step], end) for step, end in zip(steps, ends, strict=True) if begun[step] < end
     ]

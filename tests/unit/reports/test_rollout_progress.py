@@ -16,7 +16,7 @@ from perennial.contracts.rollouts import (
     Step,
 )
 from perennial.contracts.verdicts import Evidence, Outcome, Verdict
-from perennial.reports.rollout_progress import headline, render_markdown, standing
+from perennial.reports.rollout_progress import headline, render_markdown, standing, step_state
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 ERRORS = Guard(name="error_rate", kind="error_rate", limit=0.01)
@@ -150,6 +150,32 @@ def test_what_has_ended_asks_nothing_of_anybody() -> None:
     assert "Ended 2026-03-14 13:00:00 UTC." in page
     assert "perennial rollout" not in page
     assert "| ✗ | canary 25 % |" in page
+
+
+@pytest.mark.parametrize(
+    ("phase", "at", "minutes", "states", "signs"),
+    [
+        ("running", 1, 60, ("done", "running", ""), "✓▶ "),
+        ("waiting", 1, 60, ("done", "waiting", ""), "✓? "),
+        ("waiting", 0, 60, ("waiting", "", ""), "?  "),
+        ("promoted", 2, 3, ("done", "done", "done"), "✓✓✓"),
+        ("promoted", 2, 60, ("done", "done", "promoted by hand"), "✓✓–"),
+        ("promoted", 1, 60, ("done", "promoted by hand", "not reached"), "✓– "),
+        ("promoted", 0, 60, ("not reached", "not reached", "not reached"), "   "),
+        ("aborted", 0, 60, ("not reached", "not reached", "not reached"), "   "),
+        ("aborted", 1, 60, ("done", "aborted", "not reached"), "✓✗ "),
+    ],
+)
+def test_only_steps_that_ran_to_their_end_are_done(
+    phase: str, at: int, minutes: float, states: tuple[str, ...], signs: str
+) -> None:
+    first = PLAN.steps[0].model_copy(update={"approval": True})  # by nobody so far
+    found = rollout(phase, at, plan=Plan(steps=(first, *PLAN.steps[1:])))
+    if found.ended:
+        found = found.model_copy(update={"ended_at": NOON + minutes * MINUTE})
+    assert tuple(step_state(found, number) for number in range(3)) == states
+    rows = [line for line in render_markdown(found).splitlines() if ", 1,000 rows |" in line]
+    assert [line.split(" | ")[0].strip("| ") for line in rows] == [sign.strip() for sign in signs]
 
 
 def test_a_switch_at_once_has_no_steps_to_show() -> None:

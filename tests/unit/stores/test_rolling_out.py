@@ -13,11 +13,13 @@ import pytest
 from deltalake import write_deltalake
 
 from perennial.contracts.errors import InputError
-from perennial.contracts.rollouts import Rollout
+from perennial.contracts.rollouts import Command, Rollout
 from perennial.contracts.routes import Arm
 from perennial.decisions.plans import plan_of
+from perennial.reports.rollout_progress import step_state
 from perennial.stores.registry import Registry
 from perennial.stores.rolling_out import at_work_since, begin, look, spec_of, with_settings
+from perennial.stores.rollout_pages import tell
 from tests.rolling import CANARY, MODEL, Rolling, rolling
 from tests.watched import MODEL as PARCELS
 from tests.watched import make_watched
@@ -222,6 +224,31 @@ def test_a_split_stays_with_an_ab_test_and_goes_without(place: Rolling) -> None:
     assert "split" not in canary.model_fields_set
     with pytest.raises(InputError, match=r"rollout\.strategy"):
         with_settings(spec, {"strategy": 5})
+
+
+@pytest.mark.parametrize("order", ["promote", "abort", "pause"])
+def test_a_page_shows_nothing_of_a_step_that_nobody_approved(
+    place: Rolling, order: Command
+) -> None:
+    place.edit("steps: [20, 100]", "steps: [20, 100], approval: true")
+    rollout, now = started(place), datetime.now(UTC) + SECOND
+    place.answered(20, 1, "champion")
+    rollout = place.registry.rollouts.command(
+        MODEL, order, actor="tests", reason="by hand", now=now
+    )
+    spec = place.project.load_model(MODEL)[1]
+    story = tell(place.project, spec, place.registry, rollout, now + SECOND)
+    assert len(story.history) == 2
+    assert (story.looks, story.compared) == ((), ())
+
+
+def test_a_version_promoted_by_a_look_has_done_all_of_its_steps(place: Rolling) -> None:
+    place.edit("steps: [20, 100]", "steps: [100]")
+    rollout = started(place)
+    served(place, rollout)
+    rollout = looked(place, rollout, 2)
+    assert rollout.state.phase == "promoted"
+    assert step_state(rollout, 0) == "done"
 
 
 def test_a_plan_without_steps_promotes_at_once(place: Rolling) -> None:
