@@ -140,7 +140,8 @@ class RolloutState(Value):
     waits for a person, and this one goes on being watched; where the first step itself is not yet
     ``approved``, it is that which waits, and nothing runs. ``entered_at`` is when the step began
     (when it was approved, if it needed that); evidence is of the time since. ``resumed_at`` is when
-    a person let it go on: its timeout counts from then. ``before_pause`` is the phase to resume.
+    a person let it go on: the step's least and most time count from then. ``before_pause`` is the
+    phase to resume.
     """
 
     phase: Phase

@@ -84,7 +84,7 @@ def _seen(rollout: Rollout, check: Check, now: datetime) -> Transition:
         times = state.counts.errors_in_a_row
         why = f"{times} checks in a row could not be measured: {_reasons(check, Outcome.ERROR)}"
         return _back(rollout, state, why)
-    baked = now - state.entered_at >= timedelta(seconds=present.bake_seconds)
+    baked = _lasted(state, now) >= timedelta(seconds=present.bake_seconds)
     if present.strategy == "ab_test":
         decided = _compared(rollout, state, check, baked, now)
     else:
@@ -242,10 +242,15 @@ def _sure(decisive: Sequence[Measurement]) -> tuple[list[str], list[str]]:
     return better, worse
 
 
+def _lasted(state: RolloutState, now: datetime) -> timedelta:
+    """How long the present step has gone on without a pause."""
+    return now - (state.resumed_at or state.entered_at)
+
+
 def _timed_out(rollout: Rollout, state: RolloutState, now: datetime) -> Transition | None:
     present = rollout.plan.steps[state.step]
     longest = timedelta(seconds=present.timeout_seconds)
-    if now - (state.resumed_at or state.entered_at) < longest:
+    if _lasted(state, now) < longest:
         return None
     named, lasted = _named(rollout.plan, state.step), format_duration(longest)
     last = state.last if state.last is not None and state.last.step == state.step else None
@@ -267,7 +272,7 @@ def _timed_out(rollout: Rollout, state: RolloutState, now: datetime) -> Transiti
 def _next(rollout: Rollout, state: RolloutState, now: datetime, by: str = "") -> Transition:
     """The step after one that went well."""
     plan, number = rollout.plan, state.step + 1
-    lasted = format_duration(timedelta(seconds=(now - state.entered_at) // timedelta(seconds=1)))
+    lasted = _length(_lasted(state, now))
     rows = state.last.requests if state.last is not None else 0
     why = f"{_named(plan, state.step)} went well for {lasted} on {counted(rows)}{by}"
     if number == len(plan.steps):
@@ -325,6 +330,13 @@ def _share(one: Step) -> str:
     if one.strategy == "shadow":
         return "shadow"
     return f"{one.strategy} of {one.weight} %"
+
+
+def _length(lasted: timedelta) -> str:
+    """Rounded down to the largest unit of which there are ten."""
+    units = (timedelta(days=1), timedelta(hours=1), timedelta(minutes=1))
+    unit = next((unit for unit in units if lasted >= 10 * unit), timedelta(seconds=1))
+    return format_duration(lasted // unit * unit)
 
 
 def _reasons(check: Check, outcome: Outcome | None = None) -> str:

@@ -407,6 +407,32 @@ def test_resume_goes_on_with_new_counts_the_same_evidence_and_all_of_its_time() 
     assert back.state.phase == "rolled back"
 
 
+def test_a_pause_is_no_time_at_which_a_step_went_well() -> None:
+    rollout, back = begun(CANARY), 2 * 1440
+    rollout = after(rollout, command(rollout, "pause", NOW + MINUTE, ""))
+    rollout = after(rollout, command(rollout, "resume", NOW + back * MINUTE, ""))
+    soon = see(rollout, looked("successful", back + 9))
+    assert soon is not None
+    assert (soon.state.phase, soon.state.step) == ("running", 0)
+    then = see(rollout, looked("successful", back + 10))
+    assert then is not None
+    assert then.state.step == 1
+    assert "went well for 10m on 500 rows" in then.reason
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(599, "599s"), (659.5, "10m"), (7_384, "123m"), (172_803, "2d"), (1_000_000, "11d")],
+)
+def test_how_long_a_step_went_well_is_told_in_units_a_person_reads(
+    seconds: float, told: str
+) -> None:
+    plan = planned(("canary", 5), bake_seconds=1, timeout_seconds=10_000_000)
+    promoted = see(begun(plan), looked("successful", seconds / 60))
+    assert promoted is not None
+    assert f"went well for {told} on" in promoted.reason
+
+
 def test_a_rollout_that_waits_waits_again_after_a_pause() -> None:
     rollout = begun(APPROVED)
     rollout = after(rollout, command(rollout, "pause", NOW, ""))
