@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from perennial.stores.sources.batches import Piece, absent_columns, wanted_colum
 
 _CHUNK = 50_000
 _SECRETS = ("password", "sslpassword", "passfile", "sslkey", "token", "authtoken", "access_token")
+_PLAIN_POSTGRESQL = ("postgresql", "postgres")  # to SQLAlchemy psycopg2, and nothing
 _Bounds = tuple[datetime | None, datetime | None]
 
 
@@ -93,7 +95,9 @@ def _connected(spec: ModelSpec, root: Path) -> Iterator[tuple[Any, str]]:
     try:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        fix = f"install the database's driver, for PostgreSQL: {pip_install('postgres')}"
+        fix = "install the driver that its address names"
+        if url.drivername in (*_PLAIN_POSTGRESQL, "postgresql+psycopg"):
+            fix = pip_install("postgres")
         raise InputError(Problem(address, f"no driver for this database: {error}", fix)) from None
     try:
         with engine.connect() as connection:
@@ -135,6 +139,8 @@ def _url(uri: str, root: Path) -> sa.URL:
     if url is None:
         fix = "such as postgresql+psycopg://user@host/database, or env:NAME"
         raise InputError(Problem("source.uri", "not an SQLAlchemy URL", fix))
+    if url.drivername in _PLAIN_POSTGRESQL and find_spec("psycopg") is not None:
+        url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
         file = root / str(url.database)
         if not file.is_file():  # SQLite would make an empty one

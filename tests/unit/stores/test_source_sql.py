@@ -169,3 +169,12 @@ def test_a_missing_sqlite_file_is_not_made(spec_of: Make, tmp_path: Path) -> Non
 def test_a_database_without_its_driver_says_what_to_install(spec_of: Make, tmp_path: Path) -> None:
     spec = sql(spec_of, "trips", "oracle://me@host/x")
     assert "no driver for this database" in told(spec, tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_an_address_of_postgresql_without_a_driver_means_psycopg(
+    scheme: str, spec_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPS_URL", f"{scheme}://me:s3cret@127.0.0.1:1/x")
+    with pytest.raises(UnavailableError, match=r"^postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/x: "):
+        sources.inspect(sql(spec_of, "trips", "env:TRIPS_URL"), tmp_path, None, None)
