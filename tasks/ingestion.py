@@ -36,7 +36,9 @@ def inspect_source(model: ModelRef, as_of: datetime | None, full: bool) -> Sourc
     project = Project.current()
     spec = read_definition(model)
     table = project.uri("tables", model.name)
+    seen = tables.ingestions(table)  # before the look: what comes between counts as later
     source = sources.inspect(spec, project.root, tables.watermark(spec, table), as_of, full)
+    source = source.model_copy(update={"seen": seen})
     return ingested(table, source) or source
 
 
@@ -81,7 +83,12 @@ def publish(
     table = project.uri("tables", model.name)
     with measured("publish") as counts:
         done = tables.publish(
-            spec, staged, table, project.uri("quarantine", model.name), source.since
+            spec,
+            staged,
+            table,
+            project.uri("quarantine", model.name),
+            source.since,
+            source.seen,
         )
         if done.refused or done.put_back:
             get_run_logger().warning(

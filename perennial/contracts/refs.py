@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -41,6 +41,9 @@ class SourceRef(Value):
 
     ``since`` is where reading starts (the last event ingested minus lateness and label delay; None:
     from the beginning), ``until`` where it ends (exclusive; None: no bound).
+
+    ``seen`` is how many ingestions the table had taken in by then (None: not known). It says when
+    the source was looked at, not what it held, so it is left out of what is written, and of keys.
     """
 
     kind: str
@@ -48,6 +51,7 @@ class SourceRef(Value):
     fingerprint: str
     since: datetime | None
     until: datetime | None
+    seen: int | None = Field(default=None, exclude=True)
 
 
 class StagedRef(Value):

@@ -37,7 +37,7 @@ def ingested(table: str, source: SourceRef) -> SourceRef | None:
         note = _Note.model_validate_json(text)
     except ValidationError:  # of before notes named the table's version
         return None
-    before = note.source
+    before = note.source.model_copy(update={"seen": source.seen})
     starts = before.since is None or (source.since is not None and before.since <= source.since)
     same = before.model_copy(update={"since": source.since}) == source
     if not (same and starts) or put_back_since(table, note.version):

@@ -21,6 +21,7 @@ from pyarrow.dataset import FileSystemDataset
 from perennial.contracts.errors import (
     InputError,
     IntegrityError,
+    PerennialError,
     Problem,
     UnavailableError,
 )
@@ -33,6 +34,7 @@ from perennial.stores.storage.places import is_remote
 
 _WRITER = "perennial"
 _COMMIT = "perennial.commit"
+_INGESTIONS = "perennial.ingestions"
 _UPKEEP = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES"})
 """What Delta's history calls commits that leave all rows as they are."""
 _ATTEMPTS = 8
@@ -193,6 +195,7 @@ def write(
     lineage: Mapping[str, str] | None = None,
     number: int | None = None,
     standing: Standing | None = None,
+    ingestion: bool = False,
 ) -> None:
     """Commit a RecordBatchReader: appended, in place of the rows of ``predicate``, or with
     ``replace`` in place of all rows.
@@ -200,7 +203,8 @@ def write(
     ``table`` is what the caller read, None for no table yet: the new one remembers ``about``.
     ``lineage`` is kept with the commit, in the table's history. ``number`` is the commit's
     transaction number, the next one by default (see ``number_of``). ``standing`` is what then holds
-    of all rows; None leaves what was noted.
+    of all rows; None leaves what was noted. ``ingestion``: the rows come of the model's source (see
+    ``check_latest``).
 
     Raises ConflictError when somebody else committed since, InputError when the disk is full or the
     table's folder can't be made, and as ``storage.faults.fault`` when the storage doesn't answer:
@@ -216,6 +220,8 @@ def write(
         known = [] if table is None else schema_of(table).names
         new = (name for name in rows.schema.names if name not in known)
         notes |= standing.numbers([*known, *new])
+    if ingestion:
+        notes[_INGESTIONS] = ingestions_of(table) + 1
     mode = "error" if table is None else ("overwrite" if replace or predicate else "append")
     try:
         write_deltalake(
@@ -272,6 +278,26 @@ def put_back(table: Any, then: Any) -> None:
 def number_of(table: Any) -> int:
     """The transaction number of the table's last commit by ``write``; 0 when there is none."""
     return int(table.transaction_version(_WRITER) or 0)
+
+
+def ingestions_of(table: Any | None) -> int:
+    """How many commits brought a table rows of its model's source. No later commit lowers it, nor
+    does one that puts an earlier version back."""
+    return 0 if table is None else int(table.transaction_version(_INGESTIONS) or 0)
+
+
+def check_latest(table: Any | None, uri: str, seen: int | None) -> None:
+    """Refuse rows that would change a table's, if it took in a later look at their source.
+
+    ``seen`` is ``ingestions_of`` the table when the source was looked at; None: not known. A count
+    rather than a time, as no two machines' clocks agree. Raises PerennialError.
+    """
+    if seen is not None and ingestions_of(table) > seen:
+        raise PerennialError(
+            f"{uri}: another run took in the source after this run looked at it, and this run "
+            "would put earlier values over later ones; none of its rows was taken in (run again: "
+            "the source is then read as it is now)"
+        )
 
 
 def last_write(table: Any) -> Mapping[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,6 +45,7 @@ def publish(
     table_uri: str,
     quarantine_uri: str,
     since: datetime | None = None,
+    seen: int | None = None,
 ) -> Published:
     """Take a staged batch into the model's table, its bad rows into quarantine.
 
@@ -58,7 +59,9 @@ def publish(
 
     ``since`` is where reading the source began (None: at its beginning). If by now the table needs
     rows of before that, as it does once an earlier version was put back, nothing is written and
-    PerennialError raised: the rows between would be missing ever after.
+    PerennialError raised: the rows between would be missing ever after. So it is if a row would
+    change and the table has taken in the source since it had taken in ``seen`` ingestions, which it
+    had when the source was looked at (None: not known): the row of the later look would be lost.
 
     Raises InputError when there is nothing to make a table of, the table was made for columns of
     other types or another identity, or more than ``quarantine.max_share`` of its rows break a rule;
@@ -80,9 +83,12 @@ def publish(
         return Published(int(table.version()))
     near = engine.spill_place(table_uri)
     if not timed:
-        quarantine.record(spec, bad, staged.digest, quarantine_uri, good)
+
+        def admit_all() -> None:
+            quarantine.record(spec, bad, staged.digest, quarantine_uri, good)
+
         with engine.connect(near) as connection:
-            return Published(_replace(connection, spec, good, table_uri))
+            return Published(_replace(connection, spec, good, table_uri, seen, admit_all))
     put_back = quarantine.put_back(spec, quarantine_uri, table_uri).put_back if changed else 0
     rows = Incoming(
         relation=good,
@@ -94,6 +100,7 @@ def publish(
         ordered=stats.ordered and not stats.repeats,
         rules=rules,
         whole=stats.whole,
+        seen=seen,
     )
     with new_folder(near) as work, engine.connect(near) as connection:
         judge = Judge(connection, spec, staged, rows, table_uri, quarantine_uri, work)
@@ -132,8 +139,16 @@ def _good_rows(spec: ModelSpec, staged: StagedRef) -> str:
     return relation
 
 
-def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
-    """Make a snapshot the table's content, unless it is already."""
+def _replace(
+    connection: Any,
+    spec: ModelSpec,
+    relation: str,
+    uri: str,
+    seen: int | None,
+    admit: Callable[[], None],
+) -> int:
+    """Make a snapshot the table's content, unless it is already. ``admit`` is called before, and
+    again when another writer was quicker. Raises PerennialError as ``lake.check_latest``."""
     schema = _stored(spec)
 
     def attempt() -> int:
@@ -144,11 +159,16 @@ def _replace(connection: Any, spec: ModelSpec, relation: str, uri: str) -> int:
             and _summary(connection, spec, lake.relation(connection, table, uri))
             == _summary(connection, spec, relation)
         ):
+            admit()
             return int(table.version())
+        lake.check_latest(table, uri, seen)
+        admit()
         rows = connection.sql(f"SELECT {engine.names(schema.names)} FROM {relation}")
         reader = rows.to_arrow_reader(100_000)
         about: dict[str, Any] = {"identity": []}
-        lake.write(uri, table, reader, replace=True, schema_mode="overwrite", about=about)
+        lake.write(
+            uri, table, reader, replace=True, schema_mode="overwrite", about=about, ingestion=True
+        )
         return lake.version_of(uri)
 
     return lake.until_committed(uri, attempt)
@@ -177,6 +197,11 @@ def _content_digest(count: int, content_sum: int) -> str:
 def exists(table_uri: str) -> bool:
     """Whether there is a table. Raises IntegrityError when its log is damaged."""
     return lake.open_table(table_uri) is not None
+
+
+def ingestions(table_uri: str) -> int:
+    """How many ingestions a table has taken in; 0 when there is none. Raises as ``exists``."""
+    return lake.ingestions_of(lake.open_table(table_uri))
 
 
 def watermark(spec: ModelSpec, table_uri: str, now: datetime | None = None) -> datetime | None:

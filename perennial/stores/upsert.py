@@ -35,6 +35,7 @@ class Incoming:
 
     Rows of a model pass the ``rules`` of this digest (0: there are none). They may be ``lacking``
     columns of ``schema``, missing because nobody read them. ``whole``: they are the whole source.
+    ``seen``: see ``lake.check_latest``; rows that are new are taken in all the same.
     """
 
     relation: str
@@ -47,6 +48,7 @@ class Incoming:
     rules: int = 0
     lacking: frozenset[str] = frozenset()
     whole: bool = False
+    seen: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def upsert(
     ``put_back`` is given for rows from quarantine: it is called once the table was opened, and
     their commit is marked as theirs. It and ``admit`` may be called again when another writer was
     quicker. Raises InputError when the table was made for other columns or another identity,
-    UnavailableError when other writers keep being quicker.
+    PerennialError as ``lake.check_latest``, before ``admit`` is called, and UnavailableError when
+    other writers keep being quicker.
     """
     return lake.until_committed(uri, lambda: _attempt(connection, uri, rows, put_back, admit))
 
@@ -97,16 +100,20 @@ def _attempt(
     columns = engine.names(rows.schema.names)
     if table is not None:
         lake.check_fits(table, uri, rows.schema, rows.keys)
+        _check_latest(connection, table, uri, rows)
     if put_back is not None:
         put_back()
     leaving = None if admit is None else admit(table)
-    standing = _standing(table, rows, admitted=admit is not None)
+    ingestion = admit is not None
+    standing = _standing(table, rows, admitted=ingestion)
     if table is None:
         count = engine.one(connection, f"SELECT count(*) FROM {rows.relation}")[0]
         order = "" if rows.ordered else _by_time(rows)
         all_rows = connection.sql(f"SELECT {columns} FROM {rows.relation}{order}")
         about = {"identity": list(rows.keys)}
-        lake.write(uri, None, _stream(all_rows), about=about, standing=standing)
+        lake.write(
+            uri, None, _stream(all_rows), about=about, standing=standing, ingestion=ingestion
+        )
         return Upserted(lake.version_of(uri), count, 0, 0)
     window = rows.window if leaving is None else (None, None)
     present = lake.relation(connection, table, uri, rows.time, window)
@@ -126,8 +133,19 @@ def _attempt(
     lake.write(
         uri, table, _stream(after), predicate=inside, replace=replace and inside is None,
         lineage=brought | ({PUT_BACK: "true"} if put_back is not None else {}), standing=standing,
+        ingestion=ingestion,
     )  # fmt: skip
     return Upserted(lake.version_of(uri), added, changed, removed)
+
+
+def _check_latest(connection: Any, table: Any, uri: str, rows: Incoming) -> None:
+    """As ``lake.check_latest``, of rows of which some may be new and some equal."""
+    if rows.seen is None or lake.ingestions_of(table) <= rows.seen:
+        return
+    present = lake.relation(connection, table, uri, rows.time, rows.window)
+    _, changed = _compare(connection, rows, present, lake.schema_of(table).names)
+    if changed:
+        lake.check_latest(table, uri, rows.seen)
 
 
 def _standing(table: Any | None, rows: Incoming, admitted: bool) -> Standing:

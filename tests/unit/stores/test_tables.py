@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from perennial.contracts.errors import InputError, IntegrityError, PerennialError
+from perennial.contracts.refs import StagedRef
 from perennial.data.splits import UNUSED, assign, split_columns
 from perennial.stores import lake, quarantine, tables
 from perennial.stores.standing import standing_of
@@ -686,3 +687,24 @@ def test_a_source_of_broken_rows_only_is_staged_and_refused(trips: Any) -> None:
     staged = trips.stage()
     assert (staged.rows, staged.bad_rows) == (0, 2)
     assert not trips.validate(staged).passed
+
+
+def test_a_snapshot_that_was_looked_at_earlier_does_not_replace_a_later_one(
+    leaves: Any,
+) -> None:
+    def look(text: str) -> tuple[StagedRef, int]:
+        leaves.csv(f"length,kind,width\n{text}\n")
+        return leaves.stage(), tables.ingestions(leaves.table)
+
+    def publish(looked: tuple[StagedRef, int]) -> int:
+        staged, seen = looked
+        bad = leaves.quarantine
+        return tables.publish(leaves.spec, staged, leaves.table, bad, seen=seen).version
+
+    earlier, later = look("1,a,2\n-1,a,2"), look("1,a,3")
+    assert publish(later) == 0
+    with pytest.raises(PerennialError, match="another run took in the source"):
+        publish(earlier)
+    assert publish(later) == 0
+    assert leaves.rows()["width"].tolist() == [3]
+    assert quarantine.count(leaves.quarantine) == 0
