@@ -36,9 +36,10 @@ class Stage(CachePolicy):
     keeps features.py; ``compute`` that the kind of compute makes a difference to its result;
     ``libraries`` are distributions whose versions decide the result.
 
-    A cached reference whose target is gone or damaged is a miss, so is a dataset as of now to which
-    the clock alone has added labels since, so are rows staged of a database, and so is every stage
-    of a run with ``force``: the new result is stored as the key's next generation.
+    A cached reference whose target is gone or damaged is a miss, so is a dataset whose table has
+    changed since, or as of now to which the clock alone has added labels, so are rows staged of a
+    database, and so is every stage of a run with ``force``: the new result is stored as the key's
+    next generation.
     """
 
     name: str = ""
@@ -95,15 +96,13 @@ def _holds(inputs: Mapping[str, Any], result: object) -> bool:
         return False
     if isinstance(result, StagedRef):
         return bool(inputs["source"].kind != "sql")  # an UPDATE leaves no trace that a look finds
-    if isinstance(result, DatasetRef) and inputs["source"].kind == "sql":
-        from perennial.stores import lake
+    if isinstance(result, DatasetRef):
+        from perennial.stores import lake, tables
 
-        if lake.version_of(result.uri) != result.version:  # an UPDATE may have been taken back
+        if lake.version_of(result.uri) != result.version:  # a change may have been taken back
             return False
-    if isinstance(result, DatasetRef) and inputs.get("as_of") is None:
-        from perennial.stores import tables
-
-        return tables.is_current(read_definition(inputs["model"]), result)
+        if inputs.get("as_of") is None:
+            return tables.is_current(read_definition(inputs["model"]), result)
     return True
 
 
