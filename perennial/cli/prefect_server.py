@@ -82,6 +82,15 @@ def is_free(port: int) -> bool:
     return True
 
 
+def is_answered(port: int) -> bool:
+    """Whether a program listens at this loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), LOOK_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def healthy(url: str) -> bool:
     """Whether a Prefect API answers here, and is well."""
     try:

@@ -119,6 +119,22 @@ def hidden(pid: int) -> bool:
     return False
 
 
+def listens(process: Process, port: int) -> bool:
+    """Whether it, or what it has started, listens at this TCP port."""
+    import psutil  # every command imports this module, and one needs it
+
+    if not process.alive:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(process.pid)
+        for one in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                sockets = one.net_connections(kind="tcp")
+                if any(s.status == psutil.CONN_LISTEN and s.laddr.port == port for s in sockets):
+                    return True
+    return False
+
+
 def wait(processes: Iterable[Process], seconds: float) -> list[Process]:
     """Wait until they have ended. Returns those that have not."""
     deadline = time.monotonic() + seconds

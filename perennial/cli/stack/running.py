@@ -10,8 +10,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from perennial.cli.prefect_server import is_answered
 from perennial.cli.stack.parts import Part
-from perennial.cli.stack.processes import end, find, mark
+from perennial.cli.stack.processes import end, find, listens, mark
 from perennial.cli.stack.state import PartState
 
 _FIRST_WAIT_SECONDS = 0.5
@@ -48,6 +49,20 @@ class Running:
     def overdue(self) -> bool:
         passed = time.monotonic() - self._started
         return self.state.status == "starting" and passed > self.part.ready_seconds
+
+    @property
+    def displaced(self) -> bool:
+        """Whether it is starting, or ended while it did, and another program has its port."""
+        port = self.state.port
+        if self.state.status != "starting" or port is None or not is_answered(port):
+            return False
+        # In this order: what answered and is not its own now never was, unless it has just ended.
+        return not self._has_its_port and is_answered(port)
+
+    @property
+    def _has_its_port(self) -> bool:
+        process, port = self.state.process, self.state.port
+        return port is None or (process is not None and listens(process, port))
 
     @property
     def due(self) -> bool:
@@ -92,7 +107,7 @@ class Running:
         """Ask a part that is starting whether it is ready. Returns whether it has become so."""
         if self.state.status != "starting" or not self.part.ready(self._since):
             return False
-        if self.ended:  # somebody else answers at its port
+        if self.ended or not self._has_its_port:  # somebody else answers there
             return False
         self._change(status="running", problem="")
         return True

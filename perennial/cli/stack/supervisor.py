@@ -168,7 +168,9 @@ class Supervisor:
                 raise _EndedEarlyError
             if self._look():
                 continue
-            if part.adopted and (part.ended or part.seconds > _TAKEN_OVER_SECONDS):
+            if part.displaced and not part.adopted:
+                self._move(part)
+            elif part.adopted and (part.ended or part.seconds > _TAKEN_OVER_SECONDS):
                 say(f"{part.part.title}: does not answer, so it is started anew")
                 part.drop()
                 self._start_if_absent(name)
@@ -180,6 +182,21 @@ class Supervisor:
                 raise PerennialError(f"{what}; see {part.log}")
             else:
                 self._stop.wait(_STARTING_TICK_SECONDS)
+
+    def _move(self, part: Running) -> None:
+        """Start a part anew at another port: its own, free when it was chosen, has been taken.
+        Raises PerennialError when it must be that one."""
+        name, port = part.part.name, self._ports[part.part.name]
+        if self._wanted.get(name):
+            fix = f"run again when it is free, or name another by {OPTIONS[name]}"
+            raise PerennialError(
+                f"{part.part.title}: port {port} was taken by another program meanwhile ({fix})"
+            )
+        say(f"{part.part.title}: port {port} was taken by another program meanwhile, so another")
+        part.end()
+        self._drop_after(part)
+        self._ports[name] = free_port()
+        self._start_if_absent(name)
 
     def _look(self) -> bool:
         """Ask all parts that are starting. Returns whether any has become ready."""
@@ -226,15 +243,26 @@ class Supervisor:
         before = part.state
         title = part.part.title
         needed = part.part.after
-        if part.ended or part.overdue:
-            what = part.how_it_ended() if part.ended else "does not answer and is killed"
+        if (displaced := part.displaced) or part.ended or part.overdue:
+            if displaced:
+                what = f"port {part.state.port} was taken by another program"
+            else:
+                what = part.how_it_ended() if part.ended else "does not answer and is killed"
             part.kill()
+            if displaced:
+                self._drop_after(part)
             seconds = part.failed(f"{what}; see {part.log}")
             say(f"{title}: {what}, is started again in {seconds:.1f} s; see {part.log}")
         elif part.due and (needed is None or self._running[needed].state.status == "running"):
             self._start(part)
         if part.state != before:
             self._write()
+
+    def _drop_after(self, part: Running) -> None:
+        """End what speaks to a part at a port that is another program's now."""
+        for other in self._running.values():
+            if other.part.after == part.part.name and other.state.status != "waiting":
+                other.drop()
 
     def _write(self) -> StackState:
         parts = {name: part.state for name, part in self._running.items()}

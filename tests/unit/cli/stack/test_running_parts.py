@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from perennial.cli.prefect_server import free_port, is_answered
 from perennial.cli.stack import running as running_module
 from perennial.cli.stack.parts import Part, Worker, parts_of, runs_at_once
 from perennial.cli.stack.processes import find
@@ -127,6 +131,54 @@ def test_a_part_that_was_left_halted_goes_on_when_it_is_taken_over(
 
 def run_state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+class Listening(Sleeper):
+    """Ready when anybody answers at its port. Its process listens there itself, by a child."""
+
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', {})); time.sleep(60)"
+
+    def command(self) -> list[str]:
+        python = shlex.join([sys.executable, "-c", self.code.format(self.ports[self.name])])
+        return ["sh", "-c", f"{python} & wait"]
+
+    def ready(self, _at: datetime) -> bool:
+        return is_answered(self.ports[self.name])
+
+
+class Slow(Listening):
+    code = "import time; time.sleep(60)  # {}"
+
+
+def test_a_part_whose_process_listens_has_its_port(tmp_path: Path) -> None:
+    part = Running(Listening(Project(tmp_path), {"sleeper": free_port()}), tmp_path)
+    part.start()
+    try:
+        assert not part.displaced
+        until_ready(part)
+        assert not part.displaced
+    finally:
+        part.end()
+
+
+@pytest.mark.parametrize("kind", [Slow, Listening])
+def test_what_else_answers_at_its_port_is_not_taken_for_a_part(
+    tmp_path: Path, kind: type[Listening]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        part = Running(kind(Project(tmp_path), {"sleeper": other.getsockname()[1]}), tmp_path)
+        assert not part.displaced  # before it is started
+        part.start()
+        try:
+            assert part.part.ready(part.state.at)
+            assert not part.look()
+            assert part.displaced
+            if kind is Listening:  # which can't, and ends
+                until(lambda: part.ended)
+                assert part.displaced
+        finally:
+            part.kill()
+    assert not part.displaced
 
 
 class Beating(Sleeper):
