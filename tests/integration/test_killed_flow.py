@@ -96,6 +96,17 @@ def test_a_flow_that_is_killed_ends_its_command_with_a_word_and_its_server(
     )
 
 
+def test_a_command_that_is_ended_ends_its_flow(project: Workplace) -> None:
+    with training(project) as run:
+        until(lambda: serves(run.server))
+        run.command.terminate()
+        out, err = run.command.communicate(timeout=120)
+        assert ended(run.flow)
+        until(lambda: ended(run.server) and ended(run.guard))
+    assert (run.command.returncode, out) == (143, "")
+    assert err.splitlines()[-1] == "ended by SIGTERM; the same command goes on where this stopped"
+
+
 def test_a_flow_that_is_interrupted_says_so_once_and_ends_with_its_server(
     project: Workplace,
 ) -> None:
