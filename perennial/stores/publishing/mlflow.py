@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 from perennial.bundle.exports.mlflow import model_folder
 from perennial.bundle.read import Bundle
 from perennial.contracts.distribution import pip_install
-from perennial.contracts.errors import InputError, PerennialError, UnavailableError
+from perennial.contracts.errors import InputError, PerennialError, Problem, UnavailableError
 from perennial.contracts.publishing import Destination
 from perennial.decisions.publishing import ALIASES
 from perennial.learning.studies import best_curve
@@ -37,7 +38,9 @@ _BRIEFLY = {
 }
 """MLflow's own settings, where the user has none: by its defaults a server that is away would be
 waited for for minutes, and addresses are printed."""
-_MOST_TEXT = 500  # characters of a parameter
+_MOST_TEXT = 500  # characters of a parameter, or of an error
+_NO_SERVER = ("/", ".", "~", "file:", "databricks", "uc:")
+"""How addresses begin that MLflow knows without a ``://``; others are folders to it."""
 _REFUSED = re.compile(r"[^/\w.\- ]")  # in its name, by any server: one on Windows has no colon
 
 
@@ -49,7 +52,7 @@ class MlflowServer:
     def __init__(self, uri: str, project: Project) -> None:
         self.project = project
         self._uri = uri
-        scheme, mark, rest = uri.partition("://")
+        scheme, mark, rest = uri.partition("://") if "://" in uri else ("", "", uri)
         # To the last @, whatever a password holds; and no address is too wrong to be shown.
         self._login, _, where = rest.rpartition("@")
         self.place = f"{scheme}{mark}{where}"
@@ -62,6 +65,9 @@ class MlflowServer:
     @contextmanager
     def open(self, model: str) -> Iterator[MlflowModel]:
         """A model there, made if need be. Whatever MLflow raises within is an UnavailableError."""
+        if "://" not in self._uri and not self._uri.startswith(_NO_SERVER):
+            fix = f"write http://{self.place} or https://{self.place}"
+            raise InputError(Problem(URI_VARIABLE, f"{self.place!r} is no address", fix))
         for name, value in _BRIEFLY.items():
             os.environ.setdefault(name, value)
         try:
@@ -75,10 +81,11 @@ class MlflowServer:
         except PerennialError:
             raise
         except Exception as error:  # its own, those of requests, of databases and of addresses
-            cause = " ".join(str(error).split()) or type(error).__name__
+            cause = str(_system_error(error) or error) or type(error).__name__
             if self._login:
                 cause = cause.replace(f"{self._login}@", "")
-            raise UnavailableError(f"MLflow at {self.place} failed: {cause[:300]}") from None
+            cause = textwrap.shorten(cause, _MOST_TEXT, placeholder=" …")
+            raise UnavailableError(f"MLflow at {self.place} failed: {cause}") from None
 
 
 class MlflowModel:
@@ -234,6 +241,16 @@ class MlflowModel:
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """What the system said of a connection: it comes last in a message of three libraries."""
+    found, cause = None, error.__cause__ or error.__context__
+    while cause is not None:
+        if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.errno):
+            found = cause
+        cause = cause.__cause__ or cause.__context__
+    return found
 
 
 def _tags(version: Version, bundle: Bundle) -> dict[str, str]:
