@@ -157,7 +157,7 @@ def _with_source(spec: ModelSpec, uri: str, root: Path) -> ModelSpec:
     kind, own = sources.kind_of(uri, root), spec.source
     values: dict[str, Any] = {"kind": kind, "uri": uri, "entity": own.entity}
     if kind == "csv":
-        values["delimiter"] = "\t" if ".tsv" in uri.lower() else own.delimiter
+        values["delimiter"] = "\t" if sources.is_tabbed(uri) else own.delimiter
         values["decimal"] = own.decimal
     return spec.model_copy(update={"source": Source(event_time=own.event_time, **values)})
 

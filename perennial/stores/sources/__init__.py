@@ -15,9 +15,19 @@ from perennial.contracts.refs import SourceRef
 from perennial.spec import ModelSpec
 from perennial.stores.sources import columnar, database, delimited, delta
 from perennial.stores.sources.batches import Batch, Piece, join, wanted_columns
-from perennial.stores.sources.files import SourceFile, address, kind_of, locate, overlaps
+from perennial.stores.sources.files import SourceFile, address, is_tabbed, kind_of, locate, overlaps
 
-__all__ = ["Batch", "address", "columns", "inspect", "kind_of", "overlaps", "read", "start"]
+__all__ = [
+    "Batch",
+    "address",
+    "columns",
+    "inspect",
+    "is_tabbed",
+    "kind_of",
+    "overlaps",
+    "read",
+    "start",
+]
 
 _MICROSECOND = timedelta(microseconds=1)
 _AT_ONCE = 16

@@ -23,6 +23,7 @@ _SUFFIXES = {
     "csv": re.compile(rf"\.(csv|tsv|txt){_COMPRESSED}$", re.IGNORECASE),
     "parquet": re.compile(r"\.(parquet|pq)$", re.IGNORECASE),
 }
+_TABBED = re.compile(rf"\.tsv{_COMPRESSED}$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ def address(uri: str, root: Path) -> str:
         what = "names a host, and files are read and written on this machine only"
         raise InputError(Problem(uri, what, "write file:///folder, or the path alone"))
     return str((root / Path(path).expanduser()).absolute())
+
+
+def is_tabbed(uri: str) -> bool:
+    """Whether the name of a file or glob, compressed or not, ends as of tab separated values."""
+    return _TABBED.search(uri) is not None
 
 
 def overlaps(uri: str, root: Path, folder: str) -> bool:

@@ -128,6 +128,14 @@ def test_files_folders_globs_and_delta_tables_give_the_same_predictions(
     assert np.array_equal(found["_prediction"], direct.astype(float))
 
 
+@pytest.mark.parametrize("name", ["rows.TSV", "rows.tsv.gz", "*.tsv", "in/x.tsv_old/rows.csv"])
+def test_values_are_separated_as_the_name_of_the_file_says(place: Place, name: str) -> None:
+    path = place.root / name.replace("*", "rows")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place.rows.to_csv(path, index=False, sep="," if name.endswith(".csv") else "\t")
+    assert place.run(name).rows == len(place.rows)
+
+
 def test_files_with_the_decimal_commas_of_the_model_are_scored(place: Place) -> None:
     source = place.bundle.spec.source.model_copy(update={"decimal": ",", "delimiter": ";"})
     spec = place.bundle.spec.model_copy(update={"source": source})
