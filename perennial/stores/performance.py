@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +63,7 @@ def watched_metric(bundle: Bundle) -> str:
 
 def labelled_answers(
     bundle: Bundle,
+    delay: timedelta,
     version: int,
     predictions_uri: str,
     labels_uri: str,
@@ -70,8 +71,10 @@ def labelled_answers(
     as_of: datetime,
 ) -> Labelled:
     """What is known by labels received before ``as_of`` of answers in the window, and of as much
-    before it as labels are late. Raises as ``join_labels``."""
-    spec, (start, end) = bundle.spec, window
+    before it as labels are late: by ``delay``, whatever the version was trained with. Raises as
+    ``join_labels``."""
+    label = bundle.spec.label.model_copy(update={"delay": delay})
+    spec, (start, end) = bundle.spec.model_copy(update={"label": label}), window
     table = open_log(predictions_uri)
     log = schema_of(table) if table is not None else pa.schema([])
     columns = Columns(log, bundle.schema.inputs)
@@ -81,7 +84,7 @@ def labelled_answers(
     if time is not None and timed:
         asked.append(time)
     sample, inside, digest = Sample(SAMPLED_ROWS), 0, 0
-    since = start - spec.label.delay
+    since = start - delay
     with join_labels(spec, predictions_uri, labels_uri, since, end, as_of) as joined:
         every = joined.batches([*dict.fromkeys(asked)], version)
         for batch in every if version in joined.counts.versions else ():

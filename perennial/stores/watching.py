@@ -85,10 +85,10 @@ def watch(
 ) -> Seen:
     """Look at what the champion answered in a window, knowing the labels received before ``now``.
 
-    ``spec`` is the model's present one: its drift and log sections hold. ``compute`` counts the
-    answers, stretch by stretch of the window: the same wherever it does. Nothing that is in the
-    data raises; IntegrityError is a damaged bundle or log, UnavailableError a store that does not
-    answer.
+    ``spec`` is the model's present one: its drift and log sections and its label.delay hold.
+    ``compute`` counts the answers, stretch by stretch of the window: the same wherever it does.
+    Nothing that is in the data raises; IntegrityError is a damaged bundle or log, UnavailableError
+    a store that does not answer.
     """
     log, labels = (project.uri(kind, spec.name) for kind in _FOLDERS)
     if version is None:
@@ -109,7 +109,7 @@ def watch(
         reference, counts, importance=bundle_importance(bundle), settings=spec.drift, seed=seed
     )
     rows, notes = sample.table(), [*promise.notes, *_left_out(bundle, left_out)]
-    known = labelled_answers(bundle, number, log, labels, window, now)
+    known = labelled_answers(bundle, spec.label.delay, number, log, labels, window, now)
     estimated, realised = None, None
     if rows is not None and drift.outcome is not DriftOutcome.FAULT:
         estimated, why = estimated_change(bundle, promise, rows, seed=seed, threads=threads)

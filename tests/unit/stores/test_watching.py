@@ -148,6 +148,21 @@ def test_labels_that_are_not_due_or_not_yet_received_tell_nothing(place: Watched
     assert early.labels.labelled_due == 0
 
 
+def test_labels_are_due_by_the_present_delay_whatever_the_version_was_trained_with(
+    place: Watched,
+) -> None:
+    frame, ids = place.traffic()
+    place.label(frame, ids)
+    trained = place.bundle.spec.label.delay
+    before = look(place, now=END).labels
+    place.edit(f"delay: {trained.days}d", "delay: 9d")
+    after = look(place, now=END).labels
+    assert before is not None
+    assert after is not None
+    assert before.labelled_due > 0
+    assert (after.due, after.labelled_due, after.overdue) == (0, 0, 0)
+
+
 def test_labels_later_than_a_window_is_long_tell_of_a_loss_but_not_that_all_is_well(
     tmp_path: Path,
 ) -> None:
