@@ -4,14 +4,16 @@ Small batches are computed on the event loop itself. Under Python's lock a threa
 would only take turns with it, five milliseconds at a time, while the sockets hold what arrives in
 the meantime just as well as a queue would: a lone request waits for nobody, and the busier the
 server, the larger the batches. Batches of many rows, and versions that were slow when they were
-warmed up, are computed on a thread, so that the loop stays free for the others. So is a batch that
-takes the loop for a second, save where its code leaves Python's lock to nobody, as a pattern that
-backtracks does: there nothing on a thread could end it, so it is ended on the loop.
+warmed up, are computed on a thread, so that the loop stays free for the others. So are those of a
+version that became slow, for as long as it is, and a batch that takes the loop for a second, save
+where its code leaves Python's lock to nobody, as a pattern that backtracks does: there nothing on a
+thread could end it, so it is ended on the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -37,8 +39,11 @@ others: for half of what the last batch took, this at most, and never when that 
 
 _MANY = 500
 """When so many wait those that were given up are let go: the batch before them may never end."""
-_CHANCES = 3
-"""So many batches of a version may take too long on the loop before all go to its threads."""
+_SLOW_IN_A_ROW = 3
+"""So many batches of a version that are slow on the loop, and the next go to its threads."""
+_QUICK_IN_A_ROW = 20
+_QUICK_SECONDS = 0.010
+"""So many batches that take no longer there, and they come back to the loop."""
 
 Rows = Any
 """``Mapping[str, Sequence[object]]`` of Python values, or a ``pyarrow.Table``."""
@@ -79,7 +84,8 @@ class Batcher:
     the model can't read gets its InputError, and fails nobody else; ``failed`` is called with it
     first. A job may have been given up by then (its future is cancelled): it may be computed all
     the same. ``overtime`` is the clock of the loop's thread; without it a batch may take the loop
-    for ever.
+    for ever. A version that is ``inline`` goes to its threads while it is slow; ``moved`` is called
+    with whether it came back.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class Batcher:
         failed: Callable[[Job, Exception], None],
         inline: bool,
         overtime: Overtime | None = None,
+        moved: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._predictor = predictor
         self._pool = pool
@@ -97,7 +104,9 @@ class Batcher:
         self._failed = failed
         self._inline = inline
         self._overtime = overtime
-        self._chances = _CHANCES
+        self._moved = moved
+        self._slow = 0  # batches in a row, on the loop
+        self._quick: int | None = None  # batches in a row, while it is away from the loop
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
         self._many = _MANY
@@ -149,8 +158,6 @@ class Batcher:
             self._overtime.end()  # it may have rung in the end of it
             results = []
             if over.yields:
-                self._chances -= 1
-                self._inline = self._chances > 0
                 for job in jobs:
                     self._on_thread([job], self._finish)
             elif len(jobs) == 1:
@@ -160,6 +167,7 @@ class Batcher:
         try:
             self._finish(results)
         finally:
+            self._judge_here()
             rest = [[job] for [job] in rest if not job.answer.done()]
             if rest:
                 self._loop.call_soon(self._compute_here, rest)
@@ -175,6 +183,27 @@ class Batcher:
             return self._compute(jobs)
         finally:
             self._overtime.end()
+
+    def _judge_here(self) -> None:
+        """Go to the threads after several slow batches. One that leaves others no lock is none."""
+        clock = self._overtime
+        self._slow = self._slow + 1 if clock is not None and clock.slow else 0
+        if self._slow >= _SLOW_IN_A_ROW and self._inline:
+            self._inline = False
+            self._quick = 0
+            self._moved(False)
+
+    def _judge_there(self, results: list[Batch | _Failed]) -> None:
+        """Come back to the loop after several quick batches, if the version was there before."""
+        if self._quick is None:
+            return
+        took = [r.ended - r.started if isinstance(r, Batch) else math.inf for r in results]
+        quick = max(took, default=math.inf) < _QUICK_SECONDS
+        self._quick = self._quick + 1 if quick else 0
+        if self._quick >= _QUICK_IN_A_ROW:
+            self._inline = True
+            self._quick = None
+            self._moved(True)
 
     def _go_on(self) -> None:
         if self._waiting:
@@ -212,6 +241,7 @@ class Batcher:
         try:
             self._finish(results)
         finally:
+            self._judge_there(results)
             self._go_on()
 
     def _finish(self, results: list[Batch | _Failed]) -> None:

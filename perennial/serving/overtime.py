@@ -6,11 +6,17 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from time import perf_counter
 
 SECONDS = 1.0
 """For a batch, which takes some milliseconds."""
-_TICK_SECONDS = 0.02
-_YIELDING = 3
+SLOW_SECONDS = 0.05
+"""What takes longer is watched, and told as slow where it leaves others Python's lock."""
+_RINGS = 3
+_TICK_SECONDS = 0.01
+_YIELDING_TICKS = 3
+_YIELDING_SECONDS = 0.05
+"""Another thread comes to run at least so often beside what leaves it Python's lock."""
 
 
 class OvertimeError(BaseException):
@@ -26,38 +32,43 @@ class Overtime:
     """A clock for what computes on the main thread of a process, one thing at a time: once its time
     is over, OvertimeError is raised within it. Made on the main thread; it has SIGALRM to itself.
 
-    It rings at half of the time too: a process that stands still as a whole hears only that. What
+    It rings twice before: a process that stands still as a whole hears only one ring of it. What
     is compiled is interrupted when it comes back, or looks for signals as regular expressions and
-    what waits do.
+    what waits do. ``slow``: what it was begun for last took more than some SLOW_SECONDS, and other
+    threads ran meanwhile.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self._half = seconds / 2
+        self.slow = False
+        self._again = (seconds - SLOW_SECONDS) / (_RINGS - 1)
         self._on = False
+        self._rings = 0
         self._watch: _Watch | None = None
         signal.signal(signal.SIGALRM, self._ring)
 
     def begin(self) -> None:
         self._on = True
-        signal.setitimer(signal.ITIMER_REAL, self._half, self._half)
+        self._rings = 0
+        self.slow = False
+        signal.setitimer(signal.ITIMER_REAL, SLOW_SECONDS, self._again)
 
     def end(self) -> None:
         self._on = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self._watch is not None:
+            self.slow = self._watch.yields
             self._watch.over = True
             self._watch = None
 
     def _ring(self, *_: object) -> None:
         if not self._on:
             return
-        watch, self._watch = self._watch, None
-        if watch is None:
+        self._rings += 1
+        if self._watch is None:
             self._watch = _Watch()
             self._watch.start()
-        else:
-            watch.over = True
-            raise OvertimeError(yields=watch.ticks >= _YIELDING)
+        elif self._rings >= _RINGS:
+            raise OvertimeError(yields=self._watch.yields)
 
 
 class _Watch(threading.Thread):
@@ -65,10 +76,16 @@ class _Watch(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.ticks = 0
         self.over = False
+        self._ticks = 0
+        self._began = perf_counter()
+
+    @property
+    def yields(self) -> bool:
+        seconds = perf_counter() - self._began
+        return self._ticks >= max(_YIELDING_TICKS, seconds / _YIELDING_SECONDS)
 
     def run(self) -> None:
         while not self.over:
             time.sleep(_TICK_SECONDS)
-            self.ticks += 1
+            self._ticks += 1

@@ -313,7 +313,9 @@ class Service:
         done = partial(self._computed, model, LogRows(loaded))
         failed = partial(self._failed, model)
         pool = ThreadPoolExecutor(_THREADS, f"{model.name}@{loaded.number}")
-        batcher = Batcher(loaded.predictor, pool, done, failed, loaded.inline, self._overtime)
+        moved = partial(_tell_moved, model.name, loaded.number)
+        clock = self._overtime
+        batcher = Batcher(loaded.predictor, pool, done, failed, loaded.inline, clock, moved)
         return _Lane(loaded, reads, batcher)
 
     def _computed(self, model: LiveModel, rows: LogRows, batch: Batch) -> None:
@@ -423,3 +425,11 @@ def _written(batch: Batch, written: Future[None]) -> None:
         _answer(batch)
     else:
         fail(batch.jobs, Refusal(503, "log_full", str(error), retry_after=5))
+
+
+def _tell_moved(model: str, version: int, back: bool) -> None:
+    fields = {"model": model, "version": version}
+    if back:
+        _log.info("the version is quick again, and back on the loop", extra=fields)
+    else:
+        _log.warning("the version became slow, and is computed on its threads", extra=fields)

@@ -53,6 +53,8 @@ def waits(remark: pd.Series, items: pd.Series) -> pd.Series:
     import time
     from pathlib import Path
 
+    for seconds in remark[remark.str.startswith("0.")]:
+        time.sleep(float(seconds))
     for path in remark[remark.str.startswith("/")]:
         while not Path(path).exists():
             try:
@@ -83,8 +85,8 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """Its feature code waits until there is the file that a remark names, and has a pattern that
-    takes some remarks for ever."""
+    """Its feature code waits until there is the file that a remark names, or for the seconds that
+    it tells, and has a pattern that takes some remarks for ever."""
     made = write_bundle(
         tmp_path_factory.mktemp("odd"), content("parcels", "binary", 1, FEATURES + ODD)
     )
@@ -129,7 +131,10 @@ class Scene:
     ) -> None:
         self.sizes: list[int] = []
         self.failed: list[tuple[Job, Exception]] = []
-        self.batcher = Batcher(model, pool, self._done, self._failed, inline, overtime)
+        self.moves: list[bool] = []
+        self.batcher = Batcher(
+            model, pool, self._done, self._failed, inline, overtime, self.moves.append
+        )
 
     def _done(self, batch: Batch) -> None:
         self.sizes.append(len(batch.jobs))
@@ -268,15 +273,15 @@ def test_a_request_that_was_given_up_hurts_nobody(model: Predictor) -> None:
     asyncio.run(play())
 
 
-def test_a_request_that_waits_is_moved_off_the_loop_and_the_third_takes_the_version_along(
+def test_a_request_that_waits_is_moved_off_the_loop_and_the_version_stays_there(
     odd: Predictor, tmp_path: Path
 ) -> None:
     clock = Clock()
 
     async def play() -> None:
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(8) as pool:
             scene = Scene(odd, pool, inline=True, overtime=clock)
-            files = [tmp_path / f"{number}" for number in range(3)]
+            files = [tmp_path / f"{number}" for number in range(4)]
             held = [job(odd, remark=str(file)) for file in files]
             for number, one in enumerate(held):
                 beside = job(odd)
@@ -285,13 +290,58 @@ def test_a_request_that_waits_is_moved_off_the_loop_and_the_third_takes_the_vers
                 assert len(await beside.answer) == 1
                 (after,) = await scene.answers([job(odd)])
                 assert len(after) == 1
-                assert clock.begun == (1, 3, 5)[number] + (number < 2)
+                assert clock.begun == 2 * (number + 1)
             assert not any(one.answer.done() for one in held)
             for file in files:
                 file.touch()
             answers = await asyncio.gather(*(one.answer for one in held))
-        assert [len(values) for values in answers] == [1, 1, 1]
+        assert [len(values) for values in answers] == [1, 1, 1, 1]
         assert not scene.failed
+        assert not scene.moves
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("seconds", ["0.15", "0.6"])
+def test_a_version_that_becomes_slow_goes_to_its_threads_and_comes_back_when_it_is_quick_again(
+    odd: Predictor, seconds: str
+) -> None:
+    clock = Clock()
+
+    async def play() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            scene = Scene(odd, pool, inline=True, overtime=clock)
+            for _ in range(batching._SLOW_IN_A_ROW - 1):
+                await scene.answers([job(odd, remark=seconds)])
+            await scene.answers([job(odd)])
+            for _ in range(batching._SLOW_IN_A_ROW):
+                assert not scene.moves
+                await scene.answers([job(odd, remark=seconds)])
+            assert scene.moves == [False]
+            begun = clock.begun
+            await scene.answers([job(odd, remark=seconds)])
+            assert clock.begun == begun
+            async with asyncio.timeout(30):
+                while scene.moves != [False, True]:
+                    await scene.answers([job(odd)])
+            assert clock.begun == begun
+            await scene.answers([job(odd)])
+            assert clock.begun == begun + 1
+        assert not scene.failed
+
+    asyncio.run(play())
+
+
+def test_what_leaves_the_lock_to_nobody_does_not_take_the_version_to_its_threads(
+    odd: Predictor,
+) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(odd, pool, inline=True, overtime=Clock())
+            for _ in range(batching._SLOW_IN_A_ROW + 1):
+                (ended,) = await scene.answers([job(odd, remark=ENDLESS)])
+                assert isinstance(ended, TooLongError)
+        assert not scene.moves
 
     asyncio.run(play())
 
