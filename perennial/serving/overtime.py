@@ -44,9 +44,12 @@ class Overtime:
         self._on = False
         self._rings = 0
         self._watch: _Watch | None = None
-        signal.signal(signal.SIGALRM, self._ring)
+        self._bell = self._ring  # as a signal's handler, always the same object
+        signal.signal(signal.SIGALRM, self._bell)
 
     def begin(self) -> None:
+        if signal.getsignal(signal.SIGALRM) is not self._bell:  # feature code has taken the signal
+            signal.signal(signal.SIGALRM, self._bell)
         self._on = True
         self._rings = 0
         self.slow = False

@@ -24,7 +24,7 @@ from perennial.bundle.write import write_bundle
 from perennial.contracts.errors import FeatureError, InputError
 from perennial.serving import batching
 from perennial.serving.batching import INLINE_ROWS, Batch, Batcher, Job, TooLongError
-from perennial.serving.overtime import Overtime
+from perennial.serving.overtime import Overtime, OvertimeError
 from perennial.serving.replies import Request
 from tests.fuzz.served import FEATURES, ROW, content, make_project
 from tests.integration.test_serving import predictor
@@ -363,6 +363,22 @@ def test_a_request_that_leaves_the_lock_to_nobody_is_ended_and_those_beside_it_a
         assert [error for _, error in scene.failed] == [alone, ended]
 
     asyncio.run(play())
+
+
+def test_the_clock_rings_though_what_ran_before_has_taken_the_signal() -> None:
+    clock = Overtime(0.4)
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.alarm(5)
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    clock.begin()
+    try:
+        with pytest.raises(OvertimeError) as over:
+            time.sleep(5)
+    finally:
+        clock.end()
+    assert over.value.yields
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 STANDS_STILL = """
