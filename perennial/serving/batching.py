@@ -180,9 +180,12 @@ class Batcher:
             return self._compute(jobs)
         try:
             self._overtime.begin()
-            return self._compute(jobs)
+            results = self._compute(jobs)
         finally:
             self._overtime.end()
+        if self._overtime.over is not None:  # feature code caught it, and went on
+            raise self._overtime.over
+        return results
 
     def _judge_here(self) -> None:
         """Go to the threads after several slow batches. One that leaves others no lock is none."""

@@ -13,6 +13,8 @@ SECONDS = 1.0
 SLOW_SECONDS = 0.05
 """What takes longer is watched, and told as slow where it leaves others Python's lock."""
 _RINGS = 3
+_RINGS_AGAIN_SECONDS = 0.02
+"""From then on: a bare ``except:`` in feature code may have caught what was raised."""
 _TICK_SECONDS = 0.01
 _YIELDING_TICKS = 3
 _YIELDING_SECONDS = 0.05
@@ -34,12 +36,13 @@ class Overtime:
 
     It rings twice before: a process that stands still as a whole hears only one ring of it. What
     is compiled is interrupted when it comes back, or looks for signals as regular expressions and
-    what waits do. ``slow``: what it was begun for last took more than some SLOW_SECONDS, and other
-    threads ran meanwhile.
+    what waits do. ``over``: its time was over, whatever caught what was raised. ``slow``: what it
+    was begun for last took more than some SLOW_SECONDS, and other threads ran meanwhile.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self.slow = False
+        self.over: OvertimeError | None = None
         self._again = (seconds - SLOW_SECONDS) / (_RINGS - 1)
         self._on = False
         self._rings = 0
@@ -53,6 +56,7 @@ class Overtime:
         self._on = True
         self._rings = 0
         self.slow = False
+        self.over = None
         signal.setitimer(signal.ITIMER_REAL, SLOW_SECONDS, self._again)
 
     def end(self) -> None:
@@ -71,7 +75,10 @@ class Overtime:
             self._watch = _Watch()
             self._watch.start()
         elif self._rings >= _RINGS:
-            raise OvertimeError(yields=self._watch.yields)
+            if self.over is None:
+                self.over = OvertimeError(yields=self._watch.yields)
+                signal.setitimer(signal.ITIMER_REAL, _RINGS_AGAIN_SECONDS, _RINGS_AGAIN_SECONDS)
+            raise OvertimeError(yields=self.over.yields)
 
 
 class _Watch(threading.Thread):

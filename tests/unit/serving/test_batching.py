@@ -49,6 +49,18 @@ def backtracks(remark: pd.Series) -> pd.Series:
     return remark.map(lambda said: re.match("(a+)+$", str(said)) is None)
 
 
+def catches(remark: pd.Series) -> pd.Series:
+    import re
+
+    def one(said: str) -> float:
+        try:
+            return float(re.match("(c+)+$", str(said)) is None)
+        except:
+            return 0.0
+
+    return remark.map(one)
+
+
 def waits(remark: pd.Series, items: pd.Series) -> pd.Series:
     import time
     from pathlib import Path
@@ -379,6 +391,23 @@ def test_the_clock_rings_though_what_ran_before_has_taken_the_signal() -> None:
         clock.end()
     assert over.value.yields
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_feature_code_that_catches_everything_is_ended_soon_and_its_values_answer_nobody(
+    odd: Predictor,
+) -> None:
+    async def play() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            scene = Scene(odd, pool, inline=True, overtime=Overtime(0.5))
+            started = perf_counter()
+            (ended,) = await scene.answers([job(odd, 20, remark=ENDLESS.replace("a", "c"))])
+            assert perf_counter() - started < 5
+            assert isinstance(ended, TooLongError)
+            (after,) = await scene.answers([job(odd)])
+        assert len(after) == 1
+        assert not scene.moves
+
+    asyncio.run(play())
 
 
 STANDS_STILL = """
