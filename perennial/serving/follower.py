@@ -132,6 +132,7 @@ class Follower(threading.Thread):
         self._ending = threading.Event()
         self._registry: Registry | None = None
         self._followed: dict[str, Followed] = {}
+        self._unwritten: set[str] = set()
         self._failures: dict[str, _Failure] = {}
         self._loading: dict[VersionRef, _Loading] = {}
         self._definitions: dict[str, _Definition] = {}
@@ -186,6 +187,8 @@ class Follower(threading.Thread):
         known = self._followed.get(route.model)
         if known is not None and known.route == route:
             self._forget_loaded(route.model)  # what was asked for meanwhile, and is no more
+            if route.model in self._unwritten:
+                self._keep(known)
             return
         if not self._may_try(route):
             return
@@ -195,7 +198,22 @@ class Follower(threading.Thread):
         shadows = tuple(self._registry.version(route.model, number) for number in route.shadow)
         followed = Followed(route=route, versions=versions, shadows=shadows)
         if self._adopt(followed):
-            write_file(self._routes / f"{route.model}.json", followed.model_dump_json(indent=1))
+            self._keep(followed)
+
+    def _keep(self, followed: Followed) -> None:
+        """Write a route for the next start. What can't be written is tried again at each look."""
+        model = followed.route.model
+        try:
+            write_file(self._routes / f"{model}.json", followed.model_dump_json(indent=1))
+        except OSError as error:
+            if model not in self._unwritten:
+                self._unwritten.add(model)
+                fields = {"model": model, "problem": str(error)}
+                _log.error("route not kept on disk", extra=fields)
+        else:
+            if model in self._unwritten:
+                self._unwritten.remove(model)
+                _log.info("route kept on disk again", extra={"model": model})
 
     def _adopt(self, wanted: Followed) -> bool:
         """Load what is not loaded yet, and switch once all is. Whether it worked."""

@@ -388,6 +388,35 @@ def test_servers_of_one_project_keep_what_each_of_them_followed(project: Project
         asyncio.run(start(*models))
 
 
+def test_a_route_that_can_not_be_written_is_written_once_it_can(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = project.home / "serving" / "routes"
+    away = kept.with_name("away")
+
+    async def test() -> None:
+        async with following(project) as one:
+            await one.look()
+            kept.rename(away)
+            kept.touch()  # no folder: nothing can be written there
+            route_of(project, "parcels", 2)
+            for _ in range(2):
+                await one.look()
+                assert one.weights("parcels") == {2: 100}
+                assert not one.service.registry_problem
+            kept.unlink()
+            away.rename(kept)
+            await one.look()
+        remove(project.home / "registry.db")
+        async with following(project) as one:
+            await one.look()
+            assert one.weights("parcels") == {2: 100}
+
+    asyncio.run(test())
+    told = [r for r in caplog.records if r.message == "route not kept on disk"]
+    assert [vars(record)["model"] for record in told] == ["parcels"]
+
+
 def test_a_last_route_that_is_damaged_costs_its_own_model_only(project: Project) -> None:
     async def test() -> None:
         async with following(project) as one:
