@@ -13,7 +13,7 @@ thread could end it, so it is ended on the loop.
 from __future__ import annotations
 
 import asyncio
-import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from perennial.bundle.predictor import Predictor
 from perennial.contracts.errors import FeatureError, Problem
 from perennial.data.feature_code import FILE
 from perennial.data.frames import Canonical
-from perennial.serving.overtime import SECONDS, Overtime, OvertimeError
+from perennial.serving.overtime import SECONDS, SLOW_SECONDS, Overtime, OvertimeError
 from perennial.serving.replies import Request
 
 INLINE_ROWS = 64
@@ -39,11 +39,10 @@ others: for half of what the last batch took, this at most, and never when that 
 
 _MANY = 500
 """When so many wait those that were given up are let go: the batch before them may never end."""
-_SLOW_IN_A_ROW = 3
-"""So many batches of a version that are slow on the loop, and the next go to its threads."""
-_QUICK_IN_A_ROW = 20
-_QUICK_SECONDS = 0.010
-"""So many batches that take no longer there, and they come back to the loop."""
+_SLOW = 3
+_SLOW_WITHIN_SECONDS = 60.0
+"""So many batches of a version that are slow on the loop within this time, and the next go to its
+threads, until none was slow for as long."""
 
 Rows = Any
 """``Mapping[str, Sequence[object]]`` of Python values, or a ``pyarrow.Table``."""
@@ -105,8 +104,8 @@ class Batcher:
         self._inline = inline
         self._overtime = overtime
         self._moved = moved
-        self._slow = 0  # batches in a row, on the loop
-        self._quick: int | None = None  # batches in a row, while it is away from the loop
+        self._away = False  # from the loop, because it became slow
+        self._slow: deque[float] = deque(maxlen=_SLOW)  # when its last slow batches ended
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
         self._many = _MANY
@@ -189,23 +188,23 @@ class Batcher:
 
     def _judge_here(self) -> None:
         """Go to the threads after several slow batches. One that leaves others no lock is none."""
-        clock = self._overtime
-        self._slow = self._slow + 1 if clock is not None and clock.slow else 0
-        if self._slow >= _SLOW_IN_A_ROW and self._inline:
-            self._inline = False
-            self._quick = 0
+        if self._overtime is None or not self._overtime.slow or not self._inline:
+            return
+        self._slow.append(perf_counter())
+        if len(self._slow) == _SLOW and self._slow[-1] - self._slow[0] < _SLOW_WITHIN_SECONDS:
+            self._inline, self._away = False, True
             self._moved(False)
 
     def _judge_there(self, results: list[Batch | _Failed]) -> None:
-        """Come back to the loop after several quick batches, if the version was there before."""
-        if self._quick is None:
+        """Come back to the loop when it has not been slow for a while."""
+        took = [r.ended - r.started for r in results if isinstance(r, Batch)]
+        if not self._away or not took:
             return
-        took = [r.ended - r.started if isinstance(r, Batch) else math.inf for r in results]
-        quick = max(took, default=math.inf) < _QUICK_SECONDS
-        self._quick = self._quick + 1 if quick else 0
-        if self._quick >= _QUICK_IN_A_ROW:
-            self._inline = True
-            self._quick = None
+        if max(took) > SLOW_SECONDS:
+            self._slow.append(perf_counter())
+        elif perf_counter() - self._slow[-1] > _SLOW_WITHIN_SECONDS:
+            self._inline, self._away = True, False
+            self._slow.clear()
             self._moved(True)
 
     def _go_on(self) -> None:

@@ -285,15 +285,15 @@ def test_a_request_that_was_given_up_hurts_nobody(model: Predictor) -> None:
     asyncio.run(play())
 
 
-def test_a_request_that_waits_is_moved_off_the_loop_and_the_version_stays_there(
+def test_a_request_that_waits_is_moved_off_the_loop_and_the_third_takes_the_version_along(
     odd: Predictor, tmp_path: Path
 ) -> None:
     clock = Clock()
 
     async def play() -> None:
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(4) as pool:
             scene = Scene(odd, pool, inline=True, overtime=clock)
-            files = [tmp_path / f"{number}" for number in range(4)]
+            files = [tmp_path / f"{number}" for number in range(3)]
             held = [job(odd, remark=str(file)) for file in files]
             for number, one in enumerate(held):
                 beside = job(odd)
@@ -302,44 +302,60 @@ def test_a_request_that_waits_is_moved_off_the_loop_and_the_version_stays_there(
                 assert len(await beside.answer) == 1
                 (after,) = await scene.answers([job(odd)])
                 assert len(after) == 1
-                assert clock.begun == 2 * (number + 1)
+                assert clock.begun == (2, 4, 5)[number]
             assert not any(one.answer.done() for one in held)
             for file in files:
                 file.touch()
             answers = await asyncio.gather(*(one.answer for one in held))
-        assert [len(values) for values in answers] == [1, 1, 1, 1]
+        assert [len(values) for values in answers] == [1, 1, 1]
         assert not scene.failed
-        assert not scene.moves
+        assert scene.moves == [False]
 
     asyncio.run(play())
 
 
 @pytest.mark.parametrize("seconds", ["0.15", "0.6"])
 def test_a_version_that_becomes_slow_goes_to_its_threads_and_comes_back_when_it_is_quick_again(
-    odd: Predictor, seconds: str
+    odd: Predictor, seconds: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
 
     async def play() -> None:
         with ThreadPoolExecutor(2) as pool:
             scene = Scene(odd, pool, inline=True, overtime=clock)
-            for _ in range(batching._SLOW_IN_A_ROW - 1):
-                await scene.answers([job(odd, remark=seconds)])
-            await scene.answers([job(odd)])
-            for _ in range(batching._SLOW_IN_A_ROW):
+            for _ in range(3):
                 assert not scene.moves
                 await scene.answers([job(odd, remark=seconds)])
+                await scene.answers([job(odd)])
             assert scene.moves == [False]
             begun = clock.begun
             await scene.answers([job(odd, remark=seconds)])
             assert clock.begun == begun
-            async with asyncio.timeout(30):
-                while scene.moves != [False, True]:
-                    await scene.answers([job(odd)])
+            monkeypatch.setattr(batching, "_SLOW_WITHIN_SECONDS", 0.3)
+            await scene.answers([job(odd)])
+            assert scene.moves == [False]
+            await asyncio.sleep(0.3)
+            await scene.answers([job(odd)])
+            assert scene.moves == [False, True]
             assert clock.begun == begun
             await scene.answers([job(odd)])
             assert clock.begun == begun + 1
         assert not scene.failed
+
+    asyncio.run(play())
+
+
+def test_a_version_that_is_slow_now_and_then_stays_on_the_loop(
+    odd: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_SLOW_WITHIN_SECONDS", 0.2)
+
+    async def play() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            scene = Scene(odd, pool, inline=True, overtime=Clock())
+            for _ in range(4):
+                await scene.answers([job(odd, remark="0.15")])
+        assert not scene.moves
 
     asyncio.run(play())
 
@@ -350,7 +366,7 @@ def test_what_leaves_the_lock_to_nobody_does_not_take_the_version_to_its_threads
     async def play() -> None:
         with ThreadPoolExecutor(1) as pool:
             scene = Scene(odd, pool, inline=True, overtime=Clock())
-            for _ in range(batching._SLOW_IN_A_ROW + 1):
+            for _ in range(batching._SLOW + 1):
                 (ended,) = await scene.answers([job(odd, remark=ENDLESS)])
                 assert isinstance(ended, TooLongError)
         assert not scene.moves
