@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
@@ -165,8 +165,10 @@ class Spool:
         return self._problem
 
     def lag(self) -> SpoolLag:
-        """What waits on its way to a table, as it was at most about a second ago."""
-        return self._stock.lag
+        """What waits on its way to a table, as it was at most about a second ago; the bytes never
+        less than now, so that 0 says that all of it is in its table."""
+        lag = self._stock.lag
+        return replace(lag, bytes=lag.bytes + max(0, self._used - self._stock.all_bytes))
 
     def close(self) -> None:
         """Seal everything; what is still to be acknowledged is. May be called again."""

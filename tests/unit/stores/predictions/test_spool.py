@@ -261,6 +261,8 @@ def test_the_lag_counts_what_waits_for_its_table(tmp_path: Path) -> None:
     assert 0 < lag.oldest_seconds < 60
     finish(second.path, "live")
     until(lambda: spool.lag() == SpoolLag(0, 0, 0.0))
+    spool.append("m", "predictions", prediction_rows(["c"]), {})
+    assert spool.lag().bytes > 0, "at once, not at the next look at the folder"
     spool.close()
 
 
