@@ -50,7 +50,10 @@ def save_block(project: Workplace, endpoint: Endpoint, name: str) -> None:
 
 
 def names(endpoint: Endpoint) -> list[str]:
-    pages = endpoint.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    """What is below STORAGE. Others may be in the bucket: all of moto's servers in a process have
+    the same."""
+    paginator = endpoint.client().get_paginator("list_objects_v2")
+    pages = paginator.paginate(Bucket=BUCKET, Prefix="team/loop/")
     return [each["Key"] for page in pages for each in page.get("Contents", ())]
 
 
