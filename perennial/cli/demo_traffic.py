@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perennial.cli.prefect_server import call
+from perennial.contracts.errors import PerennialError
 
 LABEL = "delayed"
 _KEYS = ("carrier", "flight", "origin", "time_hour")
@@ -83,8 +84,8 @@ def going_on(serving: str, model: str, asked: Sequence[Flight]) -> Iterator[None
     finally:
         ending.set()
         thread.join()
-    if wrong:
-        raise wrong[0]
+        if wrong:  # rather than what came of it
+            raise PerennialError(f"a request failed: {wrong[0]!r}") from wrong[0]
 
 
 def request(flight: Flight) -> dict[str, Any]:
